@@ -1,0 +1,197 @@
+"""HardwareProfile: an accelerator as data. Frozen pydantic models; unknown keys are errors; units stand in the names."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from codesign.vocabulary import Dimension, OperationKind, Operand
+
+PositiveInt = Annotated[int, Field(gt=0, le=2**50, strict=True)]
+PositiveFloat = Annotated[float, Field(gt=0, le=1e15)]
+NonNegativeFloat = Annotated[float, Field(ge=0, le=1e15)]
+Bits = Annotated[int, Field(ge=1, le=64, strict=True)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+
+
+class Section(BaseModel):
+    """Base of every part of a profile: immutable, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Precision(Section):
+    """Widths in bits. Partial sums are held at accumulator width, finished outputs at activation width."""
+
+    weights_bits: Bits
+    activations_bits: Bits
+    accumulators_bits: Bits
+
+
+class Axis(Section):
+    """One axis of the array: up to `size` lanes.
+
+    unrolls: dimensions that may be spread over it. fixed: the axis always runs exactly one dimension over all of its
+    lanes (lanes past the layer's size idle); otherwise the mapper chooses one or more of the dimensions with a product
+    of at most `size`.
+    """
+
+    size: PositiveInt
+    unrolls: tuple[Dimension, ...] = Field(min_length=1)
+    fixed: bool = False
+
+    @model_validator(mode="after")
+    def _fixed_means_one(self) -> Self:
+        if self.fixed and len(self.unrolls) != 1:
+            raise ValueError("a fixed axis unrolls exactly one dimension")
+        return self
+
+
+class Engine(Section):
+    """An array of multiply-accumulate lanes: the product of its axes.
+
+    operations: what it can run. pipeline_depth_cycles: cycles from the first operand in to the first result out.
+    """
+
+    operations: tuple[OperationKind, ...] = Field(min_length=1)
+    axes: dict[Name, Axis] = Field(min_length=1)
+    energy_pj_per_mac: NonNegativeFloat
+    pipeline_depth_cycles: Annotated[int, Field(ge=0, strict=True)] = 0
+
+    @property
+    def peak_macs_per_cycle(self) -> int:
+        """Lanes of the array."""
+        peak = 1
+        for axis in self.axes.values():
+            peak *= axis.size
+        return peak
+
+
+class Port(Section):
+    """A way into or out of a memory."""
+
+    bytes_per_cycle: PositiveFloat
+
+
+class Ports(Section):
+    """Either separate `read` and `write` ports or one shared `read_write`. None at all: never a bottleneck.
+
+    Registers inside the lanes have none: each lane reads its own every cycle, by construction.
+    """
+
+    read: Port | None = None
+    write: Port | None = None
+    read_write: Port | None = None
+
+    @model_validator(mode="after")
+    def _separate_or_shared(self) -> Self:
+        if self.read_write is not None and (self.read is not None or self.write is not None):
+            raise ValueError("a shared read_write port excludes separate read and write ports")
+        if (self.read is None) != (self.write is None):
+            raise ValueError("separate ports come in pairs: give both read and write")
+        return self
+
+
+class Memory(Section):
+    """One memory level. Profiles list memories from the lanes outwards.
+
+    holds: operands it stores; an operand it does not hold bypasses it. size_bytes: per instance; null for the
+    outermost memory alone (off chip, unbounded). replicated_over: axes of the engine with an instance for every lane
+    along them (per-lane registers: all axes); empty means one shared instance. engines: the engines it serves (all, if
+    empty). double_buffered: a tile that is refilled takes twice its bytes, and transfers overlap with compute; without
+    it they do not overlap.
+    """
+
+    holds: tuple[Operand, ...] = Field(min_length=1)
+    size_bytes: PositiveInt | None
+    ports: Ports = Ports()
+    read_pj_per_byte: NonNegativeFloat
+    write_pj_per_byte: NonNegativeFloat
+    replicated_over: tuple[Name, ...] = ()
+    engines: tuple[Name, ...] = ()
+    double_buffered: bool = True
+
+
+class VectorUnit(Section):
+    """The unit for everything that is no MAC array work: `lanes` operations a cycle, streaming through `memory`."""
+
+    lanes: PositiveInt
+    operations: tuple[OperationKind, ...] = Field(min_length=1)
+    energy_pj_per_operation: NonNegativeFloat
+
+
+class Host(Section):
+    """The processor that runs what no engine does: it reads and writes the off-chip memory."""
+
+    operations_per_cycle: PositiveFloat
+    bytes_per_cycle: PositiveFloat
+    energy_pj_per_operation: NonNegativeFloat
+    energy_pj_per_byte: NonNegativeFloat
+
+
+class HardwareProfile(Section):
+    """A machine. Every figure has an entry in `source` or `assumed` (keys: dotted paths, a prefix covers what is below).
+
+    clock_mhz: the clock all cycles count. host cycles are counted in this clock too.
+    """
+
+    name: Name
+    description: str
+    clock_mhz: PositiveFloat
+    precision: Precision
+    engines: dict[Name, Engine] = Field(min_length=1)
+    memories: dict[Name, Memory] = Field(min_length=2)
+    vector_unit: VectorUnit | None = None
+    host: Host
+    source: dict[str, str] = {}
+    assumed: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = list(self.memories)
+        for name in names[:-1]:
+            if self.memories[name].size_bytes is None:
+                raise ValueError(f"memories.{name}.size_bytes: only the outermost memory ({names[-1]}) may be unbounded")
+        outermost = self.memories[names[-1]]
+        if set(outermost.holds) != set(Operand):
+            raise ValueError(f"memories.{names[-1]}.holds: the outermost memory holds weights, inputs and outputs")
+        if outermost.engines or outermost.replicated_over:
+            raise ValueError(f"memories.{names[-1]}: the outermost memory is one instance that serves every engine")
+        for name, memory in self.memories.items():
+            for engine in memory.engines:
+                if engine not in self.engines:
+                    raise ValueError(f"memories.{name}.engines: no engine is called {engine}")
+            axes = {axis for key in memory.engines or self.engines for axis in self.engines[key].axes}
+            for axis in memory.replicated_over:
+                if axis not in axes:
+                    raise ValueError(f"memories.{name}.replicated_over: no engine it serves has an axis {axis}")
+        for name in self.engines:
+            for operand in Operand:
+                if len(self.hierarchy(name, operand)) < 2:
+                    raise ValueError(f"engines.{name}: no on-chip memory holds its {operand}")
+        return self
+
+    @property
+    def off_chip(self) -> str:
+        """Name of the outermost memory."""
+        return list(self.memories)[-1]
+
+    @property
+    def peak_macs_per_cycle(self) -> int:
+        """Of the largest engine (engines do not run at the same time)."""
+        return max(engine.peak_macs_per_cycle for engine in self.engines.values())
+
+    def hierarchy(self, engine: str, operand: Operand) -> tuple[str, ...]:
+        """Memories an operand of an engine passes through, innermost first, the off-chip memory last."""
+        return tuple(
+            name
+            for name, memory in self.memories.items()
+            if operand in memory.holds and (not memory.engines or engine in memory.engines)
+        )
+
+    def bits(self, operand: Operand) -> int:
+        """Storage width of one finished element."""
+        if operand is Operand.WEIGHTS:
+            return self.precision.weights_bits
+        return self.precision.activations_bits

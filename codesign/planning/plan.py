@@ -1,0 +1,87 @@
+"""Plan: everything decided about a network on a machine, as pure data. No graph, no TVM object; JSON both ways."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from pydantic import TypeAdapter
+
+from codesign.mapping.layer_cost import LayerCost
+from codesign.rewriting.record import PassRecord
+from codesign.workload.layer import Layer
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A file by name and content."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PlannedLayer:
+    """One layer, the engine it runs on (`host` and `vector_unit` are engines too), and its cost.
+
+    fused_into: name of the layer whose drain does this one's work; its own cycles and traffic are then 0 or what
+    the fusion adds. repeats_of: name of the first layer with the same nest, whose mapping was taken over.
+    """
+
+    layer: Layer
+    engine: str
+    cost: LayerCost
+    fused_into: str = ""
+    repeats_of: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums and rates over the network. utilization: all MACs over all cycles at the machine's peak."""
+
+    macs: int
+    params: int
+    cycles: int
+    latency_ms: float
+    fps: float
+    energy_uj: float
+    utilization: float
+    dram_bytes: int
+    peak_sram_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A network on a machine. precision: `int8 (assumed; the model is float32)` until it is quantised.
+
+    objective: latency, energy or edp. peak_macs_per_cycle: of the machine's largest engine; clock_mhz, dram bytes per
+    cycle and memory names serve the report. off_chip: name of the outermost memory.
+    """
+
+    codesign: str
+    model: Identity
+    hardware: Identity
+    precision: str
+    objective: str
+    clock_mhz: float
+    peak_macs_per_cycle: int
+    off_chip: str
+    off_chip_bytes_per_cycle: float
+    passes: tuple[PassRecord, ...]
+    layers: tuple[PlannedLayer, ...]
+    totals: Totals
+
+    def to_json(self) -> str:
+        """The whole plan as indented JSON."""
+        return _adapter().dump_json(self, indent=1).decode()
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        """The plan `to_json` wrote. Raises pydantic.ValidationError."""
+        return _adapter().validate_json(text)
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> TypeAdapter[Plan]:
+    return TypeAdapter(Plan)

@@ -1,0 +1,76 @@
+"""LoopNest: one layer as the loops it runs, independent of any machine.
+
+    for b, g, k, oy, ox:                    (output elements)
+        for c, fy, fx:                      (reduction)
+            O[b, g, k, oy, ox] += W[g, k, c, fy, fx] * I[b, g, c, oy*sy + fy*dy - top, ox*sx + fx*dx - left]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+from codesign.vocabulary import DIMENSIONS, MAC_KINDS, RELEVANT, Dimension, OperationKind, Operand
+
+
+@dataclass(frozen=True)
+class LoopNest:
+    """The loops of one layer.
+
+    For the kinds in MAC_KINDS the sizes, strides, dilations and pads say everything. For all others the sizes are
+    the output's (G channels, OY, OX, and the window FY, FX of a pooling); what they read is `input_elements` and what
+    they do is `operations` (arithmetic operations in total, 0 for data movement).
+
+    sizes: extents in the order of DIMENSIONS. stride, dilation: rows, columns. pads: top, left, bottom, right (zeros
+    made on chip, never traffic). input_rows, input_columns: the real, unpadded input. input_dilation: zeros inserted
+    between input elements (a transposed convolution with stride s is a convolution over an input dilated by s).
+    """
+
+    kind: OperationKind
+    sizes: tuple[int, int, int, int, int, int, int, int]
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    input_rows: int = 1
+    input_columns: int = 1
+    input_dilation: tuple[int, int] = (1, 1)
+    input_elements: int = 0
+    output_elements: int = 0
+    operations: int = 0
+
+    def size(self, dimension: Dimension) -> int:
+        """Extent of one dimension."""
+        return self.sizes[DIMENSIONS.index(dimension)]
+
+    @property
+    def has_macs(self) -> bool:
+        """True for the kinds an array engine runs."""
+        return self.kind in MAC_KINDS
+
+    @cached_property
+    def loop_macs(self) -> int:
+        """Multiply-accumulates of the loops as written: the product of all sizes (0 when the layer has none)."""
+        return prod(self.sizes) if self.has_macs else 0
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiply-accumulates of the operator: those of the loops, less the inserted zeros of a dilated input.
+
+        A transposed convolution counts every (input element, kernel element) pair once, as PyTorch's counters do.
+        """
+        if self.kind is not OperationKind.TRANSPOSED_CONVOLUTION:
+            return self.loop_macs
+        batch, groups, outputs, channels, _, _, kernel_rows, kernel_columns = self.sizes
+        return batch * groups * outputs * channels * self.input_rows * self.input_columns * kernel_rows * kernel_columns
+
+    def elements(self, operand: Operand) -> int:
+        """Elements of one operand's whole tensor (inputs: all real elements, touched or not)."""
+        if operand is Operand.INPUTS:
+            if not self.has_macs:
+                return self.input_elements
+            batch, groups, _, channels = self.sizes[:4]
+            return batch * groups * channels * self.input_rows * self.input_columns
+        if not self.has_macs:
+            return self.output_elements if operand is Operand.OUTPUTS else 0
+        return prod(self.size(dimension) for dimension in RELEVANT[operand])
