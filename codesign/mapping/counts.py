@@ -1,0 +1,123 @@
+"""The counts a mapping implies, in closed form. The scheduled TIR must show the same numbers (codesign.lowering.counts)."""
+
+from __future__ import annotations
+
+from math import prod
+
+from codesign.hardware.profile import HardwareProfile
+from codesign.mapping.mapping import ENGINE, Allocation, LayerCounts, Mapping, Transfer
+from codesign.mapping.window import windows_of
+from codesign.vocabulary import DIMENSIONS, RELEVANT, Dimension, Operand
+from codesign.workload.loop_nest import LoopNest
+
+Tile = tuple[int, ...]
+
+
+def counts_of(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> LayerCounts:
+    """MACs, elements moved per operand and memory pair, and tile extents of one layer under one mapping.
+
+    A copy is issued in every iteration of the loops outside it, also in those of a ragged dimension it does not depend
+    on whose tile is empty; elements past the layer's sizes are never moved.
+    """
+    transfers: list[Transfer] = []
+    allocations: list[Allocation] = []
+    for operand in Operand:
+        levels = profile.hierarchy(mapping.engine, operand)
+        positions = [_position(mapping, operand, level) for level in levels[:-1]]
+        for level, position in zip(levels, positions, strict=False):
+            allocations.append(Allocation(operand, level, tile_elements(nest, operand, mapping.tile(nest, position))))
+        if operand is Operand.OUTPUTS:
+            transfers.extend(_output_transfers(nest, mapping, levels))
+        else:
+            transfers.extend(_input_transfers(nest, mapping, operand, levels, positions))
+    lanes = tuple(mapping.lanes(dimension) for dimension in DIMENSIONS)
+    steps = prod(-(-size // lane) for size, lane in zip(nest.sizes, lanes, strict=True))
+    return LayerCounts(
+        macs_useful=nest.loop_macs,
+        macs_issued=steps * prod(lanes),
+        transfers=tuple(sorted(transfers)),
+        allocations=tuple(sorted(allocations)),
+    )
+
+
+def tile_elements(nest: LoopNest, operand: Operand, tile: Tile) -> int:
+    """Elements a tile takes on chip; inputs as the hull of their windows, zeros of the padding included."""
+    size = dict(zip(DIMENSIONS, tile, strict=True))
+    if operand is not Operand.INPUTS:
+        return prod(size[dimension] for dimension in RELEVANT[operand])
+    rows, columns = windows_of(nest)
+    return (
+        size[Dimension.B]
+        * size[Dimension.G]
+        * size[Dimension.C]
+        * rows.hull(size[Dimension.OY], size[Dimension.FY])
+        * columns.hull(size[Dimension.OX], size[Dimension.FX])
+    )
+
+
+def _position(mapping: Mapping, operand: Operand, memory: str) -> int:
+    residence = mapping.residence(operand, memory)
+    if residence is None:
+        raise ValueError(f"the mapping has no residence of {operand} in {memory}")
+    return residence.position
+
+
+def _input_transfers(
+    nest: LoopNest, mapping: Mapping, operand: Operand, levels: tuple[str, ...], positions: list[int]
+) -> list[Transfer]:
+    transfers = []
+    for index, position in enumerate(positions):
+        from_off_chip = index == len(positions) - 1
+        elements = _refilled(nest, mapping, operand, position, zeros=not from_off_chip)
+        transfers.append(Transfer(operand, levels[index + 1], levels[index], elements))
+    transfers.append(Transfer(operand, levels[0], ENGINE, engine_reads(nest, mapping, operand)))
+    return transfers
+
+
+def _refilled(nest: LoopNest, mapping: Mapping, operand: Operand, position: int, *, zeros: bool) -> int:
+    """Elements copied into the tile at `position` over the whole layer."""
+    repeats = prod(
+        loop.extent for loop in mapping.loops[:position] if loop.dimension not in RELEVANT[operand]
+    )
+    if operand is Operand.WEIGHTS:
+        return repeats * nest.elements(operand)
+    tile = dict(zip(DIMENSIONS, mapping.tile(nest, position), strict=True))
+    rows, columns = windows_of(nest)
+    return (
+        repeats
+        * nest.size(Dimension.B)
+        * nest.size(Dimension.G)
+        * nest.size(Dimension.C)
+        * rows.moved(tile[Dimension.OY], tile[Dimension.FY], zeros=zeros)
+        * columns.moved(tile[Dimension.OX], tile[Dimension.FX], zeros=zeros)
+    )
+
+
+def engine_reads(nest: LoopNest, mapping: Mapping, operand: Operand) -> int:
+    """Elements of one operand the lanes use, each counted once a step, summed over all steps."""
+    total = 1
+    for dimension in DIMENSIONS:
+        size = nest.size(dimension)
+        if dimension not in RELEVANT[operand]:
+            total *= -(-size // mapping.lanes(dimension))
+        elif operand is not Operand.INPUTS or dimension in (Dimension.B, Dimension.G, Dimension.C):
+            total *= size
+    if operand is not Operand.INPUTS:
+        return total
+    rows, columns = windows_of(nest)
+    return (
+        total
+        * rows.read_by_lanes(mapping.lanes(Dimension.OY), mapping.lanes(Dimension.FY))
+        * columns.read_by_lanes(mapping.lanes(Dimension.OX), mapping.lanes(Dimension.FX))
+    )
+
+
+def _output_transfers(nest: LoopNest, mapping: Mapping, levels: tuple[str, ...]) -> list[Transfer]:
+    visits = engine_reads(nest, mapping, Operand.OUTPUTS)
+    finished = nest.elements(Operand.OUTPUTS)
+    hops = [Transfer(Operand.OUTPUTS, inner, outer, finished) for inner, outer in zip(levels, levels[1:], strict=False)]
+    return [
+        Transfer(Operand.OUTPUTS, ENGINE, levels[0], visits),
+        Transfer(Operand.OUTPUTS, levels[0], ENGINE, visits - finished),
+        *hops,
+    ]

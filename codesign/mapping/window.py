@@ -1,0 +1,123 @@
+"""Sliding windows along one axis: which input rows (or columns) tiles of outputs and kernel taps touch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from codesign.vocabulary import Dimension
+from codesign.workload.loop_nest import LoopNest
+
+
+@dataclass(frozen=True)
+class Window:
+    """One axis of a convolution: input position = output * stride + tap * dilation - pad.
+
+    outputs, taps: sizes of the two loops. size: real input positions. input_dilation: distance between real positions
+    once zeros are inserted. With one tap and a stride above 1 only every stride-th position is touched and a tile
+    holds just those (`compact`); otherwise a tile holds the contiguous hull of what it touches.
+    """
+
+    outputs: int
+    taps: int
+    stride: int
+    dilation: int
+    pad: int
+    size: int
+    input_dilation: int
+
+    @property
+    def compact(self) -> bool:
+        """True when a tile keeps the touched positions alone."""
+        return self.taps == 1 and self.stride > 1
+
+    def hull(self, outputs: int, taps: int) -> int:
+        """Positions a tile of `outputs` x `taps` takes on chip, zeros of the padding included."""
+        if self.compact:
+            return outputs
+        return (outputs - 1) * self.stride + (taps - 1) * self.dilation + 1
+
+    def distinct(self, outputs: int, taps: int) -> int:
+        """Different positions used by `outputs` x `taps` lanes in one cycle."""
+        return _distinct(outputs, taps, self.stride, self.dilation)
+
+    def moved(self, output_tile: int, tap_tile: int, *, zeros: bool) -> int:
+        """Positions copied over all tiles of the axis, edge tiles cut; real ones only, or `zeros` of padding too."""
+        return _moved(self, output_tile, tap_tile, zeros)
+
+    def read_by_lanes(self, output_lanes: int, tap_lanes: int) -> int:
+        """Different positions used per cycle, summed over all steps of the axis, idle lanes left out."""
+        return _read_by_lanes(self, output_lanes, tap_lanes)
+
+    @cached_property
+    def touched(self) -> int:
+        """Real positions used at least once."""
+        used = {
+            out * self.stride + tap * self.dilation - self.pad for out in range(self.outputs) for tap in range(self.taps)
+        }
+        return sum(1 for at in used if 0 <= at < self.size * self.input_dilation and at % self.input_dilation == 0)
+
+
+def windows_of(nest: LoopNest) -> tuple[Window, Window]:
+    """The row and the column window of a nest with MACs."""
+    rows = Window(
+        nest.size(Dimension.OY),
+        nest.size(Dimension.FY),
+        nest.stride[0],
+        nest.dilation[0],
+        nest.pads[0],
+        nest.input_rows,
+        nest.input_dilation[0],
+    )
+    columns = Window(
+        nest.size(Dimension.OX),
+        nest.size(Dimension.FX),
+        nest.stride[1],
+        nest.dilation[1],
+        nest.pads[1],
+        nest.input_columns,
+        nest.input_dilation[1],
+    )
+    return rows, columns
+
+
+@lru_cache(maxsize=65536)
+def _distinct(outputs: int, taps: int, stride: int, dilation: int) -> int:
+    return len({out * stride + tap * dilation for out in range(outputs) for tap in range(taps)})
+
+
+@lru_cache(maxsize=65536)
+def _moved(window: Window, output_tile: int, tap_tile: int, zeros: bool) -> int:
+    first_output = np.arange(0, window.outputs, output_tile)
+    last_output = np.minimum(first_output + output_tile, window.outputs) - 1
+    first_tap = np.arange(0, window.taps, tap_tile)[:, None]
+    last_tap = np.minimum(first_tap + tap_tile, window.taps) - 1
+    if zeros and window.compact:
+        return window.outputs
+    low = first_output * window.stride + first_tap * window.dilation - window.pad
+    high = last_output * window.stride + last_tap * window.dilation - window.pad
+    if zeros:
+        return int((high - low + 1).sum())
+    if window.compact:
+        return sum(1 for out in range(window.outputs) if 0 <= out * window.stride - window.pad < window.size)
+    low = np.maximum(low, 0)
+    high = np.minimum(high, (window.size - 1) * window.input_dilation)
+    real = high // window.input_dilation - -(-low // window.input_dilation) + 1
+    return int(np.maximum(real, 0).sum())
+
+
+@lru_cache(maxsize=65536)
+def _read_by_lanes(window: Window, output_lanes: int, tap_lanes: int) -> int:
+    total = 0
+    for outputs, output_steps in _steps(window.outputs, output_lanes):
+        for taps, tap_steps in _steps(window.taps, tap_lanes):
+            total += output_steps * tap_steps * window.distinct(outputs, taps)
+    return total
+
+
+def _steps(size: int, lanes: int) -> list[tuple[int, int]]:
+    """(busy lanes, steps) of the full and the ragged step."""
+    full, rest = divmod(size, lanes)
+    return [(count, steps) for count, steps in ((lanes, full), (rest, 1)) if count and steps]
