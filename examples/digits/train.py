@@ -1,0 +1,121 @@
+"""Trains the digits network and writes digits.onnx and heldout.npz beside this file.
+
+Needs the extras torch and dev: `pip install '.[torch,dev]'`, then `python examples/digits/train.py` (about twenty
+seconds on one core). The seed, the split and the number of epochs are fixed; the held-out split is looked at once, at the end.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor, nn
+
+HERE = Path(__file__).resolve().parent
+SEED = 2024
+HELD_OUT_FRACTION = 0.2
+EPOCHS = 40
+BATCH = 64
+LARGEST_PIXEL = 16.0  # pixels are 0..16: dividing by a power of two is exact
+
+
+def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """3x3 convolution, BatchNorm, ReLU: (B, inputs, H, W) -> (B, outputs, H/stride, W/stride)."""
+    parts = OrderedDict[str, nn.Module]()
+    parts["conv"] = nn.Conv2d(inputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)
+    parts["norm"] = nn.BatchNorm2d(outputs)
+    parts["relu"] = nn.ReLU()
+    return nn.Sequential(parts)
+
+
+class DigitsNet(nn.Module):
+    """Channels are powers of two, kernels 3x3, and the last average is over 4x4 = 16 pixels: a shift by four.
+
+    (B, 1, 8, 8) pixels in 0..1 -> (B, 10) logits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = convolution(1, 16)
+        self.widen = convolution(16, 32)
+        self.first = convolution(32, 32)
+        self.second = convolution(32, 32)
+        self.reduce = convolution(32, 64, stride=2)
+        self.average = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(64, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = self.widen(self.stem(image))
+        features = self.reduce(features + self.second(self.first(features)))
+        return self.classifier(self.average(features).flatten(1))
+
+
+def split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Images (N, 1, 8, 8) float32 in 0..1 and labels (N,): train images, held-out images, train labels, held-out labels."""
+    digits = load_digits()
+    images = (digits.images / LARGEST_PIXEL).astype(np.float32)[:, None]
+    labels = digits.target.astype(np.int64)
+    return train_test_split(images, labels, test_size=HELD_OUT_FRACTION, random_state=SEED, stratify=labels)
+
+
+def shifted(images: Tensor) -> Tensor:
+    """The same images moved by up to one pixel each way, a new draw for every image."""
+    padded = nn.functional.pad(images, (1, 1, 1, 1))
+    moves = torch.randint(0, 3, (len(images), 2)).tolist()
+    return torch.stack([padded[i, :, y : y + 8, x : x + 8] for i, (y, x) in enumerate(moves)])
+
+
+def train(images: Tensor, labels: Tensor) -> DigitsNet:
+    """A network in evaluation mode, after EPOCHS passes over the training images."""
+    model = DigitsNet()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=1e-2)
+    batches = -(-len(images) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=EPOCHS * batches)
+    for epoch in range(EPOCHS):
+        total = 0.0
+        for picked in torch.randperm(len(images)).split(BATCH):
+            loss = nn.functional.cross_entropy(model(shifted(images[picked])), labels[picked], label_smoothing=0.05)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.item() * len(picked)
+        print(f"epoch {epoch + 1:2d}/{EPOCHS}  loss {total / len(images):.4f}", flush=True)
+    return model.eval()
+
+
+def export(model: DigitsNet, path: Path) -> None:
+    """Writes ONNX with BatchNorm kept as an operator, so that the compiler's own passes have it to fold."""
+    torch.onnx.export(
+        model,
+        (torch.zeros(1, 1, 8, 8),),
+        str(path),
+        input_names=["image"],
+        output_names=["logits"],
+        opset_version=17,
+        dynamo=False,
+        training=torch.onnx.TrainingMode.PRESERVE,
+        do_constant_folding=False,
+    )
+
+
+def main() -> None:
+    torch.manual_seed(SEED)
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    train_images, heldout_images, train_labels, heldout_labels = split()
+    model = train(torch.from_numpy(train_images), torch.from_numpy(train_labels))
+    with torch.no_grad():
+        predicted = model(torch.from_numpy(heldout_images)).argmax(1).numpy()
+    right = int((predicted == heldout_labels).sum())
+    print(f"held-out accuracy: {right}/{len(heldout_labels)} = {right / len(heldout_labels):.2%}")
+    export(model, HERE / "digits.onnx")
+    np.savez_compressed(HERE / "heldout.npz", image=heldout_images, label=heldout_labels)
+
+
+if __name__ == "__main__":
+    main()
