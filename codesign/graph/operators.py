@@ -295,12 +295,13 @@ class BatchNormalization:
     @classmethod
     def of(cls, node: ir.Node) -> BatchNormalization | None:
         """The view, or None for another operator or training mode."""
-        if not is_operator(node, "BatchNormalization") or node.attributes.get_int("training_mode", 0):
+        if not is_operator(node, "BatchNormalization") or node.attributes.get_int("training_mode", 0) != 0:
             return None
         values = [value for value in node.inputs if value is not None]
         if len(values) != 5:
             return None
-        return cls(node, *values, epsilon=node.attributes.get_float("epsilon", 1e-5))
+        x, scale, shift, mean, variance = values
+        return cls(node, x, scale, shift, mean, variance, node.attributes.get_float("epsilon", 1e-5))
 
 
 Operator = Convolution | TransposedConvolution | Pool | Gemm | MatMul | BatchNormalization
