@@ -1,0 +1,212 @@
+"""The cost model: cycles, energy and traffic of one layer from the counts of its mapping.
+
+cycles = max(compute + serial + fill + drain, busy cycles of every port). compute: steps of the lanes. serial: refills of
+memories without double buffering, which stop the lanes. fill: the first tile of every memory on the way in (and the
+engine's pipeline); drain: the last output tile on the way out. Busy: bytes through a port over its bytes per cycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as Table
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil, prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codesign.hardware.profile import HardwareProfile, Ports
+from codesign.mapping.layer_cost import Energy, LayerCost, Traffic
+from codesign.mapping.mapping import ENGINE, LayerCounts, Mapping, Transfer
+from codesign.mapping.space import storage_bits
+from codesign.vocabulary import Operand
+from codesign.workload.loop_nest import LoopNest
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Meter:
+    """Costs per element moved, as vectors [lane cycles, busy cycles of each port..., energy in pJ] of one engine."""
+
+    profile: HardwareProfile
+    engine: str
+
+    @cached_property
+    def ports(self) -> tuple[str, ...]:
+        """Names of all ports: `sram.read`, `dram.read_write`."""
+        names = []
+        for memory, level in self.profile.memories.items():
+            if level.ports.read_write is not None:
+                names.append(f"{memory}.read_write")
+            elif level.ports.read is not None:
+                names.extend((f"{memory}.read", f"{memory}.write"))
+        return tuple(names)
+
+    def zero(self) -> Vector:
+        """No cost at all."""
+        return np.zeros(len(self.ports) + 2)
+
+    def bytes_moved(self, operand: Operand, memory: str) -> float:
+        """Bytes one element takes when it enters or leaves a memory."""
+        return storage_bits(self.profile, self.engine, operand, memory) / 8
+
+    def hop(self, operand: Operand, source: str, destination: str) -> Vector:
+        """Cost of moving one element; lane cycles only where the destination (or the drained source) cannot overlap."""
+        vector = self.zero()
+        slowest = 0.0
+        for memory, reading in ((source, True), (destination, False)):
+            if memory == ENGINE:
+                continue
+            level = self.profile.memories[memory]
+            size = self.bytes_moved(operand, memory)
+            vector[-1] += size * (level.read_pj_per_byte if reading else level.write_pj_per_byte)
+            port, bandwidth = _port(level.ports, memory, reading)
+            if port:
+                vector[1 + self.ports.index(port)] += size / bandwidth
+                slowest = max(slowest, size / bandwidth)
+        if self._stops_the_lanes(operand, source, destination):
+            vector[0] = slowest
+        return vector
+
+    def fill(self, operand: Operand, source: str, destination: str) -> float:
+        """Lane cycles per element of the first tile in (or the last out): 0 where refills stop the lanes anyway."""
+        if ENGINE in (source, destination) or self._stops_the_lanes(operand, source, destination):
+            return 0.0
+        hop = self.hop(operand, source, destination)
+        return float(hop[1:-1].max(initial=0.0))
+
+    def _stops_the_lanes(self, operand: Operand, source: str, destination: str) -> bool:
+        if ENGINE in (source, destination):
+            return False
+        buffer = source if operand is Operand.OUTPUTS else destination
+        return not self.profile.memories[buffer].double_buffered
+
+
+def _port(ports: Ports, memory: str, reading: bool) -> tuple[str, float]:
+    """Name and bytes per cycle of the port used; ("", 0) where the memory has none."""
+    if ports.read_write is not None:
+        return f"{memory}.read_write", ports.read_write.bytes_per_cycle
+    chosen = ports.read if reading else ports.write
+    if chosen is None:
+        return "", 0.0
+    return f"{memory}.{'read' if reading else 'write'}", chosen.bytes_per_cycle
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A mapping's cost before rounding. compute, lane (serial, fill and drain included) and port cycles; pJ."""
+
+    compute_cycles: int
+    lane_cycles: float
+    port_cycles: Table[str, float]
+    energy_pj: float
+
+    @property
+    def latency_cycles(self) -> float:
+        """The longest of the lanes and all ports."""
+        return max(self.lane_cycles, *self.port_cycles.values())
+
+
+def evaluate(mapping: Mapping, profile: HardwareProfile, counts: LayerCounts) -> Evaluation:
+    """Price the counts of one mapping."""
+    meter = Meter(profile, mapping.engine)
+    engine = profile.engines[mapping.engine]
+    compute = compute_cycles(counts, mapping)
+    total = meter.zero()
+    for transfer in counts.transfers:
+        total += transfer.elements * meter.hop(transfer.operand, transfer.source, transfer.destination)
+    total[0] += compute + engine.pipeline_depth_cycles + fill_cycles(meter, counts)
+    total[-1] += counts.macs_useful * engine.energy_pj_per_mac
+    ports = dict(zip(meter.ports, total[1:-1].tolist(), strict=True))
+    return Evaluation(compute, float(total[0]), ports, float(total[-1]))
+
+
+def compute_cycles(counts: LayerCounts, mapping: Mapping) -> int:
+    """Steps in which the lanes work."""
+    return counts.macs_issued // prod(loop.extent for loop in mapping.spatial)
+
+
+def fill_cycles(meter: Meter, counts: LayerCounts) -> float:
+    """Cycles of the first tiles in and the last tile out, hop by hop."""
+    tiles = {(part.operand, part.memory): part.elements for part in counts.allocations}
+    cycles = 0.0
+    for transfer in counts.transfers:
+        if ENGINE in (transfer.source, transfer.destination):
+            continue
+        held_in = transfer.source if transfer.operand is Operand.OUTPUTS else transfer.destination
+        cycles += tiles[transfer.operand, held_in] * meter.fill(transfer.operand, transfer.source, transfer.destination)
+    return cycles
+
+
+def layer_cost(
+    nest: LoopNest,
+    mapping: Mapping,
+    profile: HardwareProfile,
+    counts: LayerCounts,
+    *,
+    on_chip_bytes: int,
+    bound_cycles: int,
+    gap: float,
+    proven: bool,
+) -> LayerCost:
+    """The full cost of one mapped layer."""
+    meter = Meter(profile, mapping.engine)
+    found = evaluate(mapping, profile, counts)
+    cycles = ceil(round(found.latency_cycles, 6))
+    lane_extra = min(cycles - found.compute_cycles, ceil(round(found.lane_cycles - found.compute_cycles, 6)))
+    peak = profile.engines[mapping.engine].peak_macs_per_cycle
+    return LayerCost(
+        cycles=cycles,
+        compute_cycles=found.compute_cycles,
+        stall_cycles=cycles - found.compute_cycles - lane_extra,
+        fill_drain_cycles=lane_extra,
+        spatial_utilization=nest.macs / (found.compute_cycles * peak),
+        temporal_utilization=found.compute_cycles / cycles,
+        energy=_energy(meter, counts),
+        traffic=_traffic(meter, counts),
+        limited_by=_limit(found),
+        bound_cycles=bound_cycles,
+        gap=gap,
+        proven=proven,
+        on_chip_bytes=on_chip_bytes,
+        mapping=mapping,
+        counts=counts,
+    )
+
+
+def _limit(found: Evaluation) -> str:
+    port, busy = max(found.port_cycles.items(), key=lambda item: item[1])
+    if busy > found.lane_cycles:
+        return port
+    waiting = found.lane_cycles - found.compute_cycles
+    return "fill and drain" if waiting > found.compute_cycles else "compute"
+
+
+def _energy(meter: Meter, counts: LayerCounts) -> tuple[Energy, ...]:
+    profile = meter.profile
+    parts = {"engine": counts.macs_useful * profile.engines[meter.engine].energy_pj_per_mac}
+    for traffic in _traffic(meter, counts):
+        level = profile.memories[traffic.memory]
+        spent = traffic.read_bytes * level.read_pj_per_byte + traffic.write_bytes * level.write_pj_per_byte
+        parts[traffic.memory] = parts.get(traffic.memory, 0.0) + spent
+    return tuple(Energy(component, energy) for component, energy in parts.items())
+
+
+def _traffic(meter: Meter, counts: LayerCounts) -> tuple[Traffic, ...]:
+    read: dict[tuple[str, Operand], float] = {}
+    written: dict[tuple[str, Operand], float] = {}
+    for transfer in counts.transfers:
+        _add(read, meter, transfer, transfer.source)
+        _add(written, meter, transfer, transfer.destination)
+    keys = sorted({*read, *written}, key=lambda key: (list(meter.profile.memories).index(key[0]), key[1]))
+    return tuple(
+        Traffic(memory, operand, ceil(read.get((memory, operand), 0)), ceil(written.get((memory, operand), 0)))
+        for memory, operand in keys
+    )
+
+
+def _add(into: dict[tuple[str, Operand], float], meter: Meter, transfer: Transfer, memory: str) -> None:
+    if memory != ENGINE:
+        key = (memory, transfer.operand)
+        into[key] = into.get(key, 0.0) + transfer.elements * meter.bytes_moved(transfer.operand, memory)

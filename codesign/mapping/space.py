@@ -1,0 +1,134 @@
+"""The declared space of mappings: tile sizes, spatial choices, and what fits a memory.
+
+Declared space (the mapper searches it, brute force in the tests enumerates it by the same definitions):
+* spatial: every axis runs the dimensions its engine lets it; factors are `tile_sizes` of the dimension, products stay
+  within the axis, and only maximal choices count (no factor can be raised to its next size);
+* temporal: tile sizes in steps of the lanes are `tile_sizes` of the step count; from tile to tile outwards each divides
+  the next, the whole dimension always may follow (its loop is then ragged);
+* residence: one position per operand and on-chip memory, in the one loop list, outer memories no further inside; all
+  reduction loops inside the accumulator's position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from math import prod
+
+from codesign.hardware.profile import Axis, Engine, HardwareProfile
+from codesign.mapping.counts import tile_elements
+from codesign.mapping.mapping import SpatialLoop
+from codesign.vocabulary import DIMENSIONS, Dimension, Operand
+from codesign.workload.loop_nest import LoopNest
+
+Tile = tuple[int, ...]
+
+
+@lru_cache(maxsize=4096)
+def tile_sizes(size: int) -> tuple[int, ...]:
+    """ceil(size / n) for every n, ascending: the smallest tile for each number of tiles; all divisors are among them."""
+    return tuple(sorted({-(-size // count) for count in range(1, size + 1)}))
+
+
+@lru_cache(maxsize=65536)
+def larger_sizes(steps: int, inner: int) -> tuple[int, ...]:
+    """Tile sizes that may follow `inner` outwards, itself first: its multiples, and the whole dimension."""
+    return tuple(size for size in tile_sizes(steps) if size >= inner and (size % inner == 0 or size == steps))
+
+
+def loop_extent(steps: int, inner: int, outer: int) -> int:
+    """Iterations of the loop that grows a tile from `inner` to `outer`."""
+    return -(-steps // inner) if outer == steps else outer // inner
+
+
+@dataclass(frozen=True)
+class SpatialChoice:
+    """The lanes of one engine for one layer. lanes, steps: per dimension, in the order of DIMENSIONS."""
+
+    loops: tuple[SpatialLoop, ...]
+    lanes: Tile
+    steps: Tile
+
+    def replicated_lanes(self, axes: tuple[str, ...]) -> Tile:
+        """Lanes per dimension along the given axes alone."""
+        return tuple(
+            prod(loop.extent for loop in self.loops if loop.dimension is dimension and loop.axis in axes)
+            for dimension in DIMENSIONS
+        )
+
+    def tile(self, nest: LoopNest, step_tile: Tile) -> Tile:
+        """Tile in elements from a tile in steps."""
+        return tuple(
+            min(size, lanes * steps) for size, lanes, steps in zip(nest.sizes, self.lanes, step_tile, strict=True)
+        )
+
+
+def spatial_choices(nest: LoopNest, engine: Engine) -> tuple[SpatialChoice, ...]:
+    """Every maximal way to spread the layer over the engine's axes."""
+    choices: dict[tuple[SpatialLoop, ...], SpatialChoice] = {}
+    for loops in _axis_loops(nest, list(engine.axes.items()), nest.sizes):
+        lanes = tuple(prod(loop.extent for loop in loops if loop.dimension is dimension) for dimension in DIMENSIONS)
+        steps = tuple(-(-size // lane) for size, lane in zip(nest.sizes, lanes, strict=True))
+        choices.setdefault(loops, SpatialChoice(loops, lanes, steps))
+    return tuple(choices.values())
+
+
+def _axis_loops(
+    nest: LoopNest, axes: list[tuple[str, Axis]], remaining: Tile
+) -> Iterator[tuple[SpatialLoop, ...]]:
+    """Choices axis by axis; `remaining` is what earlier axes leave of each dimension."""
+    if not axes:
+        yield ()
+        return
+    (name, axis), *rest = axes
+    for factors in axis_factors(axis, remaining):
+        left = tuple(
+            -(-size // factors.get(dimension, 1)) for dimension, size in zip(DIMENSIONS, remaining, strict=True)
+        )
+        here = tuple(SpatialLoop(name, dimension, factor) for dimension, factor in factors.items() if factor > 1)
+        for others in _axis_loops(nest, rest, left):
+            yield here + others
+
+
+def axis_factors(axis: Axis, remaining: Tile) -> list[dict[Dimension, int]]:
+    """Maximal factor choices for one axis, given what is left of each dimension."""
+    if axis.fixed:
+        return [{axis.unrolls[0]: axis.size}]
+    left = dict(zip(DIMENSIONS, remaining, strict=True))
+    options = [[size for size in tile_sizes(left[dimension]) if size <= axis.size] for dimension in axis.unrolls]
+    fitting = {factors for factors in product(*options) if prod(factors) <= axis.size}
+    maximal = [
+        factors
+        for factors in fitting
+        if not any(other != factors and all(a >= b for a, b in zip(other, factors, strict=True)) for other in fitting)
+    ]
+    return [dict(zip(axis.unrolls, factors, strict=True)) for factors in sorted(maximal, reverse=True)]
+
+
+def storage_bits(profile: HardwareProfile, engine: str, operand: Operand, memory: str) -> int:
+    """Width of one element of an operand in a memory: partial sums at accumulator width in their innermost memory."""
+    if operand is Operand.OUTPUTS and profile.hierarchy(engine, operand)[0] == memory:
+        return profile.precision.accumulators_bits
+    return profile.bits(operand)
+
+
+def tile_bytes(
+    nest: LoopNest,
+    profile: HardwareProfile,
+    choice: SpatialChoice,
+    engine: str,
+    operand: Operand,
+    memory: str,
+    tile: Tile,
+    *,
+    refilled: bool,
+) -> int:
+    """Bytes a tile takes in ONE instance of a memory; twice its size when it is refilled under double buffering."""
+    level = profile.memories[memory]
+    per_lane = choice.replicated_lanes(level.replicated_over)
+    instance = tuple(-(-size // lanes) for size, lanes in zip(tile, per_lane, strict=True))
+    bits = tile_elements(nest, operand, instance) * storage_bits(profile, engine, operand, memory)
+    copies = 2 if refilled and level.double_buffered else 1
+    return copies * -(-bits // 8)
