@@ -1,4 +1,4 @@
-"""Trains the digits network and writes digits.onnx and heldout.npz beside this file.
+"""Trains the digits network and writes digits.onnx, heldout.npz and digit.npz beside this file.
 
 Needs the extras torch and dev: `pip install '.[torch,dev]'`, then `python examples/digits/train.py` (about twenty
 seconds on one core). The seed, the split and the number of epochs are fixed; the held-out split is looked at once, at the end.
@@ -115,6 +115,7 @@ def main() -> None:
     print(f"held-out accuracy: {right}/{len(heldout_labels)} = {right / len(heldout_labels):.2%}")
     export(model, HERE / "digits.onnx")
     np.savez_compressed(HERE / "heldout.npz", image=heldout_images, label=heldout_labels)
+    np.savez_compressed(HERE / "digit.npz", image=heldout_images[:1])
 
 
 if __name__ == "__main__":
