@@ -50,7 +50,9 @@ def main() -> None:
                 over.append(f"{name}:{line}: {function} has {length} lines (at most {FUNCTION_LIMIT})")
     for name, count in sorted(lines.items()):
         print(f"{count:6d}  {name}")
-    print(f"{sum(lines.values()):6d}  lines in all; {len(lengths)} functions, median {statistics.median(lengths):g} lines")
+    print(
+        f"{sum(lines.values()):6d}  lines in all; {len(lengths)} functions, median {statistics.median(lengths):g} lines"
+    )
     print(*(over or ["nothing over the limits"]), sep="\n")
 
 

@@ -1,4 +1,4 @@
-"""codesign: what a trained network costs on an accelerator, which rewrites help, and code that runs the best schedule."""
+"""What a trained network costs on an accelerator, which rewrites help, and code that runs the best schedule."""
 
 from __future__ import annotations
 

@@ -109,7 +109,9 @@ def complaint(found: Import) -> str:
 
 
 def test_every_room_stands_in_the_table() -> None:
-    rooms = {path.stem for path in (ROOT / "codesign").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    rooms = {
+        path.stem for path in (ROOT / "codesign").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
     assert rooms - RANK.keys() == set()
 
 
@@ -145,7 +147,9 @@ TEXT = {".py", ".md", ".yaml", ".toml", ".svg", ".html", ".csv", ".sv", ".c", ".
 FOLDERS = ("codesign", "passes", "hw_profiles", "tests", "examples", "benchmarks", "docs", ".ci")
 LARGEST_FILE_BYTES = 1_000_000
 # Spelled in pieces, so that this file does not contain what it looks for.
-FORBIDDEN = re.compile("|".join([r"(?<![\w.~-])/(?:wor" + "k|op" + "t|roo" + "t)/", "files.pytho" + "nhosted", "pyp" + r"i\.org"]))
+FORBIDDEN = re.compile(
+    "|".join([r"(?<![\w.~-])/(?:wor" + "k|op" + "t|roo" + "t)/", "files.pytho" + "nhosted", "pyp" + r"i\.org"])
+)
 
 
 def text_files() -> Iterator[Path]:
@@ -153,7 +157,12 @@ def text_files() -> Iterator[Path]:
     roots = [ROOT / folder for folder in FOLDERS]
     files = [path for root in roots for path in root.rglob("*")] + list(ROOT.iterdir())
     for path in sorted(files):
-        if path.is_file() and path.suffix in TEXT and not path.name.startswith(".git") and "__pycache__" not in path.parts:
+        if (
+            path.is_file()
+            and path.suffix in TEXT
+            and not path.name.startswith(".git")
+            and "__pycache__" not in path.parts
+        ):
             yield path
 
 
@@ -192,10 +201,13 @@ def test_no_large_or_built_file_is_tracked() -> None:
 
 # ---- what the command line imports
 
+
 def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     """A fresh Python at the root of the project, with wide help texts."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
 
 
 @pytest.mark.parametrize("command", ["codesign --help", "codesign compile --help", "codesign hw list"])
@@ -207,6 +219,7 @@ def test_help_imports_nothing_heavy(command: str) -> None:
 
 
 # ---- README and Makefile
+
 
 def readme_commands() -> list[list[str]]:
     """Commands in indented or fenced blocks of README.md, CONTRIBUTING.md and the examples, comments dropped."""
@@ -232,7 +245,9 @@ def test_commands_of_the_readme_exist() -> None:
         if name not in helps:
             helps[name] = run_python("-m", "codesign", *name, "--help").stdout
         options = [word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)]
-        unknown += [f"codesign {' '.join(words)}: {word}" for word in options if not re.search(rf"{word}\b", helps[name])]
+        unknown += [
+            f"codesign {' '.join(words)}: {word}" for word in options if not re.search(rf"{word}\b", helps[name])
+        ]
     assert unknown == []
 
 

@@ -1,7 +1,8 @@
 """Trains the digits network and writes digits.onnx, heldout.npz and digit.npz beside this file.
 
 Needs the extras torch and dev: `pip install '.[torch,dev]'`, then `python examples/digits/train.py` (about twenty
-seconds on one core). The seed, the split and the number of epochs are fixed; the held-out split is looked at once, at the end.
+seconds on one core). The seed, the split and the number of epochs are fixed; the held-out split is looked at once, at
+the end.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class DigitsNet(nn.Module):
 
 
 def split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Images (N, 1, 8, 8) float32 in 0..1 and labels (N,): train images, held-out images, train labels, held-out labels."""
+    """Images (N, 1, 8, 8) float32 in 0..1, to train and held out, then their labels (N,) in the same order."""
     digits = load_digits()
     images = (digits.images / LARGEST_PIXEL).astype(np.float32)[:, None]
     labels = digits.target.astype(np.int64)
