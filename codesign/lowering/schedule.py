@@ -1,0 +1,186 @@
+"""A Mapping made real: the layer's loops split, ordered and annotated, its tiles copied through the memories.
+
+    for <loops[:position]>:            one iteration per tile
+        <copy the tile into its memory>
+        for <loops[position:]>:        steps of the engine
+            for <spatial loops>:       its lanes, annotated codesign.axis and codesign.lanes
+                outputs += inputs * weights
+        <copy finished outputs outwards>
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from codesign.hardware.profile import HardwareProfile
+from codesign.lowering.computation import COMPUTE_STAGE, PAD_STAGE, layer_function, loop_order
+from codesign.mapping.mapping import Mapping
+from codesign.vocabulary import DIMENSIONS, REDUCTION, Dimension, Operand
+from codesign.workload.loop_nest import LoopNest
+
+AXIS_ANNOTATION = "codesign.axis"
+LANES_ANNOTATION = "codesign.lanes"
+SCOPE_PREFIX = "global."
+
+
+@dataclass(frozen=True)
+class ScheduledLayer:
+    """A layer's TIR under one mapping. function: a PrimFunc over inputs, weights, outputs as layer_function has them."""
+
+    function: Any
+    name: str
+    nest: LoopNest
+    mapping: Mapping
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One on-chip memory an operand's tile passes through, and the position of its residence."""
+
+    operand: Operand
+    memory: str
+    position: int
+
+    @property
+    def scope(self) -> str:
+        """Storage scope of the tile."""
+        return SCOPE_PREFIX + self.memory
+
+
+def schedule_layer(
+    nest: LoopNest, mapping: Mapping, profile: HardwareProfile, name: str, dtype: str = "float32"
+) -> ScheduledLayer:
+    """Realise a mapping of one layer on one machine.
+
+    Raises ValueError for a mapping that is none of this layer and machine: a residence is missing, an outer memory's
+    tile lies inside an inner one's, loops do not cover a dimension, or a reduction loop lies outside the accumulators'
+    tile (partial sums never leave their innermost memory).
+    """
+    from tvm import s_tir
+
+    steps = _without_unit_loops(mapping)
+    copies = {operand: _copies(steps, profile, operand) for operand in Operand}
+    _check_loops(nest, steps, copies[Operand.OUTPUTS][0])
+    schedule = s_tir.Schedule(layer_function(nest, name, dtype), error_render_level="fast")
+    block = schedule.get_sblock(COMPUTE_STAGE)
+    loops = _dimension_loops(schedule, block, nest)
+    blocks = _insert_copies(schedule, block, copies, padded=len(schedule.get_producers(block)) > 0)
+    temporal, inner = _order_loops(schedule, loops, nest, steps)
+    _place_copies(schedule, copies, blocks, temporal)
+    schedule.decompose_reduction(block, [*temporal, *inner][copies[Operand.OUTPUTS][0].position])
+    return ScheduledLayer(schedule.mod["main"], name, nest, mapping)
+
+
+def lanes_in_loops(nest: LoopNest, mapping: Mapping) -> tuple[int, ...]:
+    """Iterations of each spatial loop: its lanes, or as many as the layer has work for."""
+    left = dict(zip(DIMENSIONS, nest.sizes, strict=True))
+    extents = []
+    for loop in reversed(mapping.spatial):
+        extents.append(min(loop.extent, left[loop.dimension]))
+        left[loop.dimension] = -(-left[loop.dimension] // extents[-1])
+    return tuple(reversed(extents))
+
+
+def _without_unit_loops(mapping: Mapping) -> Mapping:
+    """The same mapping without loops of one iteration, positions adjusted."""
+    kept = [at for at, loop in enumerate(mapping.loops) if loop.extent > 1]
+    residences = tuple(
+        replace(residence, position=sum(1 for at in kept if at < residence.position)) for residence in mapping.residences
+    )
+    return replace(mapping, loops=tuple(mapping.loops[at] for at in kept), residences=residences)
+
+
+def _copies(mapping: Mapping, profile: HardwareProfile, operand: Operand) -> list[Copy]:
+    """Innermost memory first."""
+    copies: list[Copy] = []
+    for memory in profile.hierarchy(mapping.engine, operand)[:-1]:
+        residence = mapping.residence(operand, memory)
+        if residence is None:
+            raise ValueError(f"the mapping has no residence of {operand} in {memory}")
+        if not 0 <= residence.position <= len(mapping.loops):
+            raise ValueError(f"{operand} in {memory}: there is no position {residence.position}")
+        if copies and residence.position > copies[-1].position:
+            raise ValueError(f"{operand}: the tile in {memory} lies inside the one in {copies[-1].memory}")
+        copies.append(Copy(operand, memory, residence.position))
+    return copies
+
+
+def _check_loops(nest: LoopNest, mapping: Mapping, accumulators: Copy) -> None:
+    for loop in mapping.loops[: accumulators.position]:
+        if loop.dimension in REDUCTION and loop.extent > 1:
+            raise ValueError(f"the {loop.dimension} loop lies outside the output tile in {accumulators.memory}")
+    for dimension, covered in zip(DIMENSIONS, mapping.tile(nest, 0), strict=True):
+        if covered < nest.size(dimension):
+            raise ValueError(f"the loops cover {covered} of {nest.size(dimension)} in {dimension}")
+
+
+def _dimension_loops(schedule: Any, block: Any, nest: LoopNest) -> dict[Dimension, Any]:
+    """One loop per dimension; those a matrix product does not have become loops of one iteration."""
+    loops = dict(zip(loop_order(nest), schedule.get_loops(block), strict=True))
+    for dimension in DIMENSIONS:
+        if dimension not in loops:
+            loops[dimension] = schedule.add_unit_loop(block)
+    return loops
+
+
+def _insert_copies(
+    schedule: Any, block: Any, copies: dict[Operand, list[Copy]], *, padded: bool
+) -> dict[Copy, Any]:
+    """Copy blocks at the top of the function, from the outermost memory inwards; the padding joins the first."""
+    blocks = {}
+    for buffer_index, operand in enumerate((Operand.INPUTS, Operand.WEIGHTS)):
+        for copy in reversed(copies[operand]):
+            blocks[copy] = schedule.cache_read(block, buffer_index, copy.scope)
+    if padded:
+        schedule.compute_inline(PAD_STAGE)
+    for copy in reversed(copies[Operand.OUTPUTS]):
+        blocks[copy] = schedule.cache_write(block, 0, copy.scope)
+    return blocks
+
+
+def _order_loops(
+    schedule: Any, loops: dict[Dimension, Any], nest: LoopNest, mapping: Mapping
+) -> tuple[list[Any], list[Any]]:
+    """Split and reorder; the temporal loops, and what lies inside them (spatial loops first).
+
+    Loops of one iteration the mapping does not name go outside everything, or, for the reduction, inside everything.
+    """
+    temporal, spatial, rest = _split(schedule, loops, nest, mapping)
+    for loop, lanes in zip(spatial, mapping.spatial, strict=True):
+        schedule.annotate(loop, AXIS_ANNOTATION, lanes.axis)
+        schedule.annotate(loop, LANES_ANNOTATION, lanes.extent)
+    outside = [loop for dimension, loop in rest.items() if dimension not in REDUCTION]
+    inside = [loop for dimension, loop in rest.items() if dimension in REDUCTION]
+    schedule.reorder(*outside, *temporal, *spatial, *inside)
+    return temporal, [*spatial, *inside]
+
+
+def _split(
+    schedule: Any, loops: dict[Dimension, Any], nest: LoopNest, mapping: Mapping
+) -> tuple[list[Any], list[Any], dict[Dimension, Any]]:
+    """Temporal and spatial loops in the mapping's order, and the loops of one iteration it does not name."""
+    order = (*mapping.loops, *mapping.spatial)
+    extents = (*(loop.extent for loop in mapping.loops), *lanes_in_loops(nest, mapping))
+    found: list[Any] = [None] * len(order)
+    rest = {}
+    for dimension, loop in loops.items():
+        places = [at for at, part in enumerate(order) if part.dimension is dimension]
+        if not places:
+            rest[dimension] = loop
+            continue
+        parts = [loop] if len(places) == 1 else schedule.split(loop, [extents[at] for at in places])
+        for at, part in zip(places, parts, strict=True):
+            found[at] = part
+    return found[: len(mapping.loops)], found[len(mapping.loops) :], rest
+
+
+def _place_copies(schedule: Any, copies: dict[Operand, list[Copy]], blocks: dict[Copy, Any], temporal: list[Any]) -> None:
+    """Innermost copies first: a copy can only move in once all who use it are inside."""
+    for operand in (Operand.INPUTS, Operand.WEIGHTS):
+        for copy in copies[operand]:
+            if copy.position > 0:
+                schedule.compute_at(blocks[copy], temporal[copy.position - 1], preserve_unit_loops=True)
+    for copy in copies[Operand.OUTPUTS]:
+        if copy.position > 0:
+            schedule.reverse_compute_at(blocks[copy], temporal[copy.position - 1], preserve_unit_loops=True)
