@@ -1,7 +1,7 @@
 """How long the command takes, against its limits: `make bench MODELS=folder` (with mobilenetv2_1.0.onnx inside).
 
-Prints the start-up of the command, the CPU seconds of an estimate and what it imports, and the wall seconds of a compile.
-Exit code 1 when a limit is missed.
+Prints the start-up of the command, the CPU seconds of an estimate and what it imports, and the wall seconds of a
+compile. Exit code 1 when a limit is missed.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ COMPILE_SECONDS = 25.0
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the command: wall and CPU seconds, and the top-level modules it imported."""
+    """One run of the command: wall and CPU seconds, and, when traced, the top-level modules it imported."""
 
     wall_seconds: float
     cpu_seconds: float
     imported: frozenset[str]
 
 
-def run(*arguments: str) -> Run:
+def run(*arguments: str, traced: bool = False) -> Run:
     """Runs `codesign ARGUMENTS` in a fresh Python. Raises CalledProcessError when it fails."""
-    command = [sys.executable, "-X", "importtime", "-m", "codesign", *arguments]
+    command = [sys.executable, *(["-X", "importtime"] if traced else []), "-m", "codesign", *arguments]
     with tempfile.TemporaryFile("w+") as listing:
         start = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=listing, cwd=ROOT)
@@ -67,7 +67,7 @@ def bench_help() -> bool:
 
 
 def bench_estimate(model: Path) -> bool:
-    done = run("estimate", str(model), "--hw", "edge_npu", "--json")
+    done = run("estimate", str(model), "--hw", "edge_npu", "--json", traced=True)
     heavy = sorted(done.imported & HEAVY)
     print(f"estimate {model.name} imports {', '.join(heavy) or 'neither tvm nor torch'}")
     kept = verdict(f"codesign estimate {model.name} --hw edge_npu, CPU", done.cpu_seconds, ESTIMATE_CPU_SECONDS)

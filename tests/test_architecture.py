@@ -210,12 +210,23 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("command", ["codesign --help", "codesign compile --help", "codesign hw list"])
-def test_help_imports_nothing_heavy(command: str) -> None:
-    listing = run_python("-X", "importtime", "-m", *command.split()).stderr
-    imported = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in listing.splitlines() if "|" in line}
+def imported_by(*arguments: str) -> set[str]:
+    """Top-level modules `codesign ARGUMENTS` imports."""
+    listing = run_python("-X", "importtime", "-m", "codesign", *arguments).stderr
+    return {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in listing.splitlines() if "|" in line}
+
+
+@pytest.mark.parametrize("arguments", ["--help", "compile --help", "hw list"])
+def test_help_imports_nothing_heavy(arguments: str) -> None:
+    imported = imported_by(*arguments.split())
     assert {"codesign", "typer"} <= imported
     assert imported & {"tvm", "torch", "onnx", "onnx_ir", "onnxruntime", "plotly", "networkx", "sklearn"} == set()
+
+
+def test_estimate_needs_neither_tvm_nor_torch() -> None:
+    imported = imported_by("estimate", "examples/digits/digits.onnx", "--hw", "edge_npu", "--json")
+    assert {"codesign", "onnx_ir"} <= imported
+    assert imported & {"tvm", "tvm_ffi", "torch"} == set()
 
 
 # ---- README and Makefile
