@@ -6,9 +6,11 @@ follow YAML 1.2 (`1e3` is a number; `yes`, `on` and dates are text); every key i
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias
 
@@ -34,11 +36,16 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.A
 
 @dataclass(frozen=True)
 class YamlDocument:
-    """Plain data and the line and column (from 1) of every key and list item in it."""
+    """Plain data and the line and column (from 1) of every key and list item in it.
+
+    text: the file as it stands (without a byte order mark). sha256: of the file's bytes, in hexadecimal.
+    """
 
     name: str
     data: YamlValue
     positions: Mapping[YamlPath, tuple[int, int]]
+    text: str
+    sha256: str
 
     def position(self, path: YamlPath) -> tuple[int, int]:
         """(line, column) of the key or list item at `path`, or of the nearest thing around it that exists."""
@@ -55,11 +62,11 @@ class YamlDocument:
 def read_yaml(path: Path) -> YamlDocument:
     """The one document of a file. Raises CodesignError naming `path` as given, with line and column."""
     name = str(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise CodesignError(name, "this is a folder, not a YAML file")
-    if not path.exists():
+    if not os.path.exists(path):
         raise CodesignError(name, "there is no such file")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CodesignError(name, "this is not a regular file")
     try:
         with path.open("rb") as file:
@@ -89,7 +96,7 @@ def parse_yaml(content: bytes, name: str) -> YamlDocument:
     data = builder.value(root, ())
     if builder.problems:
         raise CodesignError.of(builder.problems)
-    return YamlDocument(name, data, builder.positions)
+    return YamlDocument(name, data, builder.positions, text, sha256(content).hexdigest())
 
 
 def _decoded(content: bytes, name: str) -> str:

@@ -1,18 +1,34 @@
-"""HardwareProfile: an accelerator as data. Frozen pydantic models; unknown keys are errors; units stand in the names."""
+"""HardwareProfile: an accelerator as data. Frozen pydantic models; unknown keys are errors; units stand in names."""
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from collections.abc import Iterator
+from typing import Annotated, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from codesign.vocabulary import Dimension, OperationKind, Operand
+from codesign.vocabulary import MAC_KINDS, Dimension, Operand, OperationKind
 
 PositiveInt = Annotated[int, Field(gt=0, le=2**50, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0, le=1e15)]
 NonNegativeFloat = Annotated[float, Field(ge=0, le=1e15)]
 Bits = Annotated[int, Field(ge=1, le=64, strict=True)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+KeyPath = tuple[str, ...]
+RESERVED = {"engines": ("host", "vector_unit"), "memories": ("engine", "host", "vector_unit")}  # reports name these too
+
+Entry = TypeVar("Entry")
+
+
+def _different(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    for index, entry in enumerate(entries):
+        if entry in entries[:index]:
+            raise ValueError(f"{entry} is listed twice")
+    return entries
+
+
+Different = AfterValidator(_different)
 
 
 class Section(BaseModel):
@@ -38,7 +54,7 @@ class Axis(Section):
     """
 
     size: PositiveInt
-    unrolls: tuple[Dimension, ...] = Field(min_length=1)
+    unrolls: Annotated[tuple[Dimension, ...], Different] = Field(min_length=1)
     fixed: bool = False
 
     @model_validator(mode="after")
@@ -54,7 +70,7 @@ class Engine(Section):
     operations: what it can run. pipeline_depth_cycles: cycles from the first operand in to the first result out.
     """
 
-    operations: tuple[OperationKind, ...] = Field(min_length=1)
+    operations: Annotated[tuple[OperationKind, ...], Different] = Field(min_length=1)
     axes: dict[Name, Axis] = Field(min_length=1)
     energy_pj_per_mac: NonNegativeFloat
     pipeline_depth_cycles: Annotated[int, Field(ge=0, strict=True)] = 0
@@ -98,26 +114,27 @@ class Memory(Section):
 
     holds: operands it stores; an operand it does not hold bypasses it. size_bytes: per instance; null for the
     outermost memory alone (off chip, unbounded). replicated_over: axes of the engine with an instance for every lane
-    along them (per-lane registers: all axes); empty means one shared instance. engines: the engines it serves (all, if
-    empty). double_buffered: a tile that is refilled takes twice its bytes, and transfers overlap with compute; without
+    along them (per-lane registers: all axes; an axis an engine lacks counts once); empty means one shared instance.
+    engines: the engines it serves (all, if empty). The innermost memory of the outputs counts entries of accumulator
+    width. double_buffered: a tile that is refilled takes twice its bytes, and transfers overlap with compute; without
     it they do not overlap.
     """
 
-    holds: tuple[Operand, ...] = Field(min_length=1)
+    holds: Annotated[tuple[Operand, ...], Different] = Field(min_length=1)
     size_bytes: PositiveInt | None
     ports: Ports = Ports()
     read_pj_per_byte: NonNegativeFloat
     write_pj_per_byte: NonNegativeFloat
-    replicated_over: tuple[Name, ...] = ()
-    engines: tuple[Name, ...] = ()
+    replicated_over: Annotated[tuple[Name, ...], Different] = ()
+    engines: Annotated[tuple[Name, ...], Different] = ()
     double_buffered: bool = True
 
 
 class VectorUnit(Section):
-    """The unit for everything that is no MAC array work: `lanes` operations a cycle, streaming through `memory`."""
+    """The unit for everything that is no MAC array work: `lanes` operations a cycle."""
 
     lanes: PositiveInt
-    operations: tuple[OperationKind, ...] = Field(min_length=1)
+    operations: Annotated[tuple[OperationKind, ...], Different] = Field(min_length=1)
     energy_pj_per_operation: NonNegativeFloat
 
 
@@ -131,7 +148,7 @@ class Host(Section):
 
 
 class HardwareProfile(Section):
-    """A machine. Every figure has an entry in `source` or `assumed` (keys: dotted paths, a prefix covers what is below).
+    """A machine. Every figure has an entry in `source` or `assumed` (keys: dotted paths that cover what is below).
 
     clock_mhz: the clock all cycles count. host cycles are counted in this clock too.
     """
@@ -149,27 +166,10 @@ class HardwareProfile(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        names = list(self.memories)
-        for name in names[:-1]:
-            if self.memories[name].size_bytes is None:
-                raise ValueError(f"memories.{name}.size_bytes: only the outermost memory ({names[-1]}) may be unbounded")
-        outermost = self.memories[names[-1]]
-        if set(outermost.holds) != set(Operand):
-            raise ValueError(f"memories.{names[-1]}.holds: the outermost memory holds weights, inputs and outputs")
-        if outermost.engines or outermost.replicated_over:
-            raise ValueError(f"memories.{names[-1]}: the outermost memory is one instance that serves every engine")
-        for name, memory in self.memories.items():
-            for engine in memory.engines:
-                if engine not in self.engines:
-                    raise ValueError(f"memories.{name}.engines: no engine is called {engine}")
-            axes = {axis for key in memory.engines or self.engines for axis in self.engines[key].axes}
-            for axis in memory.replicated_over:
-                if axis not in axes:
-                    raise ValueError(f"memories.{name}.replicated_over: no engine it serves has an axis {axis}")
-        for name in self.engines:
-            for operand in Operand:
-                if len(self.hierarchy(name, operand)) < 2:
-                    raise ValueError(f"engines.{name}: no on-chip memory holds its {operand}")
+        problems = tuple(_inconsistencies(self))
+        if problems:
+            text = "; ".join(f"{'.'.join(path)}: {problem}" for path, problem in problems)
+            raise PydanticCustomError("inconsistent_profile", "{text}", {"text": text, "problems": problems})
         return self
 
     @property
@@ -195,3 +195,43 @@ class HardwareProfile(Section):
         if operand is Operand.WEIGHTS:
             return self.precision.weights_bits
         return self.precision.activations_bits
+
+
+def _inconsistencies(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str]]:
+    """All contradictions between parts of a profile: (where, what)."""
+    yield from _outermost_problems(profile)
+    for section, taken in RESERVED.items():
+        yield from (
+            ((section, name), f"the name {name} is taken") for name in taken if name in getattr(profile, section)
+        )
+    for name, memory in profile.memories.items():
+        unknown = [engine for engine in memory.engines if engine not in profile.engines]
+        yield from ((("memories", name, "engines"), f"no engine is called {engine}") for engine in unknown)
+        served = [profile.engines[key] for key in memory.engines or profile.engines if key in profile.engines]
+        axes = {axis for engine in served for axis in engine.axes}
+        for axis in memory.replicated_over:
+            if axis not in axes and not unknown:
+                yield ("memories", name, "replicated_over"), f"no engine it serves has an axis {axis}"
+    for name, engine in profile.engines.items():
+        for operand in Operand:
+            if len(profile.hierarchy(name, operand)) < 2:
+                yield ("engines", name), f"no on-chip memory holds its {operand}"
+        for kind in engine.operations:
+            if kind not in MAC_KINDS:
+                yield ("engines", name, "operations"), f"{kind} is no multiply-accumulate work: move it to vector_unit"
+    for kind in profile.vector_unit.operations if profile.vector_unit else ():
+        if kind in MAC_KINDS or kind is OperationKind.HOST:
+            place = "the host runs it unasked" if kind is OperationKind.HOST else "only an engine can run it"
+            yield ("vector_unit", "operations"), f"{kind} is no vector work: {place}"
+
+
+def _outermost_problems(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str]]:
+    *inner, last = profile.memories
+    for name in inner:
+        if profile.memories[name].size_bytes is None:
+            yield ("memories", name, "size_bytes"), f"only the outermost memory ({last}) may be unbounded"
+    outermost = profile.memories[last]
+    if set(outermost.holds) != set(Operand):
+        yield ("memories", last, "holds"), "the outermost memory holds weights, inputs and outputs"
+    if outermost.engines or outermost.replicated_over:
+        yield ("memories", last), "the outermost memory is one instance that serves every engine"
