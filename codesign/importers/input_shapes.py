@@ -74,9 +74,7 @@ def _resolve(
         return
     sizes = [size if _is_fixed(size) else symbols.get(_symbol(size) or "") for size in value.shape]
     if None in sizes:
-        unset = ", ".join(
-            repr(_symbol(old) or "?") for old, new in zip(value.shape, sizes, strict=True) if new is None
-        )
+        unset = ", ".join(repr(_symbol(old) or "?") for old, new in zip(value.shape, sizes, strict=True) if new is None)
         several = "sizes" if sizes.count(None) > 1 else "size"
         hint = f"set every size: --input-shape {value.name}={_likely(sizes)}"
         yield Problem(where, f"input {value.name!r} ({_declared(value.shape)}): {several} {unset} not set", hint)

@@ -19,9 +19,7 @@ def check_opset(proto: onnx.ModelProto, where: str) -> int:
     if not versions:
         raise CodesignError(where, "states no opset", "the file is truncated or not a complete ONNX model")
     if versions[0] < OLDEST_OPSET:
-        raise CodesignError(
-            where, f"has opset {versions[0]}; the oldest one supported is {OLDEST_OPSET}", _EXPORT_HINT
-        )
+        raise CodesignError(where, f"has opset {versions[0]}; the oldest one supported is {OLDEST_OPSET}", _EXPORT_HINT)
     if versions[0] > newest:
         hint = f"upgrade onnx, or {_EXPORT_HINT}"
         raise CodesignError(where, f"has opset {versions[0]}; the installed onnx knows {newest} at most", hint)

@@ -1,0 +1,151 @@
+"""From PyTorch (a module, an exported program, a .pt2 file) to a Graph, by way of PyTorch's own ONNX exporter.
+
+What is trusted: a module is Python of the caller and runs. A .pt2 file is read with PyTorch's weights-only unpickler,
+which builds tensors and nothing else; PyTorch on its own falls back to full unpickling, which runs code from the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from codesign.errors import CodesignError
+from codesign.graph.graph import Graph
+from codesign.importers.onnx_importer import NO_SHAPES, import_proto
+
+_OPSET = 18
+_FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # read by torch.load; wins over weights_only=False in the code
+_CODE_OBJECTS = ("custom_obj_", "opaque_obj_")  # archive entries that PyTorch unpickles in full
+_SAVE_HINT = "save it with torch.export.save"
+
+logger = logging.getLogger(__name__)
+
+
+def load_torch(
+    module_or_exported_program: object, example_inputs: tuple[object, ...] | None = None, name: str = "module"
+) -> Graph:
+    """Export a torch.nn.Module (in evaluation mode) or an ExportedProgram and import the result.
+
+    example_inputs: the module's positional arguments; their shapes become the network's. Raises CodesignError when
+    torch is missing, example inputs are, or PyTorch cannot export the module.
+    """
+    torch = _torch(name)
+    module = module_or_exported_program
+    if isinstance(module, torch.export.ExportedProgram):
+        return _export(torch, module, (), name, None, _digest(module.state_dict))
+    if not isinstance(module, torch.nn.Module):
+        problem = f"cannot import an object of type {type(module).__name__}"
+        raise CodesignError(name, problem, "give a path, a torch.nn.Module or an ExportedProgram")
+    if example_inputs is None:
+        raise CodesignError(name, "a module needs example inputs", "pass example_inputs=(tensor, ...)")
+    was_training = module.training
+    module.eval()
+    try:
+        return _export(torch, module, tuple(example_inputs), name, None, _digest(module.state_dict()))
+    finally:
+        module.train(was_training)
+
+
+def load_pt2(path: Path, input_shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES) -> Graph:
+    """Import a file written by torch.export.save. input_shapes: for programs exported with dynamic sizes.
+
+    Raises CodesignError when torch is missing, the file is none, or it holds objects other than tensors.
+    """
+    where = str(path)
+    if not path.is_file():
+        raise CodesignError(where, "no such file", "give the path of a .onnx or .pt2 file")
+    _refuse_code(path)
+    torch = _torch(where)
+    try:
+        with _weights_only():
+            program = torch.export.load(path)
+    except Exception as error:  # PyTorch raises many types for malformed archives
+        raise CodesignError(where, f"PyTorch cannot read it: {_reason(error)}", _SAVE_HINT) from error
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return _export(torch, program, (), path.stem, path, digest, input_shapes)
+
+
+def _torch(where: str) -> Any:
+    try:
+        import torch
+        import torch.export
+    except ImportError as error:
+        raise CodesignError(where, "PyTorch is not installed", "pip install codesign[torch]") from error
+    return torch
+
+
+def _export(
+    torch: Any,
+    program: Any,
+    arguments: tuple[object, ...],
+    name: str,
+    source: Path | None,
+    digest: str,
+    input_shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES,
+) -> Graph:
+    where = str(source) if source is not None else name
+    printed = io.StringIO()  # the exporter prints its progress; results belong on stdout, nothing else
+    try:
+        with redirect_stdout(printed):
+            exported = torch.onnx.export(program, arguments, dynamo=True, opset_version=_OPSET, optimize=False)
+    except Exception as error:  # whatever the module or the exporter raises
+        raise CodesignError(where, f"PyTorch cannot export it: {_reason(error)}", "try torch.onnx.export") from error
+    logger.debug("%s", printed.getvalue())
+    proto: onnx.ModelProto = exported.model_proto
+    return import_proto(proto, name=name, sha256=digest, source=source, input_shapes=input_shapes)
+
+
+def _refuse_code(path: Path) -> None:
+    """Raise CodesignError for archives with pickled objects; reads the list of entries only."""
+    where = str(path)
+    if not zipfile.is_zipfile(path):
+        raise CodesignError(where, "is not a .pt2 file", _SAVE_HINT)
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.namelist():
+            if any(part.startswith(_CODE_OBJECTS) for part in entry.split("/")):
+                raise CodesignError(
+                    where, f"holds an object that is no tensor: {entry}", "it would run code; export again"
+                )
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Let torch.load build tensors only, whatever its caller asks for."""
+    before = os.environ.get(_FORCE_WEIGHTS_ONLY)
+    os.environ[_FORCE_WEIGHTS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_FORCE_WEIGHTS_ONLY]
+        else:
+            os.environ[_FORCE_WEIGHTS_ONLY] = before
+
+
+def _digest(state: Mapping[str, Any]) -> str:
+    """A hash over names, shapes, types and bytes of every parameter and buffer."""
+    digest = hashlib.sha256()
+    for name, tensor in state.items():
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(array.shape)} {array.dtype}".encode())
+        digest.update(array.flatten().view(_bytes_type()).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _bytes_type() -> Any:
+    import torch
+
+    return torch.uint8
+
+
+def _reason(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
