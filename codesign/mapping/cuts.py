@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.cost import Meter, Vector
 from codesign.mapping.mapping import ENGINE
-from codesign.mapping.space import SpatialChoice, larger_sizes, loop_extent, storage_bits
+from codesign.mapping.space import SpatialChoice, larger_sizes, loop_extent, storage_bits, tile_sizes
 from codesign.mapping.window import Window, windows_of
 from codesign.vocabulary import DIMENSIONS, RELEVANT, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
@@ -43,16 +44,6 @@ class Tiles:
     def pick(self, index: int) -> Tile:
         """One of them."""
         return tuple(int(size) if np.ndim(size) == 0 else int(size[index]) for size in self.steps)  # type: ignore[index]
-
-
-def grow(tile: Tile, full: Tile, dimensions: Sequence[int]) -> Tiles:
-    """All tiles that may follow `tile` outwards with growth in the given dimensions alone."""
-    grown = [index for index in dimensions if tile[index] < full[index]]
-    options = [np.asarray(larger_sizes(full[index], tile[index]), dtype=np.float64) for index in grown]
-    steps: list[Floats | int] = list(tile)
-    for index, mesh in zip(grown, np.meshgrid(*options, indexing="ij"), strict=True):
-        steps[index] = mesh.ravel()
-    return Tiles(prod(len(option) for option in options), tuple(steps))
 
 
 def regrowth(tile: Tile, tiles: Tiles, full: Tile, dimensions: Sequence[int]) -> Floats | float:
@@ -81,6 +72,37 @@ class Cut:
     fill: float
     grows: tuple[int, ...]
     from_off_chip: bool
+
+
+def grow(tile: Tile, full: Tile, cut: Cut) -> Tiles:
+    """Tiles that may follow `tile` outwards at a cut: growth in its dimensions alone, and the whole tensor.
+
+    Outputs leave complete: their reduction dimensions grow to their full size at once. The whole tensor is never refilled, so under double buffering it may take less than a smaller tile.
+    """
+    grown = [index for index in cut.grows if tile[index] < full[index]]
+    complete = cut.operand is Operand.OUTPUTS
+    options = [
+        np.asarray([full[index]] if complete else larger_sizes(full[index], tile[index]), dtype=np.float64)
+        for index in grown
+    ]
+    steps: list[Floats | int] = list(tile)
+    for index, mesh in zip(grown, np.meshgrid(*options, indexing="ij"), strict=True):
+        steps[index] = mesh.ravel()
+    count = prod(len(option) for option in options)
+    if all(index in grown for index, size in enumerate(tile) if size < full[index]):
+        return Tiles(count, tuple(steps))
+    for index, size in enumerate(tile):
+        if size < full[index]:
+            steps[index] = np.append(np.broadcast_to(np.asarray(steps[index], dtype=np.float64), (count,)), full[index])
+    return Tiles(count + 1, tuple(steps))
+
+
+def whole_alone(tile: Tile, full: Tile) -> Tiles | None:
+    """The whole tensor as the only tile that follows; None when `tile` is whole already."""
+    if tile == full:
+        return None
+    steps = (np.asarray([float(new)]) if new > old else old for old, new in zip(tile, full, strict=True))
+    return Tiles(1, tuple(steps))
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,8 +234,29 @@ class LayerSpace:
         return np.minimum(self.bytes_taken(cut, memory, tiles), self.bytes_taken(cut, memory, whole))
 
     def least_moved(self, cut: Cut) -> float:
-        """Elements the cut copies wherever it is placed."""
-        return float(np.max(self.moved(cut, Tiles(1, self.choice.steps))))
+        """Elements the cut copies wherever it is placed.
+
+        Dilated windows have gaps: a tile of one tap may copy less than the hull of all, so every size is tried.
+        """
+        if cut.operand is Operand.OUTPUTS:
+            return 0.0
+        if cut.operand is Operand.WEIGHTS:
+            return float(self.nest.elements(cut.operand))
+        steps, lanes, zeros = self.choice.steps, self.choice.lanes, not cut.from_off_chip
+        rows = _least_moved(self.rows, steps[OY], lanes[OY], steps[FY], lanes[FY], zeros)
+        columns = _least_moved(self.columns, steps[OX], lanes[OX], steps[FX], lanes[FX], zeros)
+        return float(prod(self.nest.sizes[index] for index in (B, G, C)) * rows * columns)
+
+
+@lru_cache(maxsize=65536)
+def _least_moved(
+    window: Window, output_steps: int, output_lanes: int, tap_steps: int, tap_lanes: int, zeros: bool
+) -> int:
+    return min(
+        window.moved(min(window.outputs, outputs * output_lanes), min(window.taps, taps * tap_lanes), zeros=zeros)
+        for outputs in tile_sizes(output_steps)
+        for taps in tile_sizes(tap_steps)
+    )
 
 
 def _moved(window: Window, outputs: Floats | int, taps: Floats | int, zeros: bool) -> Floats | float:

@@ -7,7 +7,8 @@ never exceeds the cost of any completion. The first prefix popped whose bound is
 ends the search: that is the proof, for the declared space of codesign.mapping.space.
 
 Why growing only `Cut.grows` loses nothing: between two cuts, a loop the outer cut gains nothing from can move above that
-cut. Its elements move as often as before, its tile only shrinks, and the chain stays legal.
+cut. Its elements move as often as before, its tile only shrinks, and the chain stays legal. (The whole tensor alone may take
+less memory than a part of it, as it is never refilled; it is always among the children.)
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from codesign.errors import DoesNotFitError, Problem
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.cost import Meter, Vector, layer_cost
 from codesign.mapping.counts import counts_of
-from codesign.mapping.cuts import IRRELEVANT, Cut, Floats, LayerSpace, Tile, Tiles, grow, regrowth
+from codesign.mapping.cuts import IRRELEVANT, Cut, Floats, LayerSpace, Tile, Tiles, grow, regrowth, whole_alone
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
 from codesign.mapping.space import SpatialChoice, loop_extent, spatial_choices, tile_bytes
@@ -170,8 +171,7 @@ class _Search:
 
     def expand(self, prefix: Prefix) -> None:
         """Queue the children of a prefix; complete ones are compared at once."""
-        for cut in _placeable(prefix):
-            tiles = grow(prefix.tile, prefix.space.choice.steps, cut.grows)
+        for cut, tiles in _placeable(prefix):
             self.evaluations += tiles.count
             fits = _fits(prefix, cut, tiles)
             if not fits.any():
@@ -198,13 +198,18 @@ def _root(space: LayerSpace) -> Prefix:
     return Prefix(space, (1,) * len(DIMENSIONS), waiting, space.constant(), (zero, zero), {}, (), ())
 
 
-def _placeable(prefix: Prefix) -> list[Cut]:
-    """The next cut of every operand, less those whose placing here another order covers at no higher cost."""
-    cuts = []
+def _placeable(prefix: Prefix) -> list[tuple[Cut, Tiles]]:
+    """The next cut of every operand with the tiles to try: all that follow, or the whole where another order covers them."""
+    full = prefix.space.choice.steps
+    options = []
     for rank, waiting in enumerate(prefix.waiting):
-        if waiting and not _covered(prefix, waiting[0], rank):
-            cuts.append(waiting[0])
-    return cuts
+        if not waiting:
+            continue
+        covered = _covered(prefix, waiting[0], rank)
+        tiles = whole_alone(prefix.tile, full) if covered else grow(prefix.tile, full, waiting[0])
+        if tiles is not None:
+            options.append((waiting[0], tiles))
+    return options
 
 
 def _covered(prefix: Prefix, cut: Cut, rank: int) -> bool:

@@ -1,0 +1,83 @@
+"""What makes a mapping legal, as a list of reasons why one is not. Nothing here is shared with the search."""
+
+from __future__ import annotations
+
+from math import prod
+
+from codesign.hardware.profile import HardwareProfile
+from codesign.mapping.mapper import choice_of, residence_bytes
+from codesign.mapping.mapping import Mapping
+from codesign.vocabulary import DIMENSIONS, REDUCTION, Dimension, Operand
+from codesign.workload.loop_nest import LoopNest
+
+
+def problems_of(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> list[str]:
+    """Every reason why a mapping is illegal on a machine; empty when it is legal."""
+    return [
+        *_lane_problems(mapping, profile),
+        *_loop_problems(nest, mapping),
+        *_residence_problems(mapping, profile),
+        *_capacity_problems(nest, mapping, profile),
+    ]
+
+
+def _lane_problems(mapping: Mapping, profile: HardwareProfile) -> list[str]:
+    problems = []
+    axes = profile.engines[mapping.engine].axes
+    for name, axis in axes.items():
+        loops = [loop for loop in mapping.spatial if loop.axis == name]
+        used = prod(loop.extent for loop in loops)
+        if used > axis.size:
+            problems.append(f"axis {name} has {axis.size} lanes, {used} are used")
+        problems.extend(f"axis {name} cannot unroll {loop.dimension}" for loop in loops if loop.dimension not in axis.unrolls)
+        if axis.fixed and axis.size > 1 and [loop.extent for loop in loops] != [axis.size]:
+            problems.append(f"axis {name} is fixed: all {axis.size} lanes run {axis.unrolls[0]}")
+    problems.extend(f"engine {mapping.engine} has no axis {loop.axis}" for loop in mapping.spatial if loop.axis not in axes)
+    return problems
+
+
+def _loop_problems(nest: LoopNest, mapping: Mapping) -> list[str]:
+    problems = []
+    for dimension in DIMENSIONS:
+        problems.extend(_chain_problems(nest.size(dimension), dimension, mapping))
+    return problems
+
+
+def _chain_problems(size: int, dimension: Dimension, mapping: Mapping) -> list[str]:
+    """The loops of one dimension cover it, and none but the outermost is ragged."""
+    extents = [loop.extent for loop in mapping.loops if loop.dimension is dimension]
+    inside = mapping.lanes(dimension) * prod(extents[1:])
+    if inside * (extents[0] if extents else 1) < size:
+        return [f"{dimension}: the loops cover {inside * prod(extents[:1])} of {size}"]
+    if extents and extents[0] != -(-size // inside):
+        return [f"{dimension}: the outermost loop runs {extents[0]} times, {-(-size // inside)} cover {size}"]
+    return []
+
+
+def _residence_problems(mapping: Mapping, profile: HardwareProfile) -> list[str]:
+    problems = []
+    for operand in Operand:
+        levels = profile.hierarchy(mapping.engine, operand)[:-1]
+        parts = [mapping.residence(operand, level) for level in levels]
+        if None in parts or len([part for part in mapping.residences if part.operand is operand]) != len(levels):
+            problems.append(f"{operand}: one position is needed in each of {', '.join(levels)}")
+            continue
+        positions = [part.position for part in parts if part is not None]
+        if positions != sorted(positions, reverse=True) or not 0 <= positions[-1] <= positions[0] <= len(mapping.loops):
+            problems.append(f"{operand}: positions {positions} do not move outwards within the loops")
+        elif operand is Operand.OUTPUTS:
+            early = [loop for loop in mapping.loops[: positions[0]] if loop.dimension in REDUCTION and loop.extent > 1]
+            problems.extend(f"outputs leave {levels[0]} inside a loop over {loop.dimension}" for loop in early)
+    return problems
+
+
+def _capacity_problems(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> list[str]:
+    used: dict[str, int] = {}
+    choice = choice_of(nest, mapping)
+    for part in mapping.residences:
+        used[part.memory] = used.get(part.memory, 0) + residence_bytes(nest, profile, mapping, choice, part)
+    return [
+        f"{memory} holds {size} bytes, {amount} are needed"
+        for memory, amount in used.items()
+        if (size := profile.memories[memory].size_bytes) is not None and amount > size
+    ]

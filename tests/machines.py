@@ -1,0 +1,156 @@
+"""Random small layers and machines for property tests, and a brute-force mapper over the declared space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations_with_replacement, product
+
+from hypothesis import strategies as st
+
+from codesign.hardware.profile import HardwareProfile
+from codesign.mapping.cost import Evaluation, evaluate
+from codesign.mapping.counts import counts_of
+from codesign.mapping.legality import problems_of
+from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
+from codesign.mapping.space import larger_sizes, loop_extent, spatial_choices
+from codesign.vocabulary import DIMENSIONS, MAC_KINDS, REDUCTION, OperationKind, Operand
+from codesign.workload.loop_nest import LoopNest
+
+
+@st.composite
+def nests(draw: st.DrawFn, largest: int = 6, volume: int = 4096) -> LoopNest:
+    """Convolutions of every kind: strides, dilations, paddings, groups, batch; dense as the 1x1 case."""
+    size = st.integers(1, largest)
+    kernel = st.integers(1, 3)
+    depthwise = draw(st.booleans())
+    groups = draw(size) if depthwise else draw(st.sampled_from([1, 1, 1, 2]))
+    outputs, channels = (1, 1) if depthwise else (draw(size), draw(size))
+    batch = draw(st.sampled_from([1, 1, 2]))
+    rows, columns, tall, wide = draw(size), draw(size), draw(kernel), draw(kernel)
+    stride = (draw(st.integers(1, 2)), draw(st.integers(1, 2)))
+    dilation = (draw(st.integers(1, 2)), draw(st.integers(1, 2)))
+    top, left = draw(st.integers(0, tall - 1)), draw(st.integers(0, wide - 1))
+    sizes = (batch, groups, outputs, channels, rows, columns, tall, wide)
+    while _volume(sizes) > volume:
+        sizes = tuple(max(1, extent - 1) if extent == max(sizes) else extent for extent in sizes)  # type: ignore[assignment]
+    rows, columns, tall, wide = sizes[4:]
+    input_rows = max(1, (rows - 1) * stride[0] + (tall - 1) * dilation[0] + 1 - 2 * top)
+    input_columns = max(1, (columns - 1) * stride[1] + (wide - 1) * dilation[1] + 1 - 2 * left)
+    bottom = (rows - 1) * stride[0] + (tall - 1) * dilation[0] + 1 - top - input_rows
+    right = (columns - 1) * stride[1] + (wide - 1) * dilation[1] + 1 - left - input_columns
+    kind = OperationKind.DEPTHWISE_CONVOLUTION if depthwise else OperationKind.CONVOLUTION
+    pads = (top, left, max(bottom, 0), max(right, 0))
+    return LoopNest(kind, sizes, stride, dilation, pads, input_rows, input_columns)  # type: ignore[arg-type]
+
+
+def _volume(sizes: tuple[int, ...]) -> int:
+    total = 1
+    for extent in sizes:
+        total *= extent
+    return total
+
+
+@st.composite
+def profiles(draw: st.DrawFn) -> HardwareProfile:
+    """Two- to four-level machines with shared or separate buffers, replicated registers, ports of either kind."""
+    bandwidth = st.sampled_from([1.0, 2.0, 3.5, 8.0, 64.0])
+    energy = st.sampled_from([0.0, 0.1, 1.0, 7.5])
+    flag = st.booleans()
+
+    def ports() -> dict[str, object]:
+        if draw(flag):
+            return {"read_write": {"bytes_per_cycle": draw(bandwidth)}}
+        return {"read": {"bytes_per_cycle": draw(bandwidth)}, "write": {"bytes_per_cycle": draw(bandwidth)}}
+
+    def level(holds: list[str], size: int | None, **more: object) -> dict[str, object]:
+        costs = {"read_pj_per_byte": draw(energy), "write_pj_per_byte": draw(energy)}
+        return {"holds": holds, "size_bytes": size, "ports": ports(), **costs, "double_buffered": draw(flag), **more}
+
+    axes = {
+        "rows": {"size": draw(st.integers(1, 4)), "unrolls": draw(st.sampled_from([["C"], ["C", "FX"], ["OX", "FY"]]))},
+        "columns": {"size": draw(st.integers(1, 4)), "unrolls": draw(st.sampled_from([["K"], ["K", "G"], ["OX"]]))},
+    }
+    memories: dict[str, object] = {}
+    if draw(flag):
+        registers = level(["weights"], draw(st.integers(2, 16)), replicated_over=["rows", "columns"])
+        memories["registers"] = {**registers, "ports": {}}
+    memories["accumulators"] = level(["outputs"], draw(st.sampled_from([64, 256, 2048])), replicated_over=["columns"])
+    match draw(st.integers(0, 2)):
+        case 0:
+            memories["sram"] = level(["weights", "inputs", "outputs"], draw(st.sampled_from([64, 256, 4096])))
+        case 1:
+            memories["sram"] = level(["weights", "inputs"], draw(st.sampled_from([64, 256, 4096])))
+        case _:
+            memories["weight_buffer"] = level(["weights"], draw(st.sampled_from([32, 128, 1024])))
+            memories["feature_buffer"] = level(["inputs", "outputs"], draw(st.sampled_from([64, 256, 2048])))
+    memories["dram"] = {**level(["weights", "inputs", "outputs"], None), "double_buffered": True}
+    return HardwareProfile.model_validate(
+        {
+            "name": "random",
+            "description": "made by a property test",
+            "clock_mhz": 100.0,
+            "precision": {"weights_bits": 8, "activations_bits": 8, "accumulators_bits": 32},
+            "engines": {
+                "array": {"operations": sorted(MAC_KINDS), "axes": axes, "energy_pj_per_mac": draw(energy)},
+            },
+            "memories": memories,
+            "host": {
+                "operations_per_cycle": 1.0,
+                "bytes_per_cycle": 1.0,
+                "energy_pj_per_operation": 1.0,
+                "energy_pj_per_byte": 1.0,
+            },
+        }
+    )
+
+
+def every_mapping(nest: LoopNest, profile: HardwareProfile, engine: str) -> Iterator[Mapping]:
+    """Every legal mapping of the declared space, loop list by loop list."""
+    for choice in spatial_choices(nest, profile.engines[engine]):
+        for loops in _loop_lists(choice.steps, (1,) * len(DIMENSIONS)):
+            for residences in _residences(profile, engine, loops):
+                mapping = Mapping(engine, choice.loops, loops, residences)
+                if not problems_of(nest, mapping, profile):
+                    yield mapping
+
+
+def _loop_lists(full: tuple[int, ...], tile: tuple[int, ...]) -> Iterator[tuple[TemporalLoop, ...]]:
+    """Loop lists, outermost first, that grow `tile` to `full`; neighbours of one dimension are one loop."""
+    yield from _grow(full, tile, -1)
+
+
+def _grow(full: tuple[int, ...], tile: tuple[int, ...], last: int) -> Iterator[tuple[TemporalLoop, ...]]:
+    if tile == full:
+        yield ()
+        return
+    for index, dimension in enumerate(DIMENSIONS):
+        if index == last:
+            continue
+        for size in larger_sizes(full[index], tile[index])[1:]:
+            grown = tuple(size if at == index else old for at, old in enumerate(tile))
+            loop = TemporalLoop(dimension, loop_extent(full[index], tile[index], size))
+            for outer in _grow(full, grown, index):
+                yield (*outer, loop)
+
+
+def _residences(
+    profile: HardwareProfile, engine: str, loops: tuple[TemporalLoop, ...]
+) -> Iterator[tuple[Residence, ...]]:
+    reduction = [at for at, loop in enumerate(loops) if loop.dimension in REDUCTION]
+    options: list[list[tuple[Residence, ...]]] = []
+    for operand in Operand:
+        levels = profile.hierarchy(engine, operand)[:-1]
+        chains = []
+        for positions in combinations_with_replacement(range(len(loops) + 1), len(levels)):
+            inner_first = positions[::-1]
+            if operand is Operand.OUTPUTS and reduction and inner_first[0] > reduction[0]:
+                continue
+            chains.append(tuple(Residence(operand, level, at) for level, at in zip(levels, inner_first, strict=True)))
+        options.append(chains)
+    for parts in product(*options):
+        yield tuple(residence for part in parts for residence in part)
+
+
+def price(nest: LoopNest, profile: HardwareProfile, mapping: Mapping) -> Evaluation:
+    """The closed-form cost of one mapping."""
+    return evaluate(mapping, profile, counts_of(nest, mapping, profile))

@@ -1,0 +1,123 @@
+"""The mapper against brute force over the declared space, and the invariants of the cost model."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from codesign.errors import DoesNotFitError
+from codesign.hardware.profile import HardwareProfile
+from codesign.mapping.legality import problems_of
+from codesign.mapping.mapper import Objective, map_layer, search
+from codesign.mapping.window import windows_of
+from codesign.vocabulary import OperationKind, Operand
+from codesign.workload.loop_nest import LoopNest
+from tests.machines import every_mapping, nests, price, profiles
+
+def examples(count: int) -> settings:
+    """Many examples, no deadline: a brute force takes as long as it takes."""
+    return settings(
+        max_examples=count, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    )
+
+
+MOST_MAPPINGS = 3_000
+
+
+def objective_value(objective: Objective, latency: float, energy: float) -> float:
+    return {Objective.LATENCY: latency, Objective.ENERGY: energy, Objective.EDP: latency * energy}[objective]
+
+
+@examples(40)
+@given(nests(largest=4, volume=48), profiles())
+def test_search_equals_brute_force(nest: LoopNest, profile: HardwareProfile) -> None:
+    mappings = list(islice(every_mapping(nest, profile, "array"), MOST_MAPPINGS + 1))
+    assume(len(mappings) <= MOST_MAPPINGS)
+    if not mappings:
+        with pytest.raises(DoesNotFitError):
+            search(nest, profile, "array", Objective.LATENCY)
+        return
+    prices = [price(nest, profile, mapping) for mapping in mappings]
+    for objective in Objective:
+        best = min(objective_value(objective, part.latency_cycles, part.energy_pj) for part in prices)
+        found = search(nest, profile, "array", objective)
+        assert found.proven
+        assert found.objective_value == pytest.approx(best, rel=1e-9)
+        assert problems_of(nest, found.mapping, profile) == []
+        replayed = price(nest, profile, found.mapping)
+        value = objective_value(objective, replayed.latency_cycles, replayed.energy_pj)
+        assert value == pytest.approx(best, rel=1e-9), "the mapping returned costs what the search said"
+
+
+@examples(40)
+@given(nests(largest=4, volume=32), profiles())
+def test_latency_ties_go_to_the_lower_energy(nest: LoopNest, profile: HardwareProfile) -> None:
+    mappings = list(islice(every_mapping(nest, profile, "array"), MOST_MAPPINGS + 1))
+    assume(0 < len(mappings) <= MOST_MAPPINGS)
+    prices = [price(nest, profile, mapping) for mapping in mappings]
+    fastest = min(part.latency_cycles for part in prices)
+    least = min(part.energy_pj for part in prices if part.latency_cycles <= fastest * (1 + 1e-9))
+    found = price(nest, profile, search(nest, profile, "array", Objective.LATENCY).mapping)
+    assert found.latency_cycles == pytest.approx(fastest)
+    assert found.energy_pj == pytest.approx(least, rel=1e-8)
+
+
+@examples(150)
+@given(nests(largest=40, volume=10**7), profiles(), st.sampled_from(list(Objective)))
+def test_cost_invariants(nest: LoopNest, profile: HardwareProfile, objective: Objective) -> None:
+    try:
+        cost = map_layer(nest, profile, "array", objective, limit=300)
+    except DoesNotFitError:
+        assume(False)
+    engine = profile.engines["array"]
+    assert cost.mapping is not None and cost.counts is not None
+    assert cost.cycles >= nest.loop_macs / engine.peak_macs_per_cycle
+    found = price(nest, profile, cost.mapping)
+    assert all(cost.cycles >= busy * (1 - 1e-6) for busy in found.port_cycles.values())
+    assert cost.cycles == cost.compute_cycles + cost.stall_cycles + cost.fill_drain_cycles
+    assert min(cost.compute_cycles, cost.stall_cycles, cost.fill_drain_cycles) >= 0
+    assert cost.cycles >= cost.bound_cycles
+    assert cost.gap >= 0
+    assert problems_of(nest, cost.mapping, profile) == []
+    assert cost.counts.macs_issued >= cost.counts.macs_useful
+    rows, columns = windows_of(nest)
+    touched = nest.sizes[0] * nest.sizes[1] * nest.sizes[3] * rows.touched * columns.touched
+    off_chip = {part.operand: part.read_bytes + part.write_bytes for part in cost.traffic if part.memory == "dram"}
+    assert off_chip[Operand.INPUTS] >= touched
+    assert off_chip[Operand.WEIGHTS] >= nest.elements(Operand.WEIGHTS)
+    assert off_chip[Operand.OUTPUTS] == nest.elements(Operand.OUTPUTS)
+
+
+@examples(80)
+@given(nests(largest=10, volume=20_000), profiles(), st.sampled_from(list(Objective)), st.data())
+def test_a_better_machine_never_costs_more(
+    nest: LoopNest, profile: HardwareProfile, objective: Objective, data: st.DataObject
+) -> None:
+    try:
+        before = search(nest, profile, "array", objective)
+    except DoesNotFitError:
+        assume(False)
+    name = data.draw(st.sampled_from([key for key, level in profile.memories.items() if level.size_bytes]))
+    described = profile.model_dump(mode="json")
+    if data.draw(st.booleans()):
+        described["memories"][name]["size_bytes"] *= 2
+    else:
+        name = data.draw(st.sampled_from(sorted(profile.memories)))
+        for port in described["memories"][name]["ports"].values():
+            if port is not None:
+                port["bytes_per_cycle"] *= 2
+    after = search(nest, HardwareProfile.model_validate(described), "array", objective)
+    assume(before.proven and after.proven)
+    assert after.objective_value <= before.objective_value * (1 + 1e-9)
+
+
+def test_a_search_cut_short_says_so(edge: HardwareProfile) -> None:
+    nest = LoopNest(OperationKind.CONVOLUTION, (1, 1, 64, 64, 56, 56, 3, 3), pads=(1, 1, 1, 1), input_rows=56, input_columns=56)
+    short = search(nest, edge, "array", Objective.EDP, limit=3)
+    full = search(nest, edge, "array", Objective.EDP)
+    assert full.proven and not short.proven
+    assert short.gap > 0
+    assert short.bound_value <= full.objective_value <= short.objective_value
