@@ -1,0 +1,163 @@
+"""Counts read off scheduled TIR: what its loops, predicates and copies say, whatever mapping was meant.
+
+Conditions and indices connect only few loops each (rows, columns, one channel dimension), so the iteration space falls
+into small independent parts: each is evaluated on a numpy grid and the results are multiplied.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from codesign.lowering.tir_reading import Access, Environment, Grid, Loop, Statement, Term, statements_of
+from codesign.mapping.mapping import ENGINE, Allocation, LayerCounts, Transfer
+from codesign.vocabulary import Operand
+
+SCOPE_PREFIX = "global."
+
+
+def counts_of_function(function: Any, off_chip: str = "dram") -> LayerCounts:
+    """MACs, elements moved and tiles allocated by a scheduled layer.
+
+    function: a PrimFunc over the buffers inputs, weights, outputs as schedule_layer makes it. off_chip: the name of the
+    memory these lie in. Raises ValueError for a statement that is neither a copy, an initialisation nor the update.
+    """
+    reading = _Reading(function, off_chip)
+    update = reading.update
+    lanes = prod(loop.lanes for loop in update.loops if loop.lanes)
+    return LayerCounts(
+        macs_useful=iterations(update.loops, update.conditions),
+        macs_issued=distinct_per_step(update, ()) * lanes,
+        transfers=tuple(sorted((*reading.copies(), *reading.engine_transfers()))),
+        allocations=tuple(sorted(reading.allocations())),
+    )
+
+
+class _Reading:
+    """The statements of one function by their part: copies, initialisations, the update."""
+
+    def __init__(self, function: Any, off_chip: str) -> None:
+        self.off_chip = off_chip
+        self.moves: list[Statement] = []
+        self.initialisations: list[Statement] = []
+        updates: list[Statement] = []
+        for statement in statements_of(function):
+            _sort_into(statement, self.moves, self.initialisations, updates)
+        if len(updates) != 1:
+            raise ValueError(f"one update block was expected, not {len(updates)}")
+        self.update = updates[0]
+        self.operands = self._operands_of_buffers(function)
+
+    def _operands_of_buffers(self, function: Any) -> dict[Any, Operand]:
+        operands = dict(zip(function.params, (Operand.INPUTS, Operand.WEIGHTS, Operand.OUTPUTS), strict=True))
+        operands[self.update.store.buffer] = Operand.OUTPUTS
+        for move in self.moves:
+            operands[move.store.buffer] = operands[move.loads[0].buffer]
+        return operands
+
+    def _memory(self, access: Access) -> str:
+        return access.scope.removeprefix(SCOPE_PREFIX) if access.scope.startswith(SCOPE_PREFIX) else self.off_chip
+
+    def copies(self) -> Iterator[Transfer]:
+        """Copies between memories: elements really read, so no zeros of the padding."""
+        for move in self.moves:
+            elements = iterations(move.loops, (*move.conditions, *move.guards))
+            yield Transfer(
+                self.operands[move.store.buffer], self._memory(move.loads[0]), self._memory(move.store), elements
+            )
+
+    def engine_transfers(self) -> Iterator[Transfer]:
+        """What the lanes read and write. An output's first visit adds to the initial zero, which is never read."""
+        for load in self.update.loads:
+            elements = distinct_per_step(self.update, load.indices)
+            if load.buffer.same_as(self.update.store.buffer):
+                yield Transfer(Operand.OUTPUTS, ENGINE, self._memory(load), elements)
+                first_visits = sum(iterations(part.loops, part.conditions) for part in self.initialisations)
+                yield Transfer(Operand.OUTPUTS, self._memory(load), ENGINE, elements - first_visits)
+            else:
+                yield Transfer(self.operands[load.buffer], self._memory(load), ENGINE, elements)
+
+    def allocations(self) -> Iterator[Allocation]:
+        """Tiles: what one run of a copy's own loops covers, on the side that lies further in."""
+        for move in self.moves:
+            operand = self.operands[move.store.buffer]
+            inner = move.loads[0] if operand is Operand.OUTPUTS else move.store
+            yield Allocation(
+                operand, self._memory(inner), prod(loop.extent for loop in move.loops[len(move.loops) - move.own :])
+            )
+
+
+def _sort_into(
+    statement: Statement, moves: list[Statement], initialisations: list[Statement], updates: list[Statement]
+) -> None:
+    if not statement.loads:
+        initialisations.append(statement)
+    elif any(load.buffer.same_as(statement.store.buffer) for load in statement.loads):
+        updates.append(statement)
+    elif len(statement.loads) == 1:
+        moves.append(statement)
+    else:
+        raise ValueError(f"block {statement.block} is neither a copy, an initialisation nor the update")
+
+
+def iterations(loops: Iterable[Loop], conditions: Iterable[Term]) -> int:
+    """Iterations of the loops in which all conditions hold."""
+    total = 1
+    for part, terms in _connected(loops, conditions):
+        total *= int(np.count_nonzero(_where(part, terms)))
+    return total
+
+
+def distinct_per_step(statement: Statement, indices: tuple[Term, ...]) -> int:
+    """Different index tuples the lanes use in one temporal step, summed over all steps; no indices: steps with work."""
+    total = 1
+    for part, terms in _connected(statement.loops, (*statement.conditions, *indices)):
+        ordered = sorted(part, key=lambda loop: loop.lanes > 0)
+        valid = _where(ordered, [term for term in terms if term not in indices])
+        steps = prod(loop.extent for loop in ordered if not loop.lanes)
+        used = np.zeros(valid.shape, dtype=np.int64)
+        for index in (term for term in terms if term in indices):
+            found = np.broadcast_to(index.value(_environment(ordered)), valid.shape)
+            used = used * (int(found.max(initial=0)) + 1) + found
+        total *= _distinct_per_row(np.where(valid, used, -1).reshape(steps, -1))
+    return total
+
+
+def _distinct_per_row(used: Grid) -> int:
+    """Different values in each row, -1 left out, summed."""
+    ordered = np.sort(used, axis=1)
+    fresh = ordered[:, 1:] != ordered[:, :-1]
+    return int(np.count_nonzero(fresh & (ordered[:, 1:] >= 0)) + np.count_nonzero(ordered[:, 0] >= 0))
+
+
+def _connected(loops: Iterable[Loop], terms: Iterable[Term]) -> list[tuple[list[Loop], list[Term]]]:
+    """Loops grouped by the terms that mention them together; each term with its group."""
+    groups: list[tuple[list[Loop], list[Term]]] = [([loop], []) for loop in loops]
+    for term in terms:
+        touched = [group for group in groups if not term.loops.isdisjoint(group[0])]
+        merged = (
+            [loop for group in touched for loop in group[0]],
+            [*(other for group in touched for other in group[1]), term],
+        )
+        groups = [group for group in groups if group not in touched]
+        groups.append(merged)
+    return groups
+
+
+def _environment(loops: list[Loop]) -> Environment:
+    """Each loop's values along an axis of its own."""
+    return {
+        loop: np.arange(loop.extent).reshape([-1 if other is loop else 1 for other in loops]) for loop in loops
+    }
+
+
+def _where(loops: list[Loop], conditions: Iterable[Term]) -> Grid:
+    environment = _environment(loops)
+    valid = np.ones([loop.extent for loop in loops], dtype=bool)
+    for condition in conditions:
+        valid &= condition.value(environment)
+    return valid
