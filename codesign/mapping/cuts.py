@@ -8,8 +8,7 @@ copies repeated in empty iterations of ragged loops (see `regrowth`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.cost import Meter, Vector
 from codesign.mapping.mapping import ENGINE
-from codesign.mapping.space import SpatialChoice, larger_sizes, loop_extent, storage_bits, tile_sizes
+from codesign.mapping.space import SpatialChoice, larger_sizes, loop_extent, storage_bits
 from codesign.mapping.window import Window, windows_of
 from codesign.vocabulary import DIMENSIONS, RELEVANT, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
@@ -116,6 +115,7 @@ class LayerSpace:
     meter: Meter
     rows: Window
     columns: Window
+    _least_moved: dict[Cut, float] = field(default_factory=dict)
 
     @staticmethod
     def of(nest: LoopNest, meter: Meter, choice: SpatialChoice) -> LayerSpace:
@@ -234,29 +234,40 @@ class LayerSpace:
         return np.minimum(self.bytes_taken(cut, memory, tiles), self.bytes_taken(cut, memory, whole))
 
     def least_moved(self, cut: Cut) -> float:
-        """Elements the cut copies wherever it is placed.
+        """Elements the cut copies wherever it is placed: the least over all its tiles that fit with the outputs.
 
-        Dilated windows have gaps: a tile of one tap may copy less than the hull of all, so every size is tried.
+        Outputs leave either outside the cut, then their accumulators hold at least the cut's tile, or inside it, then
+        the cut's tile has the whole reduction.
         """
+        if cut not in self._least_moved:
+            self._least_moved[cut] = self._search_least_moved(cut)
+        return self._least_moved[cut]
+
+    def _search_least_moved(self, cut: Cut) -> float:
         if cut.operand is Operand.OUTPUTS:
             return 0.0
-        if cut.operand is Operand.WEIGHTS:
-            return float(self.nest.elements(cut.operand))
-        steps, lanes, zeros = self.choice.steps, self.choice.lanes, not cut.from_off_chip
-        rows = _least_moved(self.rows, steps[OY], lanes[OY], steps[FY], lanes[FY], zeros)
-        columns = _least_moved(self.columns, steps[OX], lanes[OX], steps[FX], lanes[FX], zeros)
-        return float(prod(self.nest.sizes[index] for index in (B, G, C)) * rows * columns)
+        (outputs,) = self.cuts(Operand.OUTPUTS)
+        full = self.choice.steps
+        tiles = grow((1,) * len(full), full, cut)
+        reduced = Tiles(
+            tiles.count, tuple(full[index] if index in (C, FY, FX) else at for index, at in enumerate(tiles.steps))
+        )
+        outside = self._fit_alone(cut, tiles) & self._fit_alone(outputs, tiles)
+        inside = self._fit_alone(cut, reduced)
+        least = np.inf
+        for chosen, fits in ((tiles, outside), (reduced, inside)):
+            moved = np.broadcast_to(np.asarray(self.moved(cut, chosen), dtype=np.float64), (tiles.count,))
+            least = min(least, float(moved[fits].min(initial=np.inf)))
+        return least
 
-
-@lru_cache(maxsize=65536)
-def _least_moved(
-    window: Window, output_steps: int, output_lanes: int, tap_steps: int, tap_lanes: int, zeros: bool
-) -> int:
-    return min(
-        window.moved(min(window.outputs, outputs * output_lanes), min(window.taps, taps * tap_lanes), zeros=zeros)
-        for outputs in tile_sizes(output_steps)
-        for taps in tile_sizes(tap_steps)
-    )
+    def _fit_alone(self, cut: Cut, tiles: Tiles) -> NDArray[np.bool_]:
+        """Which tiles leave room for nothing but this cut."""
+        fits = np.ones(tiles.count, dtype=bool)
+        for memory in cut.memories:
+            size = self.profile.memories[memory].size_bytes
+            if size is not None:
+                fits &= np.asarray(self.least_bytes(cut, memory, tiles)) <= size
+        return fits
 
 
 def _moved(window: Window, outputs: Floats | int, taps: Floats | int, zeros: bool) -> Floats | float:
