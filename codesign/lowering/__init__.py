@@ -1,0 +1,5 @@
+"""The only code that uses TVM. Importing it checks that the installed TVM is the release this project was tried with."""
+
+from codesign.lowering.tvm_version import check_tvm_version
+
+check_tvm_version()

@@ -1,0 +1,63 @@
+"""From a lowered network to a folder that can be run: model.so, its interface, and the host's part of the network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import tvm
+from tvm import relax
+from tvm.relax import transform
+from tvm.support import cc
+
+from codesign.errors import CodesignError
+from codesign.lowering.interface import HOST_TAIL_FILE, LIBRARY_FILE
+from codesign.lowering.network import LoweredNetwork
+
+
+def host_cpu() -> str:
+    """LLVM's name of this machine's processor."""
+    return str(tvm.get_global_func("tvm.codegen.llvm.GetHostCPUName")())
+
+
+def host_target() -> Any:
+    """TVM's target for exactly this machine.
+
+    Features are named one by one: on a virtual machine the processor's name promises more than there is.
+    """
+    features = tvm.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")()
+    attributes = [f"{'+' if present else '-'}{name}" for name, present in sorted(features.items())]
+    return tvm.target.Target({"kind": "llvm", "mcpu": host_cpu(), "mattr": attributes})
+
+
+def write_library(network: LoweredNetwork, folder: Path) -> Path:
+    """Build the network for this machine's processor and write it into an existing folder; the path of model.so.
+
+    Raises CodesignError when there is no C compiler to link with.
+    """
+    if cc.get_cc() is None:
+        raise CodesignError(LIBRARY_FILE, "needs a C compiler to be linked; none was found", "install gcc or clang")
+    target = host_target()
+    with target:
+        module = tvm.transform.Sequential(_passes())(network.module)
+    executable = relax.build(module, target)
+    path = folder / LIBRARY_FILE
+    executable.export_library(os.fspath(path))
+    network.interface.model_copy(update={"cpu": host_cpu()}).write(folder)
+    if network.host_tail is not None:
+        ir.save(network.host_tail, folder / HOST_TAIL_FILE)
+    return path
+
+
+def _passes() -> list[Any]:
+    """TVM's own order without FoldConstant, which runs every folded kernel through the compiler and takes minutes."""
+    return [
+        transform.DecomposeOpsForInference(),
+        transform.CanonicalizeBindings(),
+        transform.LegalizeOps(),
+        transform.AnnotateTIROpPattern(),
+        transform.FuseOps(),
+        transform.FuseTIR(),
+    ]

@@ -1,0 +1,91 @@
+"""The whole network as one Relax module: compute layers are calls of their scheduled TIR, the rest stays Relax.
+
+    graph --TVM's ONNX converters--> Relax --layers with a schedule--> call_tir(schedule)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import onnx_ir as ir
+
+from codesign.errors import DoesNotFitError
+from codesign.graph.graph import Graph, node_name
+from codesign.graph.operators import Convolution, Gemm, MatMul, TransposedConvolution, view_of
+from codesign.lowering.borders import call_layer
+from codesign.lowering.frontend import Convert, NetworkImporter
+from codesign.lowering.interface import Interface, Tensor
+from codesign.lowering.schedule import ScheduledLayer
+from codesign.mapping.mapping import Mapping as LayerMapping
+from codesign.workload.loop_nest import LoopNest
+
+MAIN = "main"
+MAIN_LAYERS = "main_layers"
+NOTHING_SCHEDULED: Mapping[str, ScheduledLayer] = MappingProxyType({})
+_OPAQUE = 8  # TVM's OpPatternKind: never fused with its neighbours
+
+
+@dataclass(frozen=True)
+class LoweredNetwork:
+    """module: an IRModule with `main` (inputs -> outputs) and `main_layers` (inputs -> outputs and layers), not yet
+    legalised. host_tail: what runs after it, if anything."""
+
+    module: Any
+    interface: Interface
+    host_tail: ir.Model | None = None
+
+
+def build_network(
+    graph: Graph,
+    scheduled: Mapping[str, ScheduledLayer] = NOTHING_SCHEDULED,
+    observed: Sequence[str] | None = None,
+) -> LoweredNetwork:
+    """Lower a graph. scheduled: by layer (= node) name; nodes without one are left to TVM's own lowering.
+
+    observed: tensors `main_layers` returns; without it, what every convolution and matrix product writes.
+    Raises DoesNotFitError with every node TVM cannot lower; RuntimeError when a layer is not its node's.
+    """
+    nodes = {node_name(node): node for node in graph.nodes}
+    values = {str(value.name): value for node in graph.nodes for value in node.outputs}
+    importer = NetworkImporter(graph)
+    importer.own.update(_layer_calls(importer, nodes, scheduled))
+    watched = compute_outputs(graph) if observed is None else tuple(observed)
+    interface = Interface(
+        inputs=tuple(Tensor.of(value) for value in graph.inputs),
+        outputs=tuple(Tensor.of(value) for value in graph.outputs),
+        layers=tuple(Tensor.of(values[name]) for name in watched),
+        host_tail=graph.host_tail is not None,
+    )
+    outputs = [tensor.name for tensor in interface.outputs]
+    importer.add_function(MAIN, outputs)
+    if importer.problems:
+        raise DoesNotFitError.of(importer.problems.values())
+    importer.add_function(MAIN_LAYERS, [*outputs, *watched])
+    tail = graph.host_tail.model if graph.host_tail is not None else None
+    return LoweredNetwork(importer.bb.get(), interface, tail)
+
+
+def compute_outputs(graph: Graph) -> tuple[str, ...]:
+    """What convolutions and matrix products write, in order."""
+    compute = (Convolution, TransposedConvolution, Gemm, MatMul)
+    return tuple(str(node.outputs[0].name) for node in graph.nodes if isinstance(view_of(node), compute))
+
+
+def _layer_calls(
+    importer: NetworkImporter, nodes: Mapping[str, ir.Node], scheduled: Mapping[str, ScheduledLayer]
+) -> dict[str, Convert]:
+    """Every scheduled function once in the module (identical layers share one), and a lowering for each layer's node."""
+    functions: dict[tuple[LoopNest, LayerMapping], Any] = {}
+    calls: dict[str, Convert] = {}
+    for name, layer in scheduled.items():
+        if name not in nodes:
+            raise RuntimeError(f"internal error: layer {name}: the graph has no such node")
+        key = (layer.nest, layer.mapping)
+        if key not in functions:
+            opaque = layer.function.without_attr("global_symbol").with_attr("op_pattern", _OPAQUE)
+            functions[key] = importer.bb.add_func(opaque, f"layer_{len(functions)}")
+        calls[name] = call_layer(nodes[name], layer, functions[key])
+    return calls
