@@ -199,6 +199,9 @@ def _syntax_error(name: str, error: yaml.MarkedYAMLError) -> CodesignError:
     problem = f"not valid YAML: {error.problem or error.context}"
     if error.problem and "'\\t'" in error.problem:
         hint = "indent with spaces, not tabs"
+    elif error.problem == "could not find expected ':'" and error.context_mark:
+        mark, hint = error.context_mark, "a line of a mapping reads `key: value`"
+        problem = "not valid YAML: no ':' after this key"
     elif error.problem and error.problem.startswith("but "):
         problem = f"not valid YAML: {error.context}, {error.problem}"
     elif error.context and error.context_mark and error.context_mark is not mark:

@@ -1,0 +1,303 @@
+"""Every wrong profile word for word: one edit to a good machine, the position and the message that follow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from codesign.errors import EXIT_BAD_INPUT, CodesignError
+from codesign.hardware.loading import load_profile, shipped_folder
+from codesign.hardware.units import number_for
+
+GOOD = """\
+name: small
+description: a machine for tests
+clock_mhz: 100
+precision: {weights_bits: 8, activations_bits: 8, accumulators_bits: 32}
+engines:
+  array:
+    operations: [convolution, dense]
+    axes:
+      rows: {size: 4, unrolls: [C]}
+      columns: {size: 4, unrolls: [K]}
+    energy_pj_per_mac: 0.3
+memories:
+  sram:
+    holds: [weights, inputs, outputs]
+    size_bytes: 524288
+    ports: {read_write: {bytes_per_cycle: 16}}
+    read_pj_per_byte: 1
+    write_pj_per_byte: 1
+  dram:
+    holds: [weights, inputs, outputs]
+    size_bytes: null
+    read_pj_per_byte: 64
+    write_pj_per_byte: 64
+vector_unit: {lanes: 4, operations: [activation], energy_pj_per_operation: 0.1}
+host: {operations_per_cycle: 1, bytes_per_cycle: 4, energy_pj_per_operation: 70, energy_pj_per_byte: 2.5}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CODESIGN_HW_PATH", raising=False)
+
+
+def refusal(text: str | bytes, name: str = "small.yaml") -> str:
+    Path(name).write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(CodesignError) as caught:
+        load_profile(name)
+    assert caught.value.exit_code == EXIT_BAD_INPUT
+    return str(caught.value)
+
+
+def edited(*edits: tuple[str, str]) -> str:
+    text = GOOD
+    for old, new in edits:
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the good machine"
+        text = text.replace(old, new)
+    return text
+
+
+def test_the_good_machine_is_good() -> None:
+    Path("small.yaml").write_text(GOOD, encoding="utf-8")
+    assert load_profile("small.yaml").profile.name == "small"
+
+
+ONE_EDIT = [
+    ("size_bytes: 524288", "size_bytes: -512",
+     "15:5: memories.sram.size_bytes: must be above 0, not -512"),
+    ("size_bytes: 524288", "size_bytes: 0",
+     "15:5: memories.sram.size_bytes: must be above 0, not 0"),
+    ("size_bytes: 524288", "size: 512",
+     "15:5: memories.sram.size: unknown key\n  hint: did you mean size_bytes? units stand in names"),
+    ("size_bytes: 524288", "size_bytes: 512 KiB",
+     '15:5: memories.sram.size_bytes: must be a whole number, not "512 KiB"\n  hint: write 524288'),
+    ("size_bytes: 524288", "size_bytes: '524288'",
+     '15:5: memories.sram.size_bytes: must be a whole number, not "524288"\n  hint: write 524288'),
+    ("size_bytes: 524288", "size_bytes: 5.12e5",
+     "15:5: memories.sram.size_bytes: must be a whole number, not 512000.0\n  hint: write 512000"),
+    ("size_bytes: 524288", "size_bytes: large",
+     '15:5: memories.sram.size_bytes: must be a whole number, not "large"\n'
+     "  hint: units stand in names, the value is a plain number"),
+    ("size_bytes: 524288", "size_bytes: 9999999999999999999999",
+     "15:5: memories.sram.size_bytes: must be at most 1.1259e+15, not 9999999999999999999999"),
+    ("size_bytes: 524288", "size_bytes: true",
+     "15:5: memories.sram.size_bytes: must be a whole number, not true"),
+    ("size_bytes: 524288", "size_bytes: null",
+     "15:5: memories.sram.size_bytes: only the outermost memory (dram) may be unbounded"),
+    ("    size_bytes: 524288\n", "",
+     "13:3: memories.sram.size_bytes: missing key\n"
+     "  hint: it needs holds, size_bytes, read_pj_per_byte, write_pj_per_byte"),
+    ("clock_mhz: 100", "clock: 100",
+     "3:1: clock: unknown key\n  hint: did you mean clock_mhz? units stand in names"),
+    ("clock_mhz: 100", "clock_mhz: 1.5 GHz",
+     '3:1: clock_mhz: must be a number, not "1.5 GHz"\n  hint: write 1500'),
+    ("clock_mhz: 100", "clock_mhz: 1e999",
+     "3:1: clock_mhz: must be at most 1e+15, not inf"),
+    ("energy_pj_per_mac: 0.3", "energy_pj_per_mac: -0.3",
+     "11:5: engines.array.energy_pj_per_mac: must be at least 0, not -0.3"),
+    ("vector_unit:", "vectorunit:",
+     "24:1: vectorunit: unknown key\n  hint: did you mean vector_unit?"),
+    ("clock_mhz: 100", "clock_mhz: 100\ncolour: red",
+     "4:1: colour: unknown key\n  hint: allowed here: name, description, clock_mhz, precision, engines, memories, "
+     "vector_unit, host, source, assumed"),
+    ("[convolution, dense]", "[conv, dense]",
+     '7:18: engines.array.operations[0]: "conv" is not known here\n  hint: did you mean convolution?'),
+    ("[convolution, dense]", "[convolution, max_pool]",
+     "7:5: engines.array.operations: max_pool is no multiply-accumulate work: move it to vector_unit"),
+    ("[convolution, dense]", "[dense, dense]",
+     "7:5: engines.array.operations: dense is listed twice"),
+    ("[convolution, dense]", "[]",
+     "7:5: engines.array.operations: must not be empty"),
+    ("[convolution, dense]", "dense",
+     '7:5: engines.array.operations: must be a list, not "dense"\n  hint: write [dense]'),
+    ("[activation]", "[dense]",
+     "24:25: vector_unit.operations: dense is no vector work: only an engine can run it"),
+    ("[activation]", "[host]",
+     "24:25: vector_unit.operations: host is no vector work: the host runs it unasked"),
+    ("rows: {size: 4, unrolls: [C]}", "rows: {size: 4, unrolls: [Z]}",
+     '9:33: engines.array.axes.rows.unrolls[0]: "Z" is not known here\n  hint: known: B, G, K, C, OY, OX, FY, FX'),
+    ("rows: {size: 4, unrolls: [C]}", "rows: {size: 4, unrolls: [C, FX], fixed: true}",
+     "9:7: engines.array.axes.rows: a fixed axis unrolls exactly one dimension"),
+    ("rows: {size: 4, unrolls: [C]}", "rows: {size: 4, unrolls: [C], fixed: yes}",
+     '9:37: engines.array.axes.rows.fixed: must be true or false, not "yes"\n  hint: write true'),
+    ("rows: {size: 4, unrolls: [C]}", "Rows: {size: 4, unrolls: [C]}",
+     '9:7: engines.array.axes.Rows: "Rows" is no name\n'
+     "  hint: lower case letters, digits and _, beginning with a letter"),
+    ("{read_write: {bytes_per_cycle: 16}}", "{read: {bytes_per_cycle: 16}}",
+     "16:5: memories.sram.ports: separate ports come in pairs: give both read and write"),
+    ("{read_write: {bytes_per_cycle: 16}}", "{read_write: 16}",
+     "16:13: memories.sram.ports.read_write: must be a mapping, not 16"),
+    ("    read_pj_per_byte: 1\n", "    read_pj_per_byte: 1\n    engines: [aray]\n",
+     "6:3: engines.array: no on-chip memory holds its weights\n"
+     "6:3: engines.array: no on-chip memory holds its inputs\n"
+     "6:3: engines.array: no on-chip memory holds its outputs\n"
+     "18:5: memories.sram.engines: no engine is called aray"),
+    ("    read_pj_per_byte: 1\n", "    read_pj_per_byte: 1\n    replicated_over: [depth]\n",
+     "18:5: memories.sram.replicated_over: no engine it serves has an axis depth"),
+    ("    read_pj_per_byte: 64\n", "    read_pj_per_byte: 64\n    engines: [array]\n",
+     "19:3: memories.dram: the outermost memory is one instance that serves every engine"),
+    ("  sram:", "  host:", "13:3: memories.host: the name host is taken"),
+    ("name: small", "name: Small",
+     '1:1: name: "Small" is no name\n  hint: lower case letters, digits and _, beginning with a letter'),
+    ("description: a machine for tests", "description: 5",
+     "2:1: description: must be text, not 5\n  hint: put it in quotes"),
+    ("clock_mhz: 100", "clock_mhz: 100\nclock_mhz: 200",
+     "4:1: clock_mhz: duplicate key, first given at 3:1\n  hint: remove one of the two"),
+    ("clock_mhz: 100", "clock_mhz 100",
+     "3:1: not valid YAML: no ':' after this key\n  hint: a line of a mapping reads `key: value`"),
+    ("clock_mhz: 100", "clock_mhz: &c 100\nassumed: {a: *c}",
+     "4:14: aliases are not allowed: *c\n  hint: write the value out"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "message"), ONE_EDIT, ids=[new[:40] for _, new, _ in ONE_EDIT])
+def test_one_edit_one_message(old: str, new: str, message: str) -> None:
+    lines = [f"small.yaml:{line}" if line[:1].isdigit() else line for line in message.split("\n")]
+    assert refusal(edited((old, new))) == "\n".join(lines)
+
+
+def test_all_problems_at_once_in_the_order_of_the_file() -> None:
+    text = edited(
+        ("size_bytes: 524288", "size_bytes: -1"),
+        ("clock_mhz: 100", "clock: 100"),
+        ("weights_bits: 8", "weight_bits: 8"),
+        ("columns: {size: 4", "columns: {size: four"),
+    )
+    assert refusal(text) == (
+        "small.yaml:3:1: clock: unknown key\n"
+        "  hint: did you mean clock_mhz? units stand in names\n"
+        "small.yaml:4:13: precision.weight_bits: unknown key\n"
+        "  hint: did you mean weights_bits?\n"
+        'small.yaml:10:17: engines.array.axes.columns.size: must be a whole number, not "four"\n'
+        "  hint: units stand in names, the value is a plain number\n"
+        "small.yaml:15:5: memories.sram.size_bytes: must be above 0, not -1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "small.yaml: the file is empty"),
+        (b"- 1\n- 2\n", "small.yaml:1:1: must be a mapping with name, clock_mhz, engines, memories, ..."),
+        (b"just text\n", "small.yaml:1:1: must be a mapping with name, clock_mhz, engines, memories, ..."),
+        (b"\x7fELF\x00\x01", "small.yaml: this is a binary file, not YAML text"),
+        (b"name: \xe9", "small.yaml:1:7: byte 0xe9 is not UTF-8\n  hint: save the file as UTF-8"),
+        (b"#" * 2**21, "small.yaml: the file is larger than 1 MiB\n  hint: is it a YAML file at all?"),
+    ],
+    ids=["empty", "list", "text", "binary", "latin-1", "huge"],
+)
+def test_files_that_are_no_profile(content: bytes, message: str) -> None:
+    assert refusal(content) == message
+
+
+def test_a_mapping_of_nothing_lists_what_is_needed() -> None:
+    needs = "hint: it needs name, description, clock_mhz, precision, engines, memories, host"
+    missing = ("clock_mhz", "description", "engines", "host", "memories", "name", "precision")
+    assert refusal("source: {}\n") == "\n".join(f"small.yaml:1:1: {key}: missing key\n  {needs}" for key in missing)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ecn.yaml", "--hw ecn.yaml: there is no hardware profile of that name\n  hint: did you mean ecnn? "
+            "there are ecnn, edge_npu, gemmini16; or give the path of a YAML file"),
+        ("Gemmini", "--hw Gemmini: there is no hardware profile of that name\n  hint: did you mean gemmini16? "
+            "there are ecnn, edge_npu, gemmini16; or give the path of a YAML file"),
+        ("tpu", "--hw tpu: there is no hardware profile of that name\n"
+            "  hint: there are ecnn, edge_npu, gemmini16; or give the path of a YAML file"),
+        ("./ecnn.yaml", "ecnn.yaml: there is no such file"),
+        ("gone/ecnn.yaml", "gone/ecnn.yaml: there is no such file"),
+        ("x" * 5000 + "/y", "x" * 5000 + "/y: there is no such file"),
+    ],
+    ids=["misspelt", "begun", "unknown", "here", "elsewhere", "absurd"],
+)  # fmt: skip
+def test_unknown_hardware(name: str, message: str) -> None:
+    with pytest.raises(CodesignError) as caught:
+        load_profile(name)
+    assert str(caught.value) == message
+    assert caught.value.exit_code == EXIT_BAD_INPUT
+
+
+def test_files_come_before_the_search_path_and_that_before_the_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert load_profile("ecnn").path == shipped_folder() / "ecnn.yaml"
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "ecnn.yaml").write_text(edited(("a machine for tests", "from the search path")), encoding="utf-8")
+    monkeypatch.setenv("CODESIGN_HW_PATH", f"{tmp_path}/gone:{mine}")
+    for name in ("ecnn", "ecnn.yaml"):
+        assert load_profile(name).profile.description == "from the search path"
+    assert f"CODESIGN_HW_PATH: {tmp_path}/gone is not a folder" in caplog.messages
+    Path("ecnn.yaml").write_text(edited(("a machine for tests", "from here")), encoding="utf-8")
+    assert load_profile("ecnn.yaml").profile.description == "from here"
+    assert load_profile("ecnn").profile.description == "from the search path"
+
+
+def test_a_folder_of_the_same_name_is_no_profile() -> None:
+    Path("ecnn").mkdir()
+    assert load_profile("ecnn").profile.name == "ecnn"
+
+
+def entry_point(folder: Path, module: str) -> None:
+    information = folder / f"{module}-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n", encoding="utf-8")
+    (information / "entry_points.txt").write_text(f"[codesign.hw_profiles]\n{module} = {module}\n", encoding="utf-8")
+
+
+def test_entry_points_come_last_and_a_broken_one_breaks_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = tmp_path / "site"
+    entry_point(site, "a_broken_vendor")
+    entry_point(site, "their_machines")
+    (site / "a_broken_vendor.py").write_text("raise RuntimeError('no licence')\n", encoding="utf-8")
+    package = site / "their_machines"
+    package.mkdir()
+    (package / "__init__.py").write_text("", encoding="utf-8")
+    (package / "theirs.yaml").write_text(GOOD, encoding="utf-8")
+    (package / "ecnn.yaml").write_text("never read: the shipped one comes first", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(site))
+    assert load_profile("ecnn").path == shipped_folder() / "ecnn.yaml"
+    assert caplog.messages == []
+    assert load_profile("theirs").path == package / "theirs.yaml"
+    assert caplog.messages == ["entry point a_broken_vendor of codesign.hw_profiles cannot be used: no licence"]
+
+
+def test_a_package_that_hides_the_shipped_profiles_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hiding = tmp_path / "hw_profiles"
+    hiding.mkdir()
+    (hiding / "__init__.py").write_text("", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(__import__("sys").modules, "hw_profiles", raising=False)
+    with pytest.raises(CodesignError) as caught:
+        load_profile("ecnn")
+    assert str(caught.value) == (
+        f"{hiding}: this package hides the hardware profiles of codesign\n  hint: rename it, or run from another folder"
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "number"),
+    [
+        ("size_bytes", "512 KiB", 524288),
+        ("size_bytes", "1.5MB", 1_500_000),
+        ("size_bytes", "1,024", 1024),
+        ("bytes_per_cycle", "16 B", 16),
+        ("clock_mhz", "250MHz", 250),
+        ("clock_mhz", "1.2 GHz", 1200),
+        ("energy_pj_per_mac", "0.2 nJ", 200),
+        ("read_pj_per_byte", "500 fJ", 0.5),
+        ("weights_bits", "8 bits", 8),
+        ("size_bytes", "3 GHz", None),
+        ("size_bytes", "lots", None),
+        ("lanes", "4 KiB", None),
+    ],
+)
+def test_numbers_meant_by_figures_with_units(field: str, text: str, number: float | None) -> None:
+    assert number_for(field, text) == number
