@@ -14,6 +14,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from codesign.errors import CodesignError, Problem
+from codesign.importers.blame import blaming
 
 _MOST_BYTES = 2**31 - 1  # protobuf's own limit for one message
 _TOP_LEVEL_FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})  # of ModelProto, onnx.proto
@@ -41,7 +42,8 @@ def read_onnx_file(path: Path) -> OnnxFile:
     data = _read_bytes(path)
     digest = hashlib.sha256(data).hexdigest()
     proto = _parse(data, str(path))
-    problems = list(_tensor_problems(proto, path))
+    with blaming(str(path), "reading the tensors"):
+        problems = list(_tensor_problems(proto, path))
     if problems:
         raise CodesignError.of(problems)
     return OnnxFile(proto, digest)

@@ -13,10 +13,11 @@ from onnx_ir.passes import common
 
 from codesign.errors import CodesignError, Problem
 from codesign.graph.graph import Graph, node_name
+from codesign.importers.blame import blaming
 from codesign.importers.host_tail import cut_host_tail
 from codesign.importers.input_shapes import set_input_shapes
 from codesign.importers.onnx_file import read_onnx_file
-from codesign.importers.simplify import blaming, infer_strictly, proto_without_weights, simplify
+from codesign.importers.simplify import infer_strictly, proto_without_weights, simplify
 from codesign.importers.structure import check_opset, check_structure, name_nodes
 
 NO_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType({})
@@ -47,13 +48,16 @@ def import_proto(
     """The same from a parsed message, whose node names are completed in place. source: where errors point."""
     where = str(source) if source is not None else name
     check_opset(proto, where)
-    name_nodes(proto.graph)
-    check_structure(proto.graph, where)
     with blaming(where, "reading the graph"):
+        name_nodes(proto.graph)
+        check_structure(proto.graph, where)
         model = ir.from_proto(proto)
     if source is not None:
         external_data.set_base_dir(model.graph, source.parent)
+        with blaming(where, "reading external data"):
+            model = external_data.load_to_model(model)  # whoever writes the graph later needs no folder
     common.RemoveInitializersFromInputsPass()(model)
+    common.TopologicalSortPass()(model)
     _check_operators(model, where)
     set_input_shapes(model.graph, input_shapes, where)
     model = simplify(model, where)
@@ -68,6 +72,8 @@ def _check_operators(model: ir.Model, where: str) -> None:
     """onnx's own check of every node: known operators of the standard domain, required attributes, argument counts."""
     proto, _ = proto_without_weights(model)
     proto.ir_version = max(proto.ir_version, 4)  # before 4 every weight had to be an input as well
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.SetInParent()  # a missing shape is inferred or reported later, in plain words
     try:
         onnx.checker.check_model(proto)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:

@@ -8,8 +8,6 @@ weights are never copied into a message on the way.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import onnx
 import onnx_ir as ir
@@ -17,6 +15,7 @@ from onnx_ir.passes import common
 from onnxscript.optimizer._constant_folding import FoldConstantsPass
 
 from codesign.errors import CodesignError
+from codesign.importers.blame import blaming
 from codesign.importers.structure import name_nodes
 
 OLDEST_OPSET_AFTER_IMPORT = 18
@@ -26,18 +25,6 @@ _MOST_FOLDED_ELEMENTS = 1 << 24
 _MOST_GROWTH_ELEMENTS = 1 << 20
 _MOST_ROUNDS = 8
 _QUANTIZATION = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
-
-
-@contextmanager
-def blaming(where: str, what: str) -> Iterator[None]:
-    """Turn whatever a library raises about a malformed model into one clear error."""
-    try:
-        yield
-    except CodesignError:
-        raise
-    except Exception as error:
-        reason = (str(error.__cause__ or error) or type(error).__name__).strip().splitlines()[0]
-        raise CodesignError(where, f"{what} failed: {reason}", "check the file with onnx.checker") from error
 
 
 def simplify(model: ir.Model, where: str) -> ir.Model:
@@ -50,7 +37,6 @@ def simplify(model: ir.Model, where: str) -> ir.Model:
         if model.functions:
             common.InlinePass()(model)
             common.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
-    common.TopologicalSortPass()(model)
     declared = _forget_inferable_shapes(model)
     _fold(model, declared, where)
     if model.graph.opset_imports[""] < OLDEST_OPSET_AFTER_IMPORT:

@@ -26,6 +26,7 @@ _OPSET = 18
 _FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # read by torch.load; wins over weights_only=False in the code
 _CODE_OBJECTS = ("custom_obj_", "opaque_obj_")  # archive entries that PyTorch unpickles in full
 _SAVE_HINT = "save it with torch.export.save"
+_CODE_HINT = "reading it would run code from the file; export the model without custom objects"
 
 logger = logging.getLogger(__name__)
 
@@ -112,9 +113,7 @@ def _refuse_code(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         for entry in archive.namelist():
             if any(part.startswith(_CODE_OBJECTS) for part in entry.split("/")):
-                raise CodesignError(
-                    where, f"holds an object that is no tensor: {entry}", "it would run code; export again"
-                )
+                raise CodesignError(where, f"holds an object that is no tensor: {entry}", _CODE_HINT)
 
 
 @contextmanager
