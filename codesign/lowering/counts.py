@@ -13,11 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from codesign.lowering.tir_reading import Access, Environment, Grid, Loop, Statement, Term, statements_of
+from codesign.lowering.tir_reading import SCOPE_PREFIX, Access, Environment, Grid, Loop, Statement, Term, statements_of
 from codesign.mapping.mapping import ENGINE, Allocation, LayerCounts, Transfer
 from codesign.vocabulary import Operand
-
-SCOPE_PREFIX = "global."
 
 
 def counts_of_function(function: Any, off_chip: str = "dram") -> LayerCounts:

@@ -15,13 +15,12 @@ from typing import Any
 
 from codesign.hardware.profile import HardwareProfile
 from codesign.lowering.computation import COMPUTE_STAGE, PAD_STAGE, layer_function, loop_order
+from codesign.lowering.finishing import Finish, index_letters
+from codesign.lowering.tir_reading import AXIS_ANNOTATION, LANES_ANNOTATION, SCOPE_PREFIX
 from codesign.mapping.mapping import Mapping
 from codesign.vocabulary import DIMENSIONS, REDUCTION, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
 
-AXIS_ANNOTATION = "codesign.axis"
-LANES_ANNOTATION = "codesign.lanes"
-SCOPE_PREFIX = "global."
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,8 @@ def schedule_layer(
     temporal, inner = _order_loops(schedule, loops, nest, steps)
     _place_copies(schedule, copies, blocks, temporal)
     schedule.decompose_reduction(block, [*temporal, *inner][copies[Operand.OUTPUTS][0].position])
-    return ScheduledLayer(schedule.mod["main"], name, nest, mapping)
+    finish = _finish(schedule, nest, steps, copies, blocks, temporal)
+    return ScheduledLayer(finish.apply(schedule.mod["main"]), name, nest, mapping)
 
 
 def lanes_in_loops(nest: LoopNest, mapping: Mapping) -> tuple[int, ...]:
@@ -184,3 +184,47 @@ def _place_copies(schedule: Any, copies: dict[Operand, list[Copy]], blocks: dict
     for copy in copies[Operand.OUTPUTS]:
         if copy.position > 0:
             schedule.reverse_compute_at(blocks[copy], temporal[copy.position - 1], preserve_unit_loops=True)
+
+
+def _finish(
+    schedule: Any,
+    nest: LoopNest,
+    mapping: Mapping,
+    copies: dict[Operand, list[Copy]],
+    blocks: dict[Copy, Any],
+    temporal: list[Any],
+) -> Finish:
+    """Bounds of the input tiles, and names: a copy is called as the buffer it writes, `weights_sram`."""
+    finish = Finish()
+    loop_variables = [schedule.get(loop).loop_var for loop in temporal]
+    realizations = _realizations(schedule)
+    for operand, letters in index_letters(nest).items():
+        written = operand
+        for copy in reversed(copies[Operand(operand)]):
+            realize = realizations[str(schedule.get(blocks[copy]).name_hint)]
+            own = [schedule.get(loop).loop_var for loop in schedule.get_loops(blocks[copy])[-len(letters) :]]
+            store = realize.block.body
+            tile = f"{operand}_{copy.memory}"
+            if copy.operand is Operand.OUTPUTS:
+                finish.name_copy(realize, store.value.source, tile, letters, own)
+                finish.blocks[str(realize.block.name_hint)] = written
+                written = tile
+            else:
+                finish.name_copy(realize, store.buffer, tile, letters, own)
+                finish.blocks[str(realize.block.name_hint)] = tile
+            if copy.operand is Operand.INPUTS and copy.position > 0 and len(letters) == len(("b", "g", "c", "y", "x")):
+                finish.bound_input_tile(nest, mapping, copy.position, loop_variables, realize, own)
+    return finish
+
+
+def _realizations(schedule: Any) -> dict[str, Any]:
+    import tvm_ffi
+    from tvm import s_tir
+
+    found: dict[str, Any] = {}
+
+    def note(realize: Any) -> None:
+        found[str(realize.block.name_hint)] = realize
+
+    tvm_ffi.structural_walk(schedule.mod["main"], [(s_tir.SBlockRealize, note)])
+    return found

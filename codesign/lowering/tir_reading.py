@@ -15,6 +15,7 @@ Environment = dict["Loop", Grid]
 
 AXIS_ANNOTATION = "codesign.axis"
 LANES_ANNOTATION = "codesign.lanes"
+SCOPE_PREFIX = "global."  # a memory's name follows
 
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "Add": add,
