@@ -1,0 +1,40 @@
+"""Arrays by tensor name in .npz files, read without pickle."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from codesign.errors import CodesignError
+
+LARGEST_BYTES = 8 * 2**30
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file. Raises CodesignError for anything else, for pickled objects and for over 8 GiB."""
+    if not path.is_file():
+        raise CodesignError(str(path), "no such file", "give an .npz file with one array per input, by tensor name")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > LARGEST_BYTES:
+            raise CodesignError(str(path), f"holds {size} bytes, over the limit of {LARGEST_BYTES}")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        hint = "write it with numpy.savez(path, **{tensor_name: array})"
+        raise CodesignError(str(path), "is no readable .npz file of plain arrays", hint) from error
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays by name; the file appears complete or not at all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial.npz")
+        np.savez(partial, **arrays)  # type: ignore[arg-type]
+        partial.replace(path)
+    except OSError as error:
+        raise CodesignError(str(path), f"cannot be written: {error.strerror}") from error

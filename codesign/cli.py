@@ -1,0 +1,269 @@
+"""The command line: parse, call, print. Results go to stdout, progress and problems to stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from codesign import __version__
+from codesign.errors import EXIT_DOES_NOT_FIT, CodesignError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from codesign.compiler import OnStep
+
+app = typer.Typer(
+    name="codesign",
+    help="What a trained network costs on an accelerator, which rewrites help, and code that runs the best schedule.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+hw_app = typer.Typer(no_args_is_help=True, help="Machines: list, show, check, copy, schema.")
+passes_app = typer.Typer(no_args_is_help=True, help="Rewrites: list, explain.")
+app.add_typer(hw_app, name="hw")
+app.add_typer(passes_app, name="passes")
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="An .onnx or .pt2 file.")]
+HwOption = Annotated[str, typer.Option("--hw", metavar="NAME|FILE", help="The machine; `codesign hw list` shows them.")]
+PassesOption = Annotated[str, typer.Option("--passes", help="A pipeline's name, or passes: a,b{option=value}.")]
+ObjectiveOption = Annotated[str, typer.Option("--objective", help="latency, energy or edp.")]
+ShapeOption = Annotated[
+    list[str] | None, typer.Option("--input-shape", metavar="NAME=1x3x224x224", help="Fix open sizes; may be repeated.")
+]
+NoHostOption = Annotated[bool, typer.Option("--no-host", help="Fail when an operator would run on the host.")]
+StopOption = Annotated[str | None, typer.Option("--stop-after", metavar="PASS", help="Run the pipeline up to this pass.")]
+DumpOption = Annotated[Path | None, typer.Option("--dump-graphs", metavar="DIR", help="Write the model after every pass.")]
+
+
+@app.callback()
+def options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is done.")] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where in codesign an error came from.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    """Options before the command."""
+    del traceback  # read by main, which sees errors that never reach a command
+    if version:
+        typer.echo(f"codesign {__version__}")
+        raise typer.Exit
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
+
+
+@app.command()
+def compile(
+    model: ModelArgument,
+    hw: HwOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; an earlier build there is replaced.")] = Path(
+        "build"
+    ),
+    passes: PassesOption = "default",
+    objective: ObjectiveOption = "latency",
+    input_shape: ShapeOption = None,
+    no_host: NoHostOption = False,
+    stop_after: StopOption = None,
+    dump_graphs: DumpOption = None,
+) -> None:
+    """Plan a network, schedule and build it, and write reports and artifacts."""
+    from codesign.compiler import Settings, build, plan_model
+    from codesign.report.terminal import print_plan
+
+    with _progress() as on_step:
+        shapes = parse_shapes(input_shape or [])
+        settings = Settings(hw, passes, objective, shapes, None, stop_after, dump_graphs, not no_host, on_step)
+        built = build(plan_model(model, settings), settings, output)
+    print_plan(built.plan, _console())
+    typer.echo(f"\nwrote {output}: open {output / 'report.html'}")
+
+
+@app.command()
+def estimate(
+    model: ModelArgument,
+    hw: HwOption,
+    json: Annotated[bool, typer.Option("--json", help="Print what report.json holds.")] = False,
+    passes: PassesOption = "default",
+    objective: ObjectiveOption = "latency",
+    input_shape: ShapeOption = None,
+    no_host: NoHostOption = False,
+    stop_after: StopOption = None,
+    dump_graphs: DumpOption = None,
+) -> None:
+    """Plan a network and print its cost; build nothing."""
+    from codesign.compiler import Settings, plan_model
+
+    with _progress() as on_step:
+        shapes = parse_shapes(input_shape or [])
+        settings = Settings(hw, passes, objective, shapes, None, stop_after, dump_graphs, not no_host, on_step)
+        plan = plan_model(model, settings).plan
+    if json:
+        from codesign.report.json_report import report_json
+
+        typer.echo(report_json(plan), nl=False)
+        return
+    from codesign.report.terminal import print_plan
+
+    print_plan(plan, _console())
+
+
+@app.command()
+def run(
+    build: Annotated[Path, typer.Argument(metavar="BUILD", help="A folder `codesign compile` wrote.")],
+    input: Annotated[Path, typer.Option("--input", help="Arrays by tensor name, .npz.")],
+    output: Annotated[Path, typer.Option("--output", help="Where the outputs go, .npz.")],
+) -> None:
+    """Run a built network on given arrays."""
+    from codesign.artifacts.arrays import read_arrays, write_arrays
+    from codesign.lowering.runtime import load_library
+
+    results = load_library(build).run(read_arrays(input))
+    write_arrays(output, results)
+    for name, array in results.items():
+        typer.echo(f"{name}: {array.dtype} {'x'.join(map(str, array.shape))}")
+
+
+@app.command()
+def verify(
+    build: Annotated[Path, typer.Argument(metavar="BUILD", help="A folder `codesign compile` wrote.")],
+    data: Annotated[Path | None, typer.Option("--data", help="Arrays by tensor name, .npz; random ones otherwise.")] = None,
+    model: Annotated[Path | None, typer.Option("--model", help="The original model, when it has moved.")] = None,
+) -> None:
+    """Hold every artifact of a build against the original model, per output and per layer."""
+    from codesign.artifacts.arrays import read_arrays
+    from codesign.artifacts.verification import verify as verify_build
+
+    report = verify_build(build, read_arrays(data) if data is not None else None, model)
+    typer.echo(str(report))
+    if not report.ok:
+        raise typer.Exit(EXIT_DOES_NOT_FIT)
+
+
+@hw_app.command("list")
+def hw_list() -> None:
+    """The machines found, with one line each."""
+    from codesign.hardware.listing import list_profiles
+
+    for profile in list_profiles():
+        typer.echo(f"{profile.name:16} {profile.description}")
+
+
+@hw_app.command("show")
+def hw_show(machine: Annotated[str, typer.Argument(metavar="NAME|FILE")]) -> None:
+    """One machine: engines, memories, ports, sources."""
+    from codesign.hardware.listing import show_profile
+
+    typer.echo(show_profile(machine))
+
+
+@hw_app.command("check")
+def hw_check(machine: Annotated[str, typer.Argument(metavar="NAME|FILE")]) -> None:
+    """Problems of a machine's file, and figures without a source."""
+    from codesign.hardware.listing import check_profile
+
+    problems = check_profile(machine)
+    for problem in problems:
+        typer.echo(problem)
+    if problems:
+        raise typer.Exit(EXIT_DOES_NOT_FIT)
+    typer.echo(f"{machine}: no problem found")
+
+
+@hw_app.command("copy")
+def hw_copy(machine: Annotated[str, typer.Argument(metavar="NAME|FILE")], target: Path) -> None:
+    """Copy a machine's file, to change it."""
+    from codesign.hardware.listing import copy_profile
+
+    typer.echo(f"wrote {copy_profile(machine, target)}")
+
+
+@hw_app.command("schema")
+def hw_schema() -> None:
+    """The JSON schema of a machine's file."""
+    from codesign.hardware.listing import schema_json
+
+    typer.echo(schema_json())
+
+
+@passes_app.command("list")
+def passes_list() -> None:
+    """All passes and pipelines, with their effects."""
+    from codesign.rewriting.pipeline import list_catalogue
+
+    typer.echo(list_catalogue())
+
+
+@passes_app.command("explain")
+def passes_explain(name: str) -> None:
+    """What a pass or a pipeline does: picture, effect, options."""
+    from codesign.rewriting.pipeline import explain
+
+    typer.echo(explain(name))
+
+
+def parse_shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
+    """`NAME=1x3x224x224` as {name: sizes}. Raises CodesignError."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, equals, sizes = text.rpartition("=")
+        parts = sizes.split("x")
+        if not equals or not name or not all(part.isdecimal() and 0 < int(part) < 2**31 for part in parts):
+            raise CodesignError("--input-shape", f"cannot read {text}", "write name=1x3x224x224")
+        if name in shapes:
+            raise CodesignError("--input-shape", f"{name} is given twice", "remove one of the two")
+        shapes[name] = tuple(int(part) for part in parts)
+    return shapes
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+
+
+@contextmanager
+def _progress() -> Iterator[OnStep | None]:
+    """Progress bars on stderr; none when it is not a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:11}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[item]}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        tasks: dict[str, Any] = {}
+
+        def on_step(stage: str, name: str, number: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, item=name)
+            progress.update(tasks[stage], completed=number - 1, total=total, item=name[-40:])
+
+        yield on_step
+
+
+def main() -> None:
+    """Entry point of the console script: bad input is a message and an exit code, never a traceback."""
+    try:
+        app()
+    except CodesignError as error:
+        if "--traceback" in sys.argv:
+            raise
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
+
+
+

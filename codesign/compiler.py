@@ -1,0 +1,160 @@
+"""The whole flow on one screen: model -> graph -> passes -> layers -> plan (estimate) -> TIR -> library and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+
+from codesign import __version__
+from codesign.errors import CodesignError, DoesNotFitError
+from codesign.graph.graph import Graph
+from codesign.hardware.loading import LoadedProfile, load_profile
+from codesign.importers.model import load_model
+from codesign.mapping.mapper import Objective
+from codesign.planning.plan import Identity, Plan
+from codesign.planning.planner import Network, plan_network
+from codesign.rewriting.graph_pass import PassContext
+from codesign.rewriting.pipeline import Pipeline, resolve_pipeline
+from codesign.rewriting.runner import run_pipeline
+from codesign.workload import layers_of, parameters_of
+
+Model = str | PathLike[str] | object
+OnStep = Callable[[str, str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user chose beside the model. hw: name or path. passes: a pipeline's name or a list of passes."""
+
+    hw: str
+    passes: str = "default"
+    objective: str = "latency"
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    example_inputs: tuple[object, ...] | None = None
+    stop_after: str | None = None
+    dump_graphs: Path | None = None
+    allow_host: bool = True
+    on_step: OnStep | None = None
+
+    def step(self, stage: str) -> Callable[[str, int, int], None]:
+        """Reports progress within one stage: name of the item, its number from 1, how many there are."""
+
+        def report(name: str, number: int, total: int) -> None:
+            if self.on_step is not None:
+                self.on_step(stage, name, number, total)
+
+        return report
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan and what it was made from: the rewritten graph, the machine, the pipeline."""
+
+    plan: Plan
+    graph: Graph
+    hardware: LoadedProfile
+    pipeline: Pipeline
+
+
+@dataclass(frozen=True)
+class Build:
+    """What `compile` wrote: the plan, and the folder with the artifacts."""
+
+    plan: Plan
+    folder: Path
+
+
+def estimate(model: Model, *, hw: str, **settings: object) -> Plan:
+    """Cost of a model on a machine, without lowering.
+
+    model: path of an ONNX or .pt2 file, or a torch module with `example_inputs`. hw: name or path of a profile. settings:
+    the fields of Settings. Raises CodesignError (bad input) or DoesNotFitError.
+    """
+    return plan_model(model, Settings(hw, **settings)).plan  # type: ignore[arg-type]
+
+
+def compile(model: Model, *, hw: str, output: str | PathLike[str] = "build", **settings: object) -> Build:
+    """Plan a model, lower it through TVM, and write reports, model.onnx, tir/ and model.so into `output`.
+
+    Arguments as for `estimate`. Raises CodesignError (bad input), or DoesNotFitError: a layer fits no memory, TVM cannot
+    lower a node, or scheduled code and cost model disagree. Nothing is written then.
+    """
+    chosen = Settings(hw, **settings)  # type: ignore[arg-type]
+    return build(plan_model(model, chosen), chosen, Path(output))
+
+
+def plan_model(model: Model, settings: Settings) -> Planned:
+    """Import, rewrite and plan."""
+    hardware = load_profile(settings.hw)
+    pipeline = resolve_pipeline(settings.passes)
+    imported = load_model(model, settings.input_shapes, settings.example_inputs)
+    graph, records = run_pipeline(
+        imported,
+        pipeline,
+        PassContext(hardware.profile),
+        stop_after=settings.stop_after,
+        dump_directory=settings.dump_graphs,
+    )
+    network = Network(
+        model=Identity(imported.name, imported.sha256),
+        layers=layers_of(graph),
+        outputs=frozenset(str(value.name) for value in graph.outputs),
+        parameters=parameters_of(graph),
+        precision=precision_text(graph, hardware),
+        passes=records,
+    )
+    plan = plan_network(
+        network,
+        hardware.profile,
+        Identity(hardware.profile.name, hardware.sha256),
+        objective_named(settings.objective),
+        version=__version__,
+        allow_host=settings.allow_host,
+        on_layer=settings.step("mapping"),
+    )
+    return Planned(plan, graph, hardware, pipeline)
+
+
+def build(planned: Planned, settings: Settings, output: Path) -> Build:
+    """Lower a plan and write the output folder."""
+    from codesign.artifacts.annotated_model import write_model
+    from codesign.artifacts.manifest import write_manifest
+    from codesign.artifacts.output_folder import output_folder
+    from codesign.lowering.layers import schedule_layers, tir_text
+    from codesign.lowering.library import write_library
+    from codesign.lowering.network import build_network
+    from codesign.lowering.unsupported import unsupported_nodes
+    from codesign.report.files import write_reports
+
+    graph, plan = planned.graph, planned.plan
+    with output_folder(output) as folder:
+        refused = unsupported_nodes(graph)
+        if refused:
+            raise DoesNotFitError.of(refused)
+        scheduled = schedule_layers(plan, planned.hardware.profile, settings.step("scheduling"))
+        (folder / "tir").mkdir()
+        for name, layer in {layer.name: layer for layer in scheduled.values()}.items():
+            (folder / "tir" / f"{name}.py").write_text(tir_text(layer), encoding="utf-8")
+        settings.step("building")("model.so", 1, 1)
+        write_library(build_network(graph, scheduled), folder)
+        write_model(graph, plan, folder / "model.onnx")
+        write_reports(plan, folder)
+        write_manifest(folder, plan, planned.hardware.path, str(planned.pipeline), graph.source)
+    return Build(plan, output)
+
+
+def precision_text(graph: Graph, hardware: LoadedProfile) -> str:
+    """The widths the costs assume, and what the model really is."""
+    bits = hardware.profile.precision
+    types = sorted({str(value.dtype.numpy()) for value in graph.inputs if value.dtype is not None})
+    return f"int{bits.activations_bits} (assumed; the model is {', '.join(types) or 'float32'})"
+
+
+def objective_named(name: str) -> Objective:
+    """The objective of that name. Raises CodesignError."""
+    try:
+        return Objective(name)
+    except ValueError:
+        raise CodesignError("--objective", f"no objective is called {name}", f"one of {', '.join(Objective)}") from None

@@ -1,0 +1,132 @@
+"""Placement: which unit runs a layer, at what cost. Array engines first, then the vector unit, then the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from codesign.errors import CodesignError, DoesNotFitError, Problem
+from codesign.hardware.profile import HardwareProfile
+from codesign.mapping.layer_cost import LayerCost
+from codesign.mapping.mapper import Objective, map_layer
+from codesign.mapping.streaming import HOST, VECTOR_UNIT, VIEW, fused_cost, host_cost, vector_cost, view_cost
+from codesign.planning.plan import PlannedLayer
+from codesign.vocabulary import OperationKind
+from codesign.workload.layer import Layer
+from codesign.workload.loop_nest import LoopNest
+
+
+@dataclass
+class Placer:
+    """Places layers one by one; a nest that was mapped before is not mapped again.
+
+    Problems (a layer that fits no engine) are collected, so that all of them can be reported at once.
+    """
+
+    profile: HardwareProfile
+    objective: Objective
+    model_name: str
+    first_with_nest: dict[LoopNest, PlannedLayer] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def place(self, layer: Layer) -> PlannedLayer:
+        """The layer on the best unit that runs its kind."""
+        kind = layer.nest.kind
+        if kind is OperationKind.VIEW:
+            return PlannedLayer(layer, VIEW, view_cost())
+        engines = [name for name, engine in self.profile.engines.items() if kind in engine.operations]
+        if engines and layer.nest.has_macs:
+            return self._on_engine(layer, engines)
+        unit = self.profile.vector_unit
+        if unit is not None and kind in unit.operations:
+            return PlannedLayer(layer, VECTOR_UNIT, vector_cost(layer, self.profile))
+        return PlannedLayer(layer, HOST, host_cost(layer, self.profile), note=f"no engine runs {kind}")
+
+    def _on_engine(self, layer: Layer, engines: list[str]) -> PlannedLayer:
+        known = self.first_with_nest.get(layer.nest)
+        if known is not None:
+            return replace(known, layer=layer, repeats_of=known.layer.name)
+        costs: list[tuple[str, LayerCost]] = []
+        refused: list[Problem] = []
+        for engine in engines:
+            try:
+                costs.append((engine, map_layer(layer.nest, self.profile, engine, self.objective)))
+            except DoesNotFitError as error:
+                refused.extend(error.problems)
+        if not costs:
+            self._refuse(layer, refused)
+            return PlannedLayer(layer, HOST, host_cost(layer, self.profile))
+        engine, cost = min(costs, key=lambda item: self._value(item[1]))
+        planned = PlannedLayer(layer, engine, cost)
+        self.first_with_nest[layer.nest] = planned
+        return planned
+
+    def _refuse(self, layer: Layer, refused: list[Problem]) -> None:
+        where = f"{self.model_name}: node {layer.name}"
+        self.problems.extend(Problem(where, f"{part.where}: {part.problem}", part.hint) for part in refused)
+
+    def _value(self, cost: LayerCost) -> tuple[float, float]:
+        match self.objective:
+            case Objective.LATENCY:
+                return cost.cycles, cost.energy_pj
+            case Objective.ENERGY:
+                return cost.energy_pj, cost.cycles
+            case Objective.EDP:
+                return cost.cycles * cost.energy_pj, cost.cycles
+
+
+def fuse_activations(
+    layers: list[PlannedLayer], outputs: frozenset[str], profile: HardwareProfile
+) -> list[PlannedLayer]:
+    """Activations that alone consume their producer's output happen on its way out.
+
+        conv -> DRAM -> relu -> DRAM     -->     conv -> relu -> DRAM
+
+    The producer must run on an engine or the vector unit, and the vector unit must list activations.
+    """
+    unit = profile.vector_unit
+    if unit is None or OperationKind.ACTIVATION not in unit.operations:
+        return layers
+    consumers: dict[str, int] = {}
+    for planned in layers:
+        for name in set(planned.layer.inputs):
+            consumers[name] = consumers.get(name, 0) + 1
+    heads: dict[str, PlannedLayer] = {}
+    fused = []
+    for planned in layers:
+        head = _head(planned, heads, consumers, outputs)
+        if head is not None:
+            cost = fused_cost(planned.layer, profile, head.cost.cycles)
+            planned = replace(planned, cost=cost, fused_into=head.layer.name)
+        fused.append(planned)
+        for name in planned.layer.outputs:
+            heads[name] = head or planned
+    return fused
+
+
+def _head(
+    planned: PlannedLayer, heads: dict[str, PlannedLayer], consumers: dict[str, int], outputs: frozenset[str]
+) -> PlannedLayer | None:
+    """The layer whose way out does this activation, or None."""
+    layer = planned.layer
+    if layer.nest.kind is not OperationKind.ACTIVATION or planned.engine != VECTOR_UNIT or len(layer.inputs) != 1:
+        return None
+    source = layer.inputs[0]
+    head = heads.get(source)
+    if head is None or head.engine in (HOST, VIEW) or consumers[source] != 1 or source in outputs:
+        return None
+    return head
+
+
+def refuse_host(layers: list[PlannedLayer], model_name: str) -> None:
+    """Raise CodesignError naming every layer on the host (`--no-host`)."""
+    problems = [
+        Problem(
+            f"{model_name}: node {planned.layer.name}",
+            f"{planned.layer.op} would run on the host: {planned.note}",
+            "leave out --no-host to run it there",
+        )
+        for planned in layers
+        if planned.engine == HOST
+    ]
+    if problems:
+        raise CodesignError.of(problems)

@@ -1,0 +1,99 @@
+"""From layers to a Plan: place every layer, fuse what needs no memory in between, add up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from codesign.errors import DoesNotFitError
+from codesign.hardware.profile import HardwareProfile
+from codesign.mapping.mapper import Objective
+from codesign.planning.placement import Placer, fuse_activations, refuse_host
+from codesign.planning.plan import Identity, Plan, PlannedLayer, Totals
+from codesign.rewriting.record import PassRecord
+from codesign.workload.layer import Layer
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is planned: the layers, the outputs' names, and what to call it all.
+
+    precision: as the report prints it. parameters: learned values, shared ones counted once.
+    """
+
+    model: Identity
+    layers: Sequence[Layer]
+    outputs: frozenset[str]
+    parameters: int
+    precision: str
+    passes: tuple[PassRecord, ...]
+
+
+def plan_network(
+    network: Network,
+    profile: HardwareProfile,
+    hardware: Identity,
+    objective: Objective,
+    *,
+    version: str,
+    allow_host: bool = True,
+    on_layer: Callable[[str, int, int], None] | None = None,
+) -> Plan:
+    """The plan of a network on a machine.
+
+    on_layer: told the layer about to be mapped, its number from 1, and how many there are. Raises DoesNotFitError naming
+    every layer that fits no engine, CodesignError naming every layer on the host unless `allow_host`.
+    """
+    placer = Placer(profile, objective, network.model.name)
+    placed = []
+    for number, layer in enumerate(network.layers, 1):
+        if on_layer is not None:
+            on_layer(layer.name, number, len(network.layers))
+        placed.append(placer.place(layer))
+    if placer.problems:
+        raise DoesNotFitError.of(placer.problems)
+    if not allow_host:
+        refuse_host(placed, network.model.name)
+    layers = tuple(fuse_activations(placed, network.outputs, profile))
+    return Plan(
+        codesign=version,
+        model=network.model,
+        hardware=hardware,
+        precision=network.precision,
+        objective=str(objective),
+        clock_mhz=profile.clock_mhz,
+        peak_macs_per_cycle=profile.peak_macs_per_cycle,
+        off_chip=profile.off_chip,
+        off_chip_bytes_per_cycle=_off_chip_bytes_per_cycle(profile),
+        passes=network.passes,
+        layers=layers,
+        totals=_totals(layers, network.parameters, profile),
+    )
+
+
+def _off_chip_bytes_per_cycle(profile: HardwareProfile) -> float:
+    ports = profile.memories[profile.off_chip].ports
+    found = [port.bytes_per_cycle for port in (ports.read_write, ports.read) if port is not None]
+    return found[0] if found else float("inf")
+
+
+def _totals(layers: tuple[PlannedLayer, ...], parameters: int, profile: HardwareProfile) -> Totals:
+    macs = sum(planned.layer.nest.macs for planned in layers)
+    cycles = sum(planned.cost.cycles for planned in layers)
+    seconds = cycles / (profile.clock_mhz * 1e6)
+    return Totals(
+        macs=macs,
+        params=parameters,
+        cycles=cycles,
+        latency_ms=seconds * 1e3,
+        fps=1 / seconds if seconds else 0.0,
+        energy_uj=sum(planned.cost.energy_pj for planned in layers) / 1e6,
+        utilization=macs / (cycles * profile.peak_macs_per_cycle) if cycles else 0.0,
+        dram_bytes=sum(
+            part.read_bytes + part.write_bytes
+            for planned in layers
+            for part in planned.cost.traffic
+            if part.memory == profile.off_chip
+        ),
+        peak_sram_bytes=max((planned.cost.on_chip_bytes for planned in layers), default=0),
+    )
