@@ -1,8 +1,8 @@
 """LoopNest: one layer as the loops it runs, independent of any machine.
 
-    for b, g, k, oy, ox:                    (output elements)
-        for c, fy, fx:                      (reduction)
-            O[b, g, k, oy, ox] += W[g, k, c, fy, fx] * I[b, g, c, oy*sy + fy*dy - top, ox*sx + fx*dx - left]
+for b, g, k, oy, ox:                    (output elements)
+    for c, fy, fx:                      (reduction)
+        O[b, g, k, oy, ox] += W[g, k, c, fy, fx] * I[b, g, c, oy*sy + fy*dy - top, ox*sx + fx*dx - left]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
-from codesign.vocabulary import DIMENSIONS, MAC_KINDS, RELEVANT, Dimension, OperationKind, Operand
+from codesign.vocabulary import DIMENSIONS, MAC_KINDS, RELEVANT, Dimension, Operand, OperationKind
 
 
 @dataclass(frozen=True)
