@@ -1,0 +1,106 @@
+"""What every report says about a plan beyond its bare numbers: sums, shares, rooflines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from codesign.mapping.layer_cost import LayerCost
+from codesign.planning.plan import Plan, PlannedLayer
+
+HOST = "host"
+VECTOR_UNIT = "vector_unit"
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Bytes read from and written into one memory."""
+
+    read_bytes: int
+    write_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Both ways."""
+        return self.read_bytes + self.write_bytes
+
+
+def traffic_by_memory(cost: LayerCost) -> dict[str, Moved]:
+    """Traffic summed over the operands, in the order memories first appear."""
+    moved: dict[str, Moved] = {}
+    for part in cost.traffic:
+        before = moved.get(part.memory, Moved(0, 0))
+        moved[part.memory] = Moved(before.read_bytes + part.read_bytes, before.write_bytes + part.write_bytes)
+    return moved
+
+
+def off_chip_bytes(plan: Plan, layer: PlannedLayer) -> int:
+    """Bytes one layer moves to and from the off-chip memory."""
+    return traffic_by_memory(layer.cost).get(plan.off_chip, Moved(0, 0)).total_bytes
+
+
+def share_of_cycles(plan: Plan, layer: PlannedLayer) -> float:
+    """Part of the network's cycles that one layer takes."""
+    return layer.cost.cycles / plan.totals.cycles if plan.totals.cycles else 0.0
+
+
+def alike(layers: Iterable[PlannedLayer]) -> tuple[tuple[PlannedLayer, ...], ...]:
+    """Layers with the same operator, loops, engine and cost together, in order of the first of each kind."""
+    groups: dict[object, list[PlannedLayer]] = {}
+    for layer in layers:
+        groups.setdefault((layer.layer.op, layer.layer.nest, layer.engine, layer.cost), []).append(layer)
+    return tuple(tuple(group) for group in groups.values())
+
+
+def costliest(plan: Plan, count: int = 3) -> tuple[tuple[PlannedLayer, ...], ...]:
+    """The layers that take most cycles, most first; identical ones count as one entry."""
+    groups = alike(layer for layer in plan.layers if layer.cost.cycles)
+    return tuple(sorted(groups, key=lambda group: -group[0].cost.cycles)[:count])
+
+
+def host_layers(plan: Plan) -> tuple[PlannedLayer, ...]:
+    """Layers no engine of the machine runs, in network order."""
+    return tuple(layer for layer in plan.layers if layer.engine == HOST)
+
+
+def unproven_layers(plan: Plan) -> tuple[PlannedLayer, ...]:
+    """Mapped layers whose mapping is not proven the best, largest gap first."""
+    open_ones = [layer for layer in plan.layers if layer.cost.mapping is not None and not layer.cost.proven]
+    return tuple(sorted(open_ones, key=lambda layer: -layer.cost.gap))
+
+
+def energy_by_component(layers: Iterable[PlannedLayer]) -> dict[str, float]:
+    """Picojoules per component over some layers, most first."""
+    sums: dict[str, float] = {}
+    for layer in layers:
+        for part in layer.cost.energy:
+            sums[part.component] = sums.get(part.component, 0.0) + part.energy_pj
+    return dict(sorted(sums.items(), key=lambda item: -item[1]))
+
+
+@dataclass(frozen=True)
+class RooflinePoint:
+    """A layer under the machine's roof. macs_per_byte: MACs per off-chip byte."""
+
+    layer: PlannedLayer
+    number: int
+    macs_per_byte: float
+    macs_per_cycle: float
+    roof_macs_per_cycle: float
+
+
+def roof(plan: Plan, macs_per_byte: float) -> float:
+    """MACs per cycle the machine can reach: off-chip bandwidth times intensity, up to the peak."""
+    return min(float(plan.peak_macs_per_cycle), macs_per_byte * plan.off_chip_bytes_per_cycle)
+
+
+def roofline(plan: Plan) -> tuple[RooflinePoint, ...]:
+    """Points of all layers with MACs that touch the off-chip memory. number: place in the network, from 1."""
+    points = []
+    for number, layer in enumerate(plan.layers, 1):
+        moved = off_chip_bytes(plan, layer)
+        macs = layer.layer.nest.macs
+        if macs and moved and layer.cost.cycles:
+            intensity = macs / moved
+            points.append(RooflinePoint(layer, number, intensity, macs / layer.cost.cycles, roof(plan, intensity)))
+    return tuple(points)

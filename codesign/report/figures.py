@@ -1,0 +1,170 @@
+"""The plots of report.html as plotly figures in plain data; no plotly is imported to make them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from math import log10
+from typing import TypeAlias
+
+from codesign.planning.plan import Plan, PlannedLayer
+from codesign.report.facts import energy_by_component, roof, roofline, share_of_cycles
+from codesign.report.numbers import bytes_text, count_text, energy_text, percent_text, shorten
+
+Json: TypeAlias = "dict[str, Json] | Sequence[Json] | str | float | int | bool | None"
+Figure: TypeAlias = dict[str, Json]
+
+INK, MUTED, LINE = "#1f2933", "#616e7c", "#e4e7eb"
+BLUE, AMBER, GREY, GREEN, RED, VIOLET = "#3b7dd8", "#e8a33d", "#b8c2cc", "#3d9970", "#d1495b", "#7b68ae"
+PALETTE = (BLUE, AMBER, GREEN, VIOLET, RED, "#4fb0ae", "#8d6e63", GREY)
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+_NAMED_LAYERS = 24
+_ROOF_POINTS = 40
+
+
+def figures(plan: Plan) -> dict[str, Figure]:
+    """All figures by the id of the element they go into."""
+    return {"time": time_figure(plan), "roofline": roofline_figure(plan), "energy": energy_figure(plan)}
+
+
+def time_figure(plan: Plan) -> Figure:
+    """Cycles per layer, split into compute, stalls, and fill and drain; utilisation per layer below."""
+    hover = [_hover(plan, number, layer) for number, layer in enumerate(plan.layers, 1)]
+    numbers = list(range(1, len(plan.layers) + 1))
+    costs = [layer.cost for layer in plan.layers]
+    parts = (
+        ("compute", BLUE, [cost.compute_cycles for cost in costs]),
+        ("stalls", AMBER, [cost.stall_cycles for cost in costs]),
+        ("fill and drain", GREY, [cost.fill_drain_cycles for cost in costs]),
+    )
+    bars: list[Json] = [_bar(name, color, numbers, cycles, hover) for name, color, cycles in parts]
+    utilization = _bar("utilisation", GREEN, numbers, [100 * cost.utilization for cost in costs], hover)
+    bars.append(utilization | {"yaxis": "y2", "showlegend": False})
+    layout = _layout(
+        barmode="stack",
+        xaxis=_layer_axis(plan) | {"anchor": "y2"},
+        yaxis=_axis("cycles") | {"domain": [0.42, 1]},
+        yaxis2=_axis("utilisation, %") | {"domain": [0, 0.34], "range": [0, 100]},
+    )
+    return {"data": bars, "layout": layout}
+
+
+def energy_figure(plan: Plan) -> Figure:
+    """Energy per layer, stacked by component, the largest component first."""
+    numbers = list(range(1, len(plan.layers) + 1))
+    bars: list[Json] = []
+    for rank, component in enumerate(energy_by_component(plan.layers)):
+        spent = [energy_by_component([layer]).get(component, 0.0) for layer in plan.layers]
+        hover = [
+            f"<b>{number}. {_name(layer)}</b><br>{escape(component)}: {energy_text(part)} of {energy_text(layer.cost.energy_pj)}"
+            for number, layer, part in zip(numbers, plan.layers, spent, strict=True)
+        ]
+        color = PALETTE[rank % len(PALETTE)]
+        bars.append(_bar(escape(component), color, numbers, [part / 1e6 for part in spent], hover))
+    layout = _layout(barmode="stack", xaxis=_layer_axis(plan), yaxis=_axis("energy, uJ"))
+    return {"data": bars, "layout": layout}
+
+
+def roofline_figure(plan: Plan) -> Figure:
+    """MACs per cycle reached over MACs per off-chip byte, both logarithmic, under the machine's roof."""
+    points = roofline(plan)
+    ridge = plan.peak_macs_per_cycle / plan.off_chip_bytes_per_cycle
+    low = min([ridge, *(point.macs_per_byte for point in points)]) / 3
+    high = max([ridge, *(point.macs_per_byte for point in points)]) * 3
+    steps = [low * (high / low) ** (step / _ROOF_POINTS) for step in range(_ROOF_POINTS + 1)]
+    line = sorted({*steps, ridge})
+    hover = [
+        f"{_hover(plan, point.number, point.layer)}<br>"
+        f"{count_text(point.macs_per_cycle)} MACs/cycle of {count_text(point.roof_macs_per_cycle)} under the roof"
+        f"<br>{count_text(point.macs_per_byte)} MACs per {escape(plan.off_chip)} byte"
+        for point in points
+    ]
+    shares = [share_of_cycles(plan, point.layer) for point in points]
+    layers: Json = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "layers (area: time)",
+        "x": [point.macs_per_byte for point in points],
+        "y": [point.macs_per_cycle for point in points],
+        "text": hover,
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {
+            "size": [8 + 28 * share**0.5 for share in shares],
+            "color": BLUE,
+            "opacity": 0.7,
+            "line": {"color": "white", "width": 1},
+        },
+    }
+    ceiling: Json = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "roof",
+        "x": line,
+        "y": [roof(plan, intensity) for intensity in line],
+        "hoverinfo": "skip",
+        "line": {"color": INK, "width": 2},
+    }
+    decades = [log10(low), log10(high)]
+    layout = _layout(
+        xaxis=_axis(f"MACs per {escape(plan.off_chip)} byte") | {"type": "log", "range": decades},
+        yaxis=_axis("MACs per cycle") | {"type": "log"},
+    )
+    return {"data": [ceiling, layers], "layout": layout}
+
+
+def _bar(name: str, color: str, numbers: list[int], heights: Sequence[float], hover: list[str]) -> dict[str, Json]:
+    return {
+        "type": "bar",
+        "name": name,
+        "x": numbers,
+        "y": heights,
+        "text": hover,
+        "textposition": "none",
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"color": color, "line": {"width": 0}},
+    }
+
+
+def _hover(plan: Plan, number: int, layer: PlannedLayer) -> str:
+    """What a layer says when pointed at. Plotly reads a subset of HTML, so names are escaped."""
+    cost = layer.cost
+    lines = [
+        f"<b>{number}. {_name(layer)}</b>",
+        f"{escape(shorten(layer.layer.op, 30))} on {escape(layer.engine)}",
+        f"{count_text(cost.cycles)} cycles, {percent_text(share_of_cycles(plan, layer))} of the time",
+        f"{bytes_text(cost.on_chip_bytes)} on chip, limited by {escape(cost.limited_by)}",
+    ]
+    if layer.layer.nest.macs:
+        lines.insert(2, f"{count_text(layer.layer.nest.macs)} MACs at {percent_text(cost.utilization)} utilisation")
+    return "<br>".join(lines)
+
+
+def _name(layer: PlannedLayer) -> str:
+    return escape(shorten(layer.layer.name, 60))
+
+
+def _layer_axis(plan: Plan) -> dict[str, Json]:
+    """Layers by number; by name where there is room."""
+    count = len(plan.layers)
+    axis: dict[str, Json] = {"showgrid": False, "zeroline": False, "linecolor": LINE, "range": [0.4, count + 0.6]}
+    if count > _NAMED_LAYERS:
+        return axis | {"title": {"text": "layer"}, "tickformat": "d"}
+    names = [f"{number} {escape(shorten(layer.layer.name, 18))}" for number, layer in enumerate(plan.layers, 1)]
+    return axis | {"tickvals": list(range(1, count + 1)), "ticktext": names, "tickangle": -35}
+
+
+def _axis(title: str) -> dict[str, Json]:
+    return {"title": {"text": title}, "gridcolor": LINE, "zeroline": False, "automargin": True}
+
+
+def _layout(**parts: Json) -> dict[str, Json]:
+    return {
+        "font": {"family": FONT, "size": 12, "color": MUTED},
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "margin": {"l": 64, "r": 16, "t": 36, "b": 56},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "hoverlabel": {"bgcolor": "white", "bordercolor": LINE, "font": {"color": INK}, "align": "left"},
+        "bargap": 0.25,
+        **parts,
+    }

@@ -1,0 +1,156 @@
+"""Plan -> report.html: one self-contained page (plotly inlined) that opens without a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from html import escape
+from importlib.resources import files
+from string import Template
+
+from codesign.planning.plan import Plan, PlannedLayer
+from codesign.report.facts import costliest, energy_by_component, host_layers, share_of_cycles, unproven_layers
+from codesign.report.figures import figures
+from codesign.report.html_table import layer_table
+from codesign.report.numbers import (
+    bytes_text,
+    count_text,
+    energy_text,
+    integer_text,
+    milliseconds_text,
+    percent_text,
+    shorten,
+)
+from codesign.report.terminal import OBJECTIVES
+from codesign.report.why import why
+
+
+class PageTemplate(Template):
+    """`@@name` marks what is filled in: CSS uses single @ and JavaScript uses $."""
+
+    delimiter = "@@"
+
+
+def report_html(plan: Plan) -> str:
+    """report.html, about 5 MB with plotly in it. Every name from the model or the machine is escaped."""
+    from plotly.offline import get_plotlyjs
+
+    folder = files("codesign.report")
+    return PageTemplate((folder / "page.html").read_text(encoding="utf-8")).substitute(
+        title=f"{_short(plan.model.name)} on {escape(plan.hardware.name)}",
+        model=_short(plan.model.name),
+        hardware=escape(plan.hardware.name),
+        subtitle=_subtitle(plan),
+        cards=_cards(plan),
+        costliest=_costliest(plan),
+        table=layer_table(plan),
+        passes=_passes(plan),
+        assumptions=_assumptions(plan),
+        roof=_roof_text(plan),
+        footer=_footer(plan),
+        figures=script_json(figures(plan)),
+        plotly=get_plotlyjs(),
+    )
+
+
+def script_json(value: object) -> str:
+    """JSON that may stand inside a <script> element: no `</script>`, `<!--` or line separator in it."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _short(name: str) -> str:
+    return escape(shorten(name, 60))
+
+
+def _subtitle(plan: Plan) -> str:
+    objective = OBJECTIVES.get(plan.objective, plan.objective)
+    peak = integer_text(plan.peak_macs_per_cycle)
+    machine = f"{peak} MACs per cycle at {plan.clock_mhz:g} MHz"
+    return " · ".join(escape(part) for part in (plan.precision, f"scheduled for least {objective}", machine))
+
+
+def _cards(plan: Plan) -> str:
+    totals = plan.totals
+    parts = energy_by_component(plan.layers)
+    biggest = next(iter(parts), "")
+    energy_note = f"{percent_text(parts[biggest] / sum(parts.values()))} {biggest}" if sum(parts.values()) else ""
+    cards = (
+        ("Latency", milliseconds_text(totals.latency_ms), f"{count_text(totals.cycles)} cycles"),
+        ("Frames per second", count_text(totals.fps), f"at {plan.clock_mhz:g} MHz"),
+        ("Utilisation", percent_text(totals.utilization), f"{count_text(totals.macs)} MACs"),
+        ("Energy per frame", energy_text(totals.energy_uj * 1e6), energy_note),
+        (f"{shorten(plan.off_chip, 12)} per frame", bytes_text(totals.dram_bytes), "read and written"),
+        ("Peak on chip", bytes_text(totals.peak_sram_bytes), f"{count_text(totals.params)} parameters"),
+    )
+    return "\n".join(
+        f'<div class="card"><div class="label">{escape(label)}</div><div class="value">{escape(value)}</div>'
+        f'<div class="note">{escape(note)}</div></div>'
+        for label, value, note in cards
+    )
+
+
+def _costliest(plan: Plan) -> str:
+    items = []
+    for group in costliest(plan):
+        first = group[0]
+        share = percent_text(share_of_cycles(plan, first))
+        alike = f" each, {len(group)} alike" if len(group) > 1 else ""
+        items.append(f"<li><b>{_short(first.layer.name)}</b> <em>{share}{alike}</em><br>{escape(why(plan, first))}</li>")
+    return f'<ol class="costliest">{"".join(items)}</ol>' if items else "<p>No layer takes any cycles.</p>"
+
+
+def _passes(plan: Plan) -> str:
+    if not plan.passes:
+        return "<p>No pass ran.</p>"
+    rows = []
+    for record in plan.passes:
+        reasons = "".join(f"<li><b>{_short(d.where)}</b>: {escape(d.reason)}</li>" for d in record.declined)
+        declined = f"<details><summary>{len(record.declined)}</summary><ul>{reasons}</ul></details>" if reasons else "0"
+        rows.append(
+            f'<tr><td>{escape(record.name)}</td><td><span class="tag">{escape(record.effect)}</span></td>'
+            f'<td class="number">{record.applied}</td><td>{declined}</td><td class="number">{record.seconds:.3f}</td></tr>'
+        )
+    head = "<tr><th>pass</th><th>effect</th><th>applied</th><th>declined</th><th>seconds</th></tr>"
+    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _assumptions(plan: Plan) -> str:
+    """Precision, mappings not proven best, host layers, and what layers note."""
+    items = [f"Precision: {escape(plan.precision)}."]
+    unproven = unproven_layers(plan)
+    mapped = sum(1 for layer in plan.layers if layer.cost.mapping is not None)
+    if unproven:
+        named = _listed(f"{_short(layer.layer.name)} ({percent_text(layer.cost.gap)})" for layer in unproven)
+        items.append(f"{len(unproven)} of {mapped} mapped layers are not proven best; gap to the bound: {named}")
+    elif mapped:
+        items.append(f"All {mapped} mapped layers are proven best within the declared space of mappings.")
+    host = host_layers(plan)
+    if host:
+        share = percent_text(sum(share_of_cycles(plan, layer) for layer in host))
+        named = _listed(_host_text(plan, layer) for layer in host)
+        items.append(f"{len(host)} {'layer runs' if len(host) == 1 else 'layers run'} on the host, {share} of the time: {named}")
+    notes = [f"{_short(layer.layer.name)}: {escape(layer.note)}" for layer in plan.layers if layer.note and layer not in host]
+    if notes:
+        items.append(f"Notes: {_listed(notes)}")
+    return "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>"
+
+
+def _host_text(plan: Plan, layer: PlannedLayer) -> str:
+    share = percent_text(share_of_cycles(plan, layer))
+    note = f", {escape(layer.note)}" if layer.note else ""
+    return f"{_short(layer.layer.name)} ({_short(layer.layer.op)}, {share}{note})"
+
+
+def _listed(items: Iterable[str]) -> str:
+    return "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>"
+
+
+def _roof_text(plan: Plan) -> str:
+    bandwidth = f"{plan.off_chip_bytes_per_cycle:g} bytes per cycle of {plan.off_chip}"
+    return escape(f"roof: {integer_text(plan.peak_macs_per_cycle)} MACs per cycle, {bandwidth}")
+
+
+def _footer(plan: Plan) -> str:
+    model = f"{shorten(plan.model.name, 60)} {plan.model.sha256[:12]}"
+    return escape(f"codesign {plan.codesign} · {model} · {plan.hardware.name} {plan.hardware.sha256[:12]}")

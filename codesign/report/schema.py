@@ -1,0 +1,194 @@
+"""The shape of report.json as frozen pydantic models; docs/report.schema.json is generated from them."""
+
+from __future__ import annotations
+
+import json
+from math import isclose
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+
+class Part(BaseModel):
+    """Base of every part: immutable, no unknown keys, no infinities; the text below a field is its description."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class File(Part):
+    """A file by name and content."""
+
+    name: str
+    sha256: str
+
+
+class Declined(Part):
+    """A place a pass left as it was."""
+
+    where: str
+    reason: str
+
+
+class Pass(Part):
+    """What one pass did."""
+
+    name: str
+    effect: str
+    """EXACT (same function up to float rounding), APPROXIMATE (other numbers) or RESHAPES (another network)."""
+    applied: int
+    """How many places it changed."""
+    declined: list[Declined]
+    seconds: float
+
+
+class ReportTotals(Part):
+    """Sums and rates over the network; everything is per frame."""
+
+    macs: int
+    params: int
+    cycles: int
+    latency_ms: float
+    fps: float
+    energy_uj: float
+    utilization: float
+    """All MACs over all cycles at the peak of the machine's largest engine."""
+    dram_bytes: int
+    """Bytes to and from the off-chip memory."""
+    peak_sram_bytes: int
+    """The most bytes in use on the chip at one time."""
+
+
+class Bytes(Part):
+    """Bytes out of (read) and into (write) a memory."""
+
+    read_bytes: int
+    write_bytes: int
+
+
+class Loops(Part):
+    """The loops of a layer: B batch, G group, K outputs, C inputs, OY OX output and FY FX kernel rows and columns."""
+
+    kind: str
+    sizes: dict[str, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    """top, left, bottom, right; zeros made on chip, never traffic."""
+    input_rows: int
+    input_columns: int
+    operations: int
+    """Arithmetic operations of a layer that has no MACs."""
+
+
+class Lanes(Part):
+    """`extent` lanes of an axis run different values of a dimension in the same cycle."""
+
+    axis: str
+    dimension: str
+    extent: int
+
+
+class Loop(Part):
+    """`extent` iterations over tiles of a dimension."""
+
+    dimension: str
+    extent: int
+
+
+class Tile(Part):
+    """What one operand keeps in one memory."""
+
+    position: int
+    """Index into `loops`: the tile is refilled in every iteration of the loops before it."""
+    sizes: dict[str, int]
+    """Size of the tile along the dimensions the operand depends on."""
+
+
+class LayerMapping(Part):
+    """Where, when and in which memory a layer's loops run."""
+
+    text: str
+    """The whole mapping on one line: `OY 4 | W->sram | K 8 || rows C 32`."""
+    engine: str
+    spatial: list[Lanes]
+    loops: list[Loop]
+    """Outermost first."""
+    tiles: dict[str, dict[str, Tile]]
+    """By memory, then by operand."""
+
+
+class LayerReport(Part):
+    """One layer: cycles = compute_cycles + stall_cycles + fill_drain_cycles."""
+
+    name: str
+    op: str
+    engine: str
+    """An engine of the profile, `vector_unit` or `host`."""
+    macs: int
+    params: int
+    cycles: int
+    compute_cycles: int
+    stall_cycles: int
+    fill_drain_cycles: int
+    utilization: float
+    """Useful MACs over the engine's peak in the cycles taken: spatial times temporal."""
+    spatial_utilization: float
+    temporal_utilization: float
+    limited_by: str
+    """`compute`, a memory's port, `fill and drain`, `vector_unit` or `host`."""
+    why: str
+    """The limit in a sentence."""
+    energy_pj: float
+    energy_by_component: dict[str, float]
+    """Picojoules of the engine, of each memory, of the vector unit and the host."""
+    traffic: dict[str, Bytes]
+    """By memory."""
+    traffic_by_operand: dict[str, dict[str, Bytes]]
+    """By memory, then by operand."""
+    on_chip_bytes: int
+    """Bytes allocated in all on-chip memories while the layer runs."""
+    bound_cycles: int
+    """No mapping of the declared space is faster."""
+    gap: float
+    """(found - bound) / bound of the objective; 0 when proven."""
+    proven: bool
+    loops: Loops
+    mapping: LayerMapping | None
+    """Null where nothing is mapped: vector unit, host, fused layers."""
+    fused_into: str
+    """Name of the layer whose drain does this one's work; empty when it runs on its own."""
+    repeats_of: str
+    """Name of the first layer with the same loops, whose mapping was taken over; empty for the first."""
+    note: str
+
+
+class Report(Part):
+    """What a network costs on a machine, layer by layer (codesign compile, codesign estimate --json)."""
+
+    codesign: str
+    """Version of codesign."""
+    model: File
+    hardware: File
+    precision: str
+    """`int8 (assumed; the model is float32)` until the network is quantised."""
+    passes: list[Pass]
+    totals: ReportTotals
+    layers: list[LayerReport]
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        """Every total that is a sum is the sum of the layers; anything else is an error in codesign."""
+        for name in ("macs", "cycles"):
+            summed, total = sum(getattr(layer, name) for layer in self.layers), getattr(self.totals, name)
+            if summed != total:
+                raise ValueError(f"the layers' {name} sum to {summed}, the total says {total}")
+        energy_uj = sum(layer.energy_pj for layer in self.layers) / 1e6
+        if not isclose(energy_uj, self.totals.energy_uj, rel_tol=1e-9, abs_tol=1e-12):
+            raise ValueError(f"the layers' energies sum to {energy_uj} uJ, the total says {self.totals.energy_uj}")
+        return self
+
+
+def report_schema() -> str:
+    """JSON Schema (draft 2020-12) of report.json, as indented JSON."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Report.model_json_schema()}
+    return json.dumps(schema, indent=2) + "\n"

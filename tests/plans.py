@@ -1,0 +1,271 @@
+"""A realistic plan made by hand: ten layers of a small detector on a 16x16 array with a vector unit and a host."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from codesign.mapping.layer_cost import Energy, LayerCost, Traffic
+from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLoop
+from codesign.planning.plan import Identity, Plan, PlannedLayer, Totals
+from codesign.rewriting.record import DeclinedRecord, PassRecord
+from codesign.vocabulary import Dimension, OperationKind, Operand
+from codesign.workload.layer import Layer
+from codesign.workload.loop_nest import LoopNest
+
+PEAK = 256
+CLOCK_MHZ = 200.0
+DRAM_BYTES_PER_CYCLE = 8.0
+PICOJOULES = {"sram": 2.5, "dram": 64.0}  # per byte
+
+W, I, O = Operand.WEIGHTS, Operand.INPUTS, Operand.OUTPUTS  # noqa: E741
+
+
+def mapping(*, c: int, k: int, outer: tuple[tuple[Dimension, int], ...], inner: tuple[tuple[Dimension, int], ...]) -> Mapping:
+    """C on the rows, K on the columns; weights stay in sram over the inner loops, inputs and outputs tile over the outer."""
+    loops = tuple(TemporalLoop(dimension, extent) for dimension, extent in (*outer, *inner))
+    residences = (
+        Residence(W, "registers", len(loops)),
+        Residence(W, "sram", 0),
+        Residence(I, "sram", len(outer)),
+        Residence(O, "accumulators", len(outer)),
+        Residence(O, "sram", len(outer)),
+    )
+    spatial = (SpatialLoop("rows", Dimension.C, c), SpatialLoop("columns", Dimension.K, k))
+    return Mapping("array", spatial, loops, residences)
+
+
+def moved(dram: tuple[int, int, int]) -> tuple[Traffic, ...]:
+    """Traffic of weights, inputs and outputs: once over dram, twice over sram."""
+    weights, inputs, outputs = dram
+    parts = (
+        Traffic("sram", W, 2 * weights, weights),
+        Traffic("sram", I, 2 * inputs, inputs),
+        Traffic("sram", O, outputs, outputs),
+        Traffic("dram", W, weights, 0),
+        Traffic("dram", I, inputs, 0),
+        Traffic("dram", O, 0, outputs),
+    )
+    return tuple(part for part in parts if part.read_bytes or part.write_bytes)
+
+
+def spent(component: str, own_pj: float, traffic: tuple[Traffic, ...]) -> tuple[Energy, ...]:
+    """Energy of a component and of the memories behind it."""
+    memories = [
+        Energy(memory, sum((t.read_bytes + t.write_bytes) * price for t in traffic if t.memory == memory))
+        for memory, price in PICOJOULES.items()
+        if any(t.memory == memory for t in traffic)
+    ]
+    return (Energy(component, own_pj), *memories)
+
+
+def on_array(
+    layer: Layer,
+    found: Mapping,
+    *,
+    compute: int,
+    stall: int,
+    fill: int,
+    limited_by: str,
+    dram: tuple[int, int, int],
+    gap: float = 0.0,
+    repeats_of: str = "",
+) -> PlannedLayer:
+    """A layer with MACs on the array."""
+    cycles = compute + stall + fill
+    traffic = moved(dram)
+    cost = LayerCost(
+        cycles=cycles,
+        compute_cycles=compute,
+        stall_cycles=stall,
+        fill_drain_cycles=fill,
+        spatial_utilization=layer.nest.macs / (compute * PEAK),
+        temporal_utilization=compute / cycles,
+        energy=spent("engine", layer.nest.macs * 0.3, traffic),
+        traffic=traffic,
+        limited_by=limited_by,
+        bound_cycles=int(cycles / (1 + gap)),
+        gap=gap,
+        proven=gap == 0,
+        on_chip_bytes=48 * 1024,
+        mapping=found,
+    )
+    return PlannedLayer(layer, "array", cost, repeats_of=repeats_of)
+
+
+def elsewhere(
+    layer: Layer, engine: str, cycles: int, dram: tuple[int, int, int], *, fused_into: str = "", note: str = ""
+) -> PlannedLayer:
+    """A layer without MACs on the vector unit or the host."""
+    traffic = moved(dram) if any(dram) else ()
+    energy = spent(engine, layer.nest.operations * 0.1, traffic)
+    cost = LayerCost(cycles, cycles, 0, 0, 0.0, 0.0, energy, traffic, engine, cycles, 0.0, True)
+    return PlannedLayer(layer, engine, cost, fused_into=fused_into, note=note)
+
+
+def convolution(
+    kind: OperationKind,
+    sizes: tuple[int, int, int, int, int, int, int, int],
+    *,
+    stride: int = 1,
+    pad: int = 0,
+    rows: int,
+) -> LoopNest:
+    """A square convolution over `rows` x `rows` inputs."""
+    return LoopNest(kind, sizes, (stride, stride), (1, 1), (pad, pad, pad, pad), rows, rows)
+
+
+def other(kind: OperationKind, channels: int, rows: int, operations: int, window: int = 1) -> LoopNest:
+    """Something without MACs over a square tensor."""
+    elements = channels * rows * rows
+    sizes = (1, channels, 1, 1, rows, rows, window, window)
+    read = elements * window * window
+    return LoopNest(kind, sizes, input_elements=read, output_elements=elements, operations=operations)
+
+
+def sample_layers() -> tuple[PlannedLayer, ...]:
+    """Ten layers: a strided, a depthwise and three pointwise convolutions, a dense one, and five without MACs."""
+    stem_nest = convolution(OperationKind.CONVOLUTION, (1, 1, 16, 3, 64, 64, 3, 3), stride=2, pad=1, rows=128)
+    stem = Layer("/features/0/conv/Conv", "Conv", stem_nest, ("image",), ("t0",), 16 * 27 + 16)
+    depth_nest = convolution(OperationKind.DEPTHWISE_CONVOLUTION, (1, 16, 1, 1, 64, 64, 3, 3), pad=1, rows=64)
+    depth = Layer("/features/1/depthwise/Conv", "Conv", depth_nest, ("t1",), ("t2",), 16 * 9 + 16)
+    point_nest = convolution(OperationKind.CONVOLUTION, (1, 1, 32, 16, 64, 64, 1, 1), rows=64)
+    point = Layer("/features/1/pointwise/Conv", "Conv", point_nest, ("t2",), ("t3",), 32 * 16 + 32)
+    square_nest = convolution(OperationKind.CONVOLUTION, (1, 1, 32, 32, 64, 64, 1, 1), rows=64)
+    first = Layer("/features/2/pointwise_with_a_rather_long_name/Conv", "Conv", square_nest, ("t3",), ("t4",), 1056)
+    second = Layer("/features/3/pointwise_with_a_rather_long_name/Conv", "Conv", square_nest, ("t4",), ("t5",), 1056)
+    dense_nest = LoopNest(OperationKind.DENSE, (1, 1, 10, 8192, 1, 1, 1, 1))
+    dense = Layer("/head/Gemm", "Gemm", dense_nest, ("t7",), ("scores",), 81930)
+    oy, ox, k, c, fy, fx = Dimension.OY, Dimension.OX, Dimension.K, Dimension.C, Dimension.FY, Dimension.FX
+    square_map = mapping(c=16, k=16, outer=((oy, 4),), inner=((k, 2), (oy, 16), (ox, 64), (c, 2)))
+    plane = 64 * 64
+    return (
+        on_array(
+            stem,
+            mapping(c=3, k=16, outer=((oy, 4),), inner=((fy, 3), (fx, 3), (oy, 16), (ox, 64))),
+            compute=36_864,
+            stall=0,
+            fill=1_136,
+            limited_by="compute",
+            dram=(432, 3 * 128 * 128, 0),
+        ),
+        elsewhere(
+            Layer("/features/0/relu/Relu", "Relu", other(OperationKind.ACTIVATION, 16, 64, 65_536), ("t0",), ("t1",)),
+            "vector_unit",
+            0,
+            (0, 0, 0),
+            fused_into="/features/0/conv/Conv",
+        ),
+        on_array(
+            depth,
+            mapping(c=1, k=1, outer=((oy, 4),), inner=((fy, 3), (fx, 3), (oy, 16), (ox, 64))),
+            compute=147_456,
+            stall=12_000,
+            fill=544,
+            limited_by="sram.read",
+            dram=(144, 0, 16 * plane),
+            gap=0.042,
+        ),
+        on_array(
+            point,
+            mapping(c=16, k=16, outer=((oy, 4),), inner=((k, 2), (oy, 16), (ox, 64))),
+            compute=8_192,
+            stall=16_500,
+            fill=308,
+            limited_by="dram.read_write",
+            dram=(512, 16 * plane, 32 * plane),
+        ),
+        on_array(
+            first, square_map, compute=16_384, stall=16_300, fill=316, limited_by="dram.read_write",
+            dram=(1024, 32 * plane, 32 * plane),
+        ),
+        on_array(
+            second, square_map, compute=16_384, stall=16_300, fill=316, limited_by="dram.read_write",
+            dram=(1024, 32 * plane, 32 * plane), repeats_of=first.name,
+        ),
+        elsewhere(
+            Layer("/features/3/Add", "Add", other(OperationKind.ELEMENTWISE, 32, 64, 131_072), ("t3", "t5"), ("t6",)),
+            "vector_unit",
+            8_192,
+            (0, 0, 32 * plane),
+        ),
+        elsewhere(
+            Layer("/pool/MaxPool", "MaxPool", other(OperationKind.MAX_POOL, 32, 16, 131_072, 4), ("t6",), ("t7",)),
+            "vector_unit",
+            8_192,
+            (0, 32 * plane, 8_192),
+        ),
+        on_array(
+            dense,
+            mapping(c=16, k=10, outer=(), inner=((c, 512),)),
+            compute=512,
+            stall=10_700,
+            fill=88,
+            limited_by="dram.read_write",
+            dram=(81_920, 8_192, 10),
+        ),
+        elsewhere(
+            Layer("/head/TopK", "TopK", other(OperationKind.HOST, 10, 1, 240), ("scores",), ("classes",)),
+            "host",
+            1_250,
+            (0, 10, 80),
+            note="no engine runs TopK",
+        ),
+    )
+
+
+def plan_of(layers: tuple[PlannedLayer, ...], passes: tuple[PassRecord, ...] = ()) -> Plan:
+    """A plan over some layers, with totals summed in plain loops."""
+    cycles = sum(layer.cost.cycles for layer in layers)
+    macs = sum(layer.layer.nest.macs for layer in layers)
+    dram = [t for layer in layers for t in layer.cost.traffic if t.memory == "dram"]
+    totals = Totals(
+        macs=macs,
+        params=sum(layer.layer.parameters for layer in layers),
+        cycles=cycles,
+        latency_ms=cycles / CLOCK_MHZ / 1e3,
+        fps=CLOCK_MHZ * 1e6 / cycles if cycles else 0.0,
+        energy_uj=sum(part.energy_pj for layer in layers for part in layer.cost.energy) / 1e6,
+        utilization=macs / (cycles * PEAK) if cycles else 0.0,
+        dram_bytes=sum(t.read_bytes + t.write_bytes for t in dram),
+        peak_sram_bytes=max((layer.cost.on_chip_bytes for layer in layers), default=0),
+    )
+    return Plan(
+        codesign="0.1.0",
+        model=Identity("tiny_detector.onnx", "ab" * 32),
+        hardware=Identity("tiny_npu", "cd" * 32),
+        precision="int8 (assumed; the model is float32)",
+        objective="latency",
+        clock_mhz=CLOCK_MHZ,
+        peak_macs_per_cycle=PEAK,
+        off_chip="dram",
+        off_chip_bytes_per_cycle=DRAM_BYTES_PER_CYCLE,
+        passes=passes,
+        layers=layers,
+        totals=totals,
+    )
+
+
+def sample_plan() -> Plan:
+    """The ten layers after three passes."""
+    reason = "its window 3x3 is no power of two; an input of 128 makes it 4x4"
+    passes = (
+        PassRecord("fold-batch-norm", "EXACT", 5, (), 0.0123),
+        PassRecord("fix-resolution", "RESHAPES", 0, (), 0.0004),
+        PassRecord("shift-average-pool", "EXACT", 0, (DeclinedRecord("/pool/AveragePool", reason),), 0.0008),
+    )
+    return plan_of(sample_layers(), passes)
+
+
+def renamed(plan: Plan, name: str) -> Plan:
+    """The same plan with every name a model can set replaced by `name`."""
+    layers = tuple(
+        replace(
+            planned,
+            layer=replace(planned.layer, name=f"{name}{number}", op=name),
+            note=name,
+            fused_into=name if planned.fused_into else "",
+        )
+        for number, planned in enumerate(plan.layers)
+    )
+    passes = (PassRecord("fold-batch-norm", "EXACT", 0, (DeclinedRecord(name, name),), 0.0),)
+    return replace(plan, model=Identity(name, "ab" * 32), layers=layers, passes=passes)
