@@ -244,9 +244,19 @@ def _compress(node: ir.Node, bounds: _Bounds) -> list[Shape]:
 
 
 def _slice(node: ir.Node, bounds: _Bounds) -> list[Shape] | None:
-    """Constant limits go through inference; any other slice is no larger than its input."""
-    constant = all(value is None or value.const_value is not None for value in node.inputs[1:])
-    return None if constant else [_data(node, bounds)]
+    """Constant limits go through inference; others are bounded where start and end are, else by the input."""
+    if all(value is None or value.const_value is not None for value in node.inputs[1:]):
+        return None
+    shape = list(_data(node, bounds))
+    start, end, axes, steps = (bounds._interval_of(_input(node, place)) for place in (1, 2, 3, 4))
+    steps_forward = _input(node, 4) is None or (steps is not None and (steps[0] > 0).all())
+    if start is None or end is None or (axes is None and _input(node, 3) is not None) or not steps_forward:
+        return [tuple(shape)]
+    if (start[0] < 0).any() or (end[0] < 0).any():
+        return [tuple(shape)]  # counted from the end: nothing more is known
+    for place, axis in enumerate(range(len(start[0])) if axes is None else axes[0]):
+        shape[axis] = min(shape[axis], max(0, int(end[1][place] - start[0][place])))
+    return [tuple(shape)]
 
 
 def _constant_of_shape(node: ir.Node, bounds: _Bounds) -> list[Shape] | None:

@@ -186,5 +186,6 @@ def _tail_model(model: ir.Model, tail: list[ir.Node], cut: list[ir.Value]) -> ir
         graph.inputs.append(new)
     graph.remove([node for node in reversed(list(graph)) if node.name not in node_names], safe=True)
     common.RemoveUnusedNodesPass()(copy)
+    common.ShapeInferencePass(check_type=False, strict_mode=False)(copy)  # ranks of what If and Loop make
     graph.name = f"{graph.name or 'graph'}_host_tail"
     return copy
