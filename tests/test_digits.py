@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -70,6 +71,21 @@ def test_onnxruntime_reads_the_heldout_digits(heldout: dict[str, np.ndarray]) ->
     assert accuracy(MODEL.read_bytes(), heldout) >= 0.98
     shuffled = heldout | {"label": np.roll(heldout["label"], 1)}
     assert accuracy(MODEL.read_bytes(), shuffled) < 0.3
+
+
+def test_estimate_counts_what_the_network_does() -> None:
+    done = run_python("-m", "codesign", "estimate", str(MODEL), "--hw", "edge_npu", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    # (outputs, inputs, rows and columns of the output) of every 3x3 convolution, then the 64 -> 10 classifier
+    convolutions = [(16, 1, 8), (32, 16, 8), (32, 32, 8), (32, 32, 8), (64, 32, 4)]
+    macs = [outputs * inputs * 9 * size * size for outputs, inputs, size in convolutions] + [640]
+    assert [layer["macs"] for layer in report["layers"] if layer["macs"]] == macs
+    assert report["totals"]["macs"] == sum(macs)
+    assert report["totals"]["cycles"] >= sum(macs) / 1024
+    folded = sum(outputs * inputs * 9 + outputs for outputs, inputs, _ in convolutions) + 650
+    assert report["totals"]["params"] == folded
+    assert {entry["name"]: entry["applied"] for entry in report["passes"]}["fold-batch-norm"] == 5
 
 
 def test_compiled_library_equals_onnxruntime(tmp_path: Path) -> None:
