@@ -51,7 +51,7 @@ class _Call:
         self.function = function
         self._name = node_name(node)
         self._output_shape = shape_of(node.outputs[0])
-        buffers = [layer.function.buffer_map[parameter] for parameter in layer.function.params]
+        buffers = list(layer.function.params)  # in this TVM a parameter is its buffer
         self.require(len(buffers) == 3, f"its function has {len(buffers)} parameters, not 3")
         self.shapes: list[Shape] = [tuple(int(size) for size in buffer.shape) for buffer in buffers]
         self._dtypes = [str(buffer.dtype) for buffer in buffers]
