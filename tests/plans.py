@@ -8,7 +8,7 @@ from codesign.mapping.layer_cost import Energy, LayerCost, Traffic
 from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLoop
 from codesign.planning.plan import Identity, Plan, PlannedLayer, Totals
 from codesign.rewriting.record import DeclinedRecord, PassRecord
-from codesign.vocabulary import Dimension, OperationKind, Operand
+from codesign.vocabulary import Dimension, Operand, OperationKind
 from codesign.workload.layer import Layer
 from codesign.workload.loop_nest import LoopNest
 
@@ -20,8 +20,10 @@ PICOJOULES = {"sram": 2.5, "dram": 64.0}  # per byte
 W, I, O = Operand.WEIGHTS, Operand.INPUTS, Operand.OUTPUTS  # noqa: E741
 
 
-def mapping(*, c: int, k: int, outer: tuple[tuple[Dimension, int], ...], inner: tuple[tuple[Dimension, int], ...]) -> Mapping:
-    """C on the rows, K on the columns; weights stay in sram over the inner loops, inputs and outputs tile over the outer."""
+def mapping(
+    *, c: int, k: int, outer: tuple[tuple[Dimension, int], ...], inner: tuple[tuple[Dimension, int], ...]
+) -> Mapping:
+    """C on the rows, K on the columns; weights stay in sram throughout, inputs and outputs tile over the outer loops."""
     loops = tuple(TemporalLoop(dimension, extent) for dimension, extent in (*outer, *inner))
     residences = (
         Residence(W, "registers", len(loops)),
@@ -175,12 +177,23 @@ def sample_layers() -> tuple[PlannedLayer, ...]:
             dram=(512, 16 * plane, 32 * plane),
         ),
         on_array(
-            first, square_map, compute=16_384, stall=16_300, fill=316, limited_by="dram.read_write",
+            first,
+            square_map,
+            compute=16_384,
+            stall=16_300,
+            fill=316,
+            limited_by="dram.read_write",
             dram=(1024, 32 * plane, 32 * plane),
         ),
         on_array(
-            second, square_map, compute=16_384, stall=16_300, fill=316, limited_by="dram.read_write",
-            dram=(1024, 32 * plane, 32 * plane), repeats_of=first.name,
+            second,
+            square_map,
+            compute=16_384,
+            stall=16_300,
+            fill=316,
+            limited_by="dram.read_write",
+            dram=(1024, 32 * plane, 32 * plane),
+            repeats_of=first.name,
         ),
         elsewhere(
             Layer("/features/3/Add", "Add", other(OperationKind.ELEMENTWISE, 32, 64, 131_072), ("t3", "t5"), ("t6",)),

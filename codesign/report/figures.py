@@ -42,7 +42,7 @@ def time_figure(plan: Plan) -> Figure:
     bars.append(utilization | {"yaxis": "y2", "showlegend": False})
     layout = _layout(
         barmode="stack",
-        xaxis=_layer_axis(plan) | {"anchor": "y2"},
+        xaxis=_layer_axis(plan, named=len(plan.layers) <= _NAMED_LAYERS) | {"anchor": "y2"},
         yaxis=_axis("cycles") | {"domain": [0.42, 1]},
         yaxis2=_axis("utilisation, %") | {"domain": [0, 0.34], "range": [0, 100]},
     )
@@ -56,12 +56,13 @@ def energy_figure(plan: Plan) -> Figure:
     for rank, component in enumerate(energy_by_component(plan.layers)):
         spent = [energy_by_component([layer]).get(component, 0.0) for layer in plan.layers]
         hover = [
-            f"<b>{number}. {_name(layer)}</b><br>{escape(component)}: {energy_text(part)} of {energy_text(layer.cost.energy_pj)}"
+            f"<b>{number}. {_name(layer)}</b><br>"
+            f"{escape(component)}: {energy_text(part)} of {energy_text(layer.cost.energy_pj)}"
             for number, layer, part in zip(numbers, plan.layers, spent, strict=True)
         ]
         color = PALETTE[rank % len(PALETTE)]
         bars.append(_bar(escape(component), color, numbers, [part / 1e6 for part in spent], hover))
-    layout = _layout(barmode="stack", xaxis=_layer_axis(plan), yaxis=_axis("energy, uJ"))
+    layout = _layout(barmode="stack", xaxis=_layer_axis(plan, named=False), yaxis=_axis("energy, uJ"))
     return {"data": bars, "layout": layout}
 
 
@@ -69,10 +70,11 @@ def roofline_figure(plan: Plan) -> Figure:
     """MACs per cycle reached over MACs per off-chip byte, both logarithmic, under the machine's roof."""
     points = roofline(plan)
     ridge = plan.peak_macs_per_cycle / plan.off_chip_bytes_per_cycle
-    low = min([ridge, *(point.macs_per_byte for point in points)]) / 3
-    high = max([ridge, *(point.macs_per_byte for point in points)]) * 3
+    # Without a limit off chip the roof is flat and has no ridge.
+    intensities = [value for value in (ridge, *(point.macs_per_byte for point in points)) if value > 0] or [1.0]
+    low, high = min(intensities) / 3, max(intensities) * 3
     steps = [low * (high / low) ** (step / _ROOF_POINTS) for step in range(_ROOF_POINTS + 1)]
-    line = sorted({*steps, ridge})
+    line = sorted({*steps, ridge} - {0.0})
     hover = [
         f"{_hover(plan, point.number, point.layer)}<br>"
         f"{count_text(point.macs_per_cycle)} MACs/cycle of {count_text(point.roof_macs_per_cycle)} under the roof"
@@ -104,12 +106,18 @@ def roofline_figure(plan: Plan) -> Figure:
         "hoverinfo": "skip",
         "line": {"color": INK, "width": 2},
     }
-    decades = [log10(low), log10(high)]
+    slowest = min([roof(plan, low), *(point.macs_per_cycle for point in points)])
     layout = _layout(
-        xaxis=_axis(f"MACs per {escape(plan.off_chip)} byte") | {"type": "log", "range": decades},
-        yaxis=_axis("MACs per cycle") | {"type": "log"},
+        xaxis=_axis(f"MACs per {escape(plan.off_chip)} byte") | _decades(low, high),
+        yaxis=_axis("MACs per cycle") | _decades(slowest / 2, plan.peak_macs_per_cycle * 2),
     )
     return {"data": [ceiling, layers], "layout": layout}
+
+
+def _decades(low: float, high: float) -> dict[str, Json]:
+    """A logarithmic axis; ticks at 1, 2 and 5 over a few decades, at powers of ten over many."""
+    first, last = log10(low), log10(high)
+    return {"type": "log", "range": [first, last], "dtick": "D2" if last - first < 3.5 else 1}
 
 
 def _bar(name: str, color: str, numbers: list[int], heights: Sequence[float], hover: list[str]) -> dict[str, Json]:
@@ -143,14 +151,20 @@ def _name(layer: PlannedLayer) -> str:
     return escape(shorten(layer.layer.name, 60))
 
 
-def _layer_axis(plan: Plan) -> dict[str, Json]:
-    """Layers by number; by name where there is room."""
+def _layer_axis(plan: Plan, *, named: bool) -> dict[str, Json]:
+    """Layers by number, or by number and name where there is room."""
     count = len(plan.layers)
-    axis: dict[str, Json] = {"showgrid": False, "zeroline": False, "linecolor": LINE, "range": [0.4, count + 0.6]}
-    if count > _NAMED_LAYERS:
-        return axis | {"title": {"text": "layer"}, "tickformat": "d"}
-    names = [f"{number} {escape(shorten(layer.layer.name, 18))}" for number, layer in enumerate(plan.layers, 1)]
-    return axis | {"tickvals": list(range(1, count + 1)), "ticktext": names, "tickangle": -35}
+    axis: dict[str, Json] = {"showgrid": False, "zeroline": False, "linecolor": LINE, "automargin": True}
+    axis |= {"range": [0.4, count + 0.6], "title": {"text": "" if named else "layer"}}
+    if not named:
+        return axis | {"tickformat": "d"} | ({"dtick": 1} if count <= _NAMED_LAYERS else {})
+    names = [f"{number} {escape(shorten(layer.layer.name, 15))}" for number, layer in enumerate(plan.layers, 1)]
+    return axis | {
+        "tickvals": list(range(1, count + 1)),
+        "ticktext": names,
+        "tickangle": -45,
+        "ticklabeloverflow": "allow",
+    }
 
 
 def _axis(title: str) -> dict[str, Json]:
@@ -162,8 +176,8 @@ def _layout(**parts: Json) -> dict[str, Json]:
         "font": {"family": FONT, "size": 12, "color": MUTED},
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
-        "margin": {"l": 64, "r": 16, "t": 36, "b": 56},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "margin": {"l": 64, "r": 16, "t": 36, "b": 48},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
         "hoverlabel": {"bgcolor": "white", "bordercolor": LINE, "font": {"color": INK}, "align": "left"},
         "bargap": 0.25,
         **parts,

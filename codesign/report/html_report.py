@@ -80,7 +80,7 @@ def _cards(plan: Plan) -> str:
         ("Frames per second", count_text(totals.fps), f"at {plan.clock_mhz:g} MHz"),
         ("Utilisation", percent_text(totals.utilization), f"{count_text(totals.macs)} MACs"),
         ("Energy per frame", energy_text(totals.energy_uj * 1e6), energy_note),
-        (f"{shorten(plan.off_chip, 12)} per frame", bytes_text(totals.dram_bytes), "read and written"),
+        ("DRAM per frame", bytes_text(totals.dram_bytes), f"{plan.off_chip}, read and written"),
         ("Peak on chip", bytes_text(totals.peak_sram_bytes), f"{count_text(totals.params)} parameters"),
     )
     return "\n".join(
@@ -96,7 +96,8 @@ def _costliest(plan: Plan) -> str:
         first = group[0]
         share = percent_text(share_of_cycles(plan, first))
         alike = f" each, {len(group)} alike" if len(group) > 1 else ""
-        items.append(f"<li><b>{_short(first.layer.name)}</b> <em>{share}{alike}</em><br>{escape(why(plan, first))}</li>")
+        name = f"<b>{_short(first.layer.name)}</b> <em>{share}{alike}</em>"
+        items.append(f"<li>{name}<br>{escape(why(plan, first))}</li>")
     return f'<ol class="costliest">{"".join(items)}</ol>' if items else "<p>No layer takes any cycles.</p>"
 
 
@@ -109,10 +110,12 @@ def _passes(plan: Plan) -> str:
         declined = f"<details><summary>{len(record.declined)}</summary><ul>{reasons}</ul></details>" if reasons else "0"
         rows.append(
             f'<tr><td>{escape(record.name)}</td><td><span class="tag">{escape(record.effect)}</span></td>'
-            f'<td class="number">{record.applied}</td><td>{declined}</td><td class="number">{record.seconds:.3f}</td></tr>'
+            f'<td class="number">{record.applied}</td><td>{declined}</td>'
+            f'<td class="number">{record.seconds:.3f}</td></tr>'
         )
-    head = "<tr><th>pass</th><th>effect</th><th>applied</th><th>declined</th><th>seconds</th></tr>"
-    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
+    applied, seconds = (f'<th class="number">{name}</th>' for name in ("applied", "seconds"))
+    head = f"<th>pass</th><th>effect</th>{applied}<th>declined</th>{seconds}"
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def _assumptions(plan: Plan) -> str:
@@ -129,8 +132,10 @@ def _assumptions(plan: Plan) -> str:
     if host:
         share = percent_text(sum(share_of_cycles(plan, layer) for layer in host))
         named = _listed(_host_text(plan, layer) for layer in host)
-        items.append(f"{len(host)} {'layer runs' if len(host) == 1 else 'layers run'} on the host, {share} of the time: {named}")
-    notes = [f"{_short(layer.layer.name)}: {escape(layer.note)}" for layer in plan.layers if layer.note and layer not in host]
+        layers = "1 layer runs" if len(host) == 1 else f"{len(host)} layers run"
+        items.append(f"{layers} on the host, {share} of the time: {named}")
+    noted = [layer for layer in plan.layers if layer.note and layer not in host]
+    notes = [f"{_short(layer.layer.name)}: {escape(layer.note)}" for layer in noted]
     if notes:
         items.append(f"Notes: {_listed(notes)}")
     return "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>"

@@ -33,7 +33,8 @@ def layer_table(plan: Plan) -> str:
         ("mapping", False),
     ]
     head = "".join(
-        f'<th{" class=number" if numeric else ""}><button type="button">{escape(name)}</button></th>' for name, numeric in heads
+        f'<th{" class=number" if numeric else ""}><button type="button">{escape(name)}</button></th>'
+        for name, numeric in heads
     )
     rows = "".join(_row(plan, number, layer) for number, layer in enumerate(plan.layers, 1))
     return f'<table id="layers"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
@@ -92,4 +93,5 @@ def _text(text: str, width: int, kind: str = "") -> str:
 
 def _meter(ratio: float, kind: str) -> str:
     """A percentage with a small bar behind it."""
-    return f'<span class="meter {kind}"><i style="width:{min(ratio, 1) * 100:.1f}%"></i><b>{percent_text(ratio)}</b></span>'
+    bar = f'<i style="width:{min(ratio, 1) * 100:.1f}%"></i>'
+    return f'<span class="meter {kind}">{bar}<b>{percent_text(ratio)}</b></span>'

@@ -147,8 +147,8 @@ def print_summary(plan: Plan, console: Console) -> None:
     for heading, lines in _paragraphs(plan):
         console.print()
         console.print(Text(heading, style="bold"))
-        for line in lines:
-            _print_wrapped(line, console)
+        for sentence in lines:
+            _print_wrapped(sentence, console)
 
 
 def _print_wrapped(line: str, console: Console) -> None:
@@ -164,9 +164,10 @@ def _facts(plan: Plan) -> list[tuple[str, str, str]]:
     whole = sum(parts.values())
     biggest = [f"{shorten(name, 20)} {percent_text(part / whole)}" for name, part in list(parts.items())[:3] if whole]
     peak = f"{integer_text(plan.peak_macs_per_cycle)} MACs/cycle"
+    cycles = f"{count_text(totals.cycles)} cycles at {plan.clock_mhz:g} MHz"
     rate = f"{bytes_text(totals.dram_bytes * totals.fps)}/s at the full frame rate"
     return [
-        ("latency", milliseconds_text(totals.latency_ms), f"{count_text(totals.cycles)} cycles at {plan.clock_mhz:g} MHz"),
+        ("latency", milliseconds_text(totals.latency_ms), cycles),
         ("frames per second", count_text(totals.fps), ""),
         ("utilisation", percent_text(totals.utilization), f"{count_text(totals.macs)} MACs, peak {peak}"),
         ("energy per frame", energy_text(totals.energy_uj * 1e6), ", ".join(biggest)),
