@@ -74,13 +74,13 @@ def compile(
 ) -> None:
     """Plan a network, schedule and build it, and write reports and artifacts."""
     from codesign.compiler import Settings, build, plan_model
-    from codesign.report.terminal import print_plan
+    from codesign.report.terminal import print_report
 
     with _progress() as on_step:
         shapes = parse_shapes(input_shape or [])
         settings = Settings(hw, passes, objective, shapes, None, stop_after, dump_graphs, not no_host, on_step)
         built = build(plan_model(model, settings), settings, output)
-    print_plan(built.plan, _console())
+    print_report(built.plan, _console())
     typer.echo(f"\nwrote {output}: open {output / 'report.html'}")
 
 
@@ -108,9 +108,9 @@ def estimate(
 
         typer.echo(report_json(plan), nl=False)
         return
-    from codesign.report.terminal import print_plan
+    from codesign.report.terminal import print_report
 
-    print_plan(plan, _console())
+    print_report(plan, _console())
 
 
 @app.command()

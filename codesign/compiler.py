@@ -18,7 +18,7 @@ from codesign.planning.planner import Network, plan_network
 from codesign.rewriting.graph_pass import PassContext
 from codesign.rewriting.pipeline import Pipeline, resolve_pipeline
 from codesign.rewriting.runner import run_pipeline
-from codesign.workload import layers_of, parameters_of
+from codesign.workload.layers import layers_of, parameters_of
 
 Model = str | PathLike[str] | object
 OnStep = Callable[[str, str, int, int], None]

@@ -115,21 +115,15 @@ def every_mapping(nest: LoopNest, profile: HardwareProfile, engine: str) -> Iter
 
 
 def _loop_lists(full: tuple[int, ...], tile: tuple[int, ...]) -> Iterator[tuple[TemporalLoop, ...]]:
-    """Loop lists, outermost first, that grow `tile` to `full`; neighbours of one dimension are one loop."""
-    yield from _grow(full, tile, -1)
-
-
-def _grow(full: tuple[int, ...], tile: tuple[int, ...], last: int) -> Iterator[tuple[TemporalLoop, ...]]:
+    """Loop lists, outermost first, that grow `tile` to `full`; a position may lie between two loops of one dimension."""
     if tile == full:
         yield ()
         return
     for index, dimension in enumerate(DIMENSIONS):
-        if index == last:
-            continue
         for size in larger_sizes(full[index], tile[index])[1:]:
             grown = tuple(size if at == index else old for at, old in enumerate(tile))
             loop = TemporalLoop(dimension, loop_extent(full[index], tile[index], size))
-            for outer in _grow(full, grown, index):
+            for outer in _loop_lists(full, grown):
                 yield (*outer, loop)
 
 

@@ -105,6 +105,14 @@ def whole_alone(tile: Tile, full: Tile) -> Tiles | None:
 
 
 @dataclass(frozen=True, eq=False)
+class Least:
+    """Lower bounds of one cut: of every blend of cycles (Meter.blends), and of energy in pJ."""
+
+    cycles: Floats
+    energy_pj: float
+
+
+@dataclass(frozen=True, eq=False)
 class LayerSpace:
     """One layer on one engine with one choice of lanes: its cuts and what they cost."""
 
@@ -115,7 +123,7 @@ class LayerSpace:
     meter: Meter
     rows: Window
     columns: Window
-    _least_moved: dict[Cut, float] = field(default_factory=dict)
+    _least: dict[Cut, Least] = field(default_factory=dict)
 
     @staticmethod
     def of(nest: LoopNest, meter: Meter, choice: SpatialChoice) -> LayerSpace:
@@ -233,19 +241,17 @@ class LayerSpace:
         whole = Tiles(1, self.choice.steps)
         return np.minimum(self.bytes_taken(cut, memory, tiles), self.bytes_taken(cut, memory, whole))
 
-    def least_moved(self, cut: Cut) -> float:
-        """Elements the cut copies wherever it is placed: the least over all its tiles that fit with the outputs.
+    def least(self, cut: Cut) -> Least:
+        """What the cut costs wherever it is placed: the least over all its tiles that fit with the outputs.
 
         Outputs leave either outside the cut, then their accumulators hold at least the cut's tile, or inside it, then
         the cut's tile has the whole reduction.
         """
-        if cut not in self._least_moved:
-            self._least_moved[cut] = self._search_least_moved(cut)
-        return self._least_moved[cut]
+        if cut not in self._least:
+            self._least[cut] = self._search_least(cut)
+        return self._least[cut]
 
-    def _search_least_moved(self, cut: Cut) -> float:
-        if cut.operand is Operand.OUTPUTS:
-            return 0.0
+    def _search_least(self, cut: Cut) -> Least:
         (outputs,) = self.cuts(Operand.OUTPUTS)
         full = self.choice.steps
         tiles = grow((1,) * len(full), full, cut)
@@ -253,12 +259,22 @@ class LayerSpace:
             tiles.count, tuple(full[index] if index in (C, FY, FX) else at for index, at in enumerate(tiles.steps))
         )
         outside = self._fit_alone(cut, tiles) & self._fit_alone(outputs, tiles)
-        inside = self._fit_alone(cut, reduced)
-        least = np.inf
-        for chosen, fits in ((tiles, outside), (reduced, inside)):
-            moved = np.broadcast_to(np.asarray(self.moved(cut, chosen), dtype=np.float64), (tiles.count,))
-            least = min(least, float(moved[fits].min(initial=np.inf)))
-        return least
+        rows = np.concatenate(
+            [self.costs(cut, tiles)[outside], self.costs(cut, reduced)[self._fit_alone(cut, reduced)]]
+        )
+        cycles = rows[:, :-1] @ self.meter.blends.T
+        return Least(cycles.min(axis=0, initial=np.inf), float(rows[:, -1].min(initial=np.inf)))
+
+    def costs(self, cut: Cut, tiles: Tiles) -> Floats:
+        """Cost vectors of placing a cut at each tile: its copies, and the first (outputs: the last) tile's way."""
+        moved = np.broadcast_to(np.asarray(self.moved(cut, tiles), dtype=np.float64), (tiles.count,))
+        rows = moved[:, None] * cut.hop[None, :]
+        rows[:, 0] += self.fill_cycles(cut, tiles)
+        return rows
+
+    def fill_cycles(self, cut: Cut, tiles: Tiles) -> Floats | float:
+        """Lane cycles until the first tile is in (the last is out)."""
+        return cut.fill * self.elements(cut.operand, self.sizes(tiles))
 
     def _fit_alone(self, cut: Cut, tiles: Tiles) -> NDArray[np.bool_]:
         """Which tiles leave room for nothing but this cut."""

@@ -43,10 +43,8 @@ class Objective(StrEnum):
     ENERGY = "energy"
     EDP = "edp"
 
-    def values(self, costs: Floats) -> tuple[Floats, Floats]:
-        """Objective and tie-breaker of cost vectors (last axis: lanes, ports..., energy)."""
-        latency = costs[..., :-1].max(axis=-1)
-        energy = costs[..., -1]
+    def values(self, latency: Floats, energy: Floats) -> tuple[Floats, Floats]:
+        """Objective and tie-breaker."""
         match self:
             case Objective.LATENCY:
                 return latency, energy
@@ -176,7 +174,7 @@ class _Search:
             fits = _fits(prefix, cut, tiles)
             if not fits.any():
                 continue
-            first, second = self.objective.values(_bounds(prefix, cut, tiles))
+            first, second = self.objective.values(*_bounds(prefix, cut, tiles))
             first, second = np.where(fits, first, np.inf), np.where(fits, second, np.inf)
             order = np.lexsort((second, first))[: int(fits.sum())]
             if sum(len(cuts) for cuts in prefix.waiting) == 1:
@@ -245,7 +243,7 @@ def _placed(prefix: Prefix, cut: Cut, tiles: Tiles) -> tuple[Vector, list[Vector
     space = prefix.space
     full = space.choice.steps
     fixed = np.repeat(prefix.fixed[None, :], tiles.count, axis=0)
-    fixed[:, 0] += cut.fill * space.elements(cut.operand, space.sizes(tiles))
+    fixed[:, 0] += space.fill_cycles(cut, tiles)
     copies = []
     for operand, vector in zip((Operand.WEIGHTS, Operand.INPUTS), prefix.copies, strict=True):
         factor = np.asarray(regrowth(prefix.tile, tiles, full, IRRELEVANT[operand]), dtype=np.float64)
@@ -257,15 +255,18 @@ def _placed(prefix: Prefix, cut: Cut, tiles: Tiles) -> tuple[Vector, list[Vector
     return fixed, copies
 
 
-def _bounds(prefix: Prefix, cut: Cut, tiles: Tiles) -> Vector:
-    """Lower bounds of the cost vectors of all completions; exact when no other cut waits."""
+def _bounds(prefix: Prefix, cut: Cut, tiles: Tiles) -> tuple[Floats, Floats]:
+    """Lower bounds of latency and energy of all completions; exact when no other cut waits."""
     space = prefix.space
     fixed, copies = _placed(prefix, cut, tiles)
     total = fixed + copies[0] + copies[1]
+    cycles, energy = total[:, :-1] @ space.meter.blends.T, total[:, -1]
+    lanes = total[:, 0]
     for other in (waiting for group in prefix.waiting for waiting in group if waiting is not cut):
-        total += space.least_moved(other) * other.hop
-        total[:, 0] += other.fill * space.elements(other.operand, space.sizes(tiles))
-    return total
+        least = space.least(other)
+        cycles, energy = cycles + least.cycles, energy + least.energy_pj
+        lanes = lanes + space.fill_cycles(other, tiles)
+    return np.maximum(cycles.max(axis=1), lanes), energy
 
 
 def _child(prefix: Prefix, cut: Cut, tiles: Tiles, index: int) -> Prefix:
@@ -338,10 +339,11 @@ def choice_of(nest: LoopNest, mapping: Mapping) -> SpatialChoice:
 def _roof_cycles(space: LayerSpace) -> float:
     """Cycles no mapping with these lanes goes below: compute, and every cut's least traffic over every port."""
     total = space.constant()
+    cycles = space.meter.blends @ total[:-1]
     for operand in Operand:
         for cut in space.cuts(operand):
-            total = total + space.least_moved(cut) * cut.hop
-    return float(total[:-1].max())
+            cycles = cycles + space.least(cut).cycles
+    return float(cycles.max())
 
 
 def _nothing_fits(

@@ -1,4 +1,4 @@
-"""All report files of a build."""
+"""All readings of a plan a build folder holds: plan.json and the reports."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from codesign.report.json_report import report_json
 
 
 def write_reports(plan: Plan, folder: Path) -> None:
-    """Write plan.json, report.json, report.csv and report.html (UTF-8) into a folder."""
-    for name, text in (
-        ("plan.json", plan.to_json()),
-        ("report.json", report_json(plan)),
-        ("report.csv", report_csv(plan)),
-        ("report.html", report_html(plan)),
-    ):
-        # Newlines as they are: the csv module has set its own, and hashes must not depend on the system.
+    """Write plan.json, report.json, report.csv and report.html into an existing folder."""
+    texts = {
+        "plan.json": plan.to_json() + "\n",
+        "report.json": report_json(plan),
+        "report.csv": report_csv(plan),
+        "report.html": report_html(plan),
+    }
+    for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="")
