@@ -1,0 +1,74 @@
+"""The few edits every rewrite is made of; none of them touches a tensor that another graph or node still uses."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from codesign.graph.graph import Graph, node_name
+
+
+def set_constant(graph: Graph, node: ir.Node, index: int, array: np.ndarray, role: str) -> None:
+    """Make input `index` of a node the constant `array`.
+
+    An initializer only this input uses keeps its name; otherwise (shared, absent, a Constant node's output) a new one
+    is called after the node and `role`. Weights are shared between copies of a graph, so no tensor is ever written to.
+    """
+    old = node.inputs[index] if index < len(node.inputs) else None
+    if old is not None and old.is_initializer() and len(old.uses()) == 1 and not old.is_graph_output():
+        old.const_value = ir.tensor(array, name=old.name)
+        old.shape = ir.Shape(array.shape)
+        old.dtype = ir.DataType.from_numpy(array.dtype)
+        return
+    name = fresh_name(graph, f"{node_name(node)}.{role}")
+    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+    value.shape = ir.Shape(array.shape)
+    value.dtype = ir.DataType.from_numpy(array.dtype)
+    graph.model.graph.register_initializer(value)
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    node.replace_input_with(index, value)
+    remove_if_unused(graph, old)
+
+
+def remove_node(graph: Graph, node: ir.Node, replacement: ir.Value) -> None:
+    """Take a node out; whoever read its first output reads `replacement`.
+
+    A graph output keeps its name: `replacement`, which must then be another node's output, is renamed.
+    """
+    output = node.outputs[0]
+    if output.is_graph_output():
+        output.replace_all_uses_with(replacement, replace_graph_outputs=True)
+        name, output.name = output.name, f"{output.name}.replaced"
+        replacement.name = name
+    else:
+        output.replace_all_uses_with(replacement)
+    inputs = list(node.inputs)
+    graph.model.graph.remove(node, safe=True)
+    for value in inputs:
+        remove_if_unused(graph, value)
+
+
+def remove_if_unused(graph: Graph, value: ir.Value | None) -> None:
+    """Drop a constant (initializer or Constant node) that nothing reads any more."""
+    if value is None or value.uses() or value.is_graph_output() or value.is_graph_input():
+        return
+    producer = value.producer()
+    if value.is_initializer():
+        graph.model.graph.initializers.pop(str(value.name))
+    elif producer is not None and producer.op_type == "Constant":
+        graph.model.graph.remove(producer, safe=True)
+
+
+def fresh_name(graph: Graph, wanted: str) -> str:
+    """`wanted`, or `wanted.2`, `wanted.3`, ... if a value is called so already."""
+    taken = set(graph.model.graph.initializers) | {value.name for value in graph.inputs}
+    taken |= {output.name for node in graph.nodes for output in node.outputs}
+    names = (wanted if number == 1 else f"{wanted}.{number}" for number in range(1, len(taken) + 2))
+    return next(name for name in names if name not in taken)
+
+
+def only_reader(value: ir.Value) -> ir.Node | None:
+    """The one node that reads a value, or None when several do, none does, or it is an output of the graph."""
+    uses = tuple(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None

@@ -1,0 +1,78 @@
+"""What a pass is: a frozen dataclass whose fields are its options, a declared effect, and `run`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar, Protocol, TypeAlias
+
+from codesign.graph.graph import Graph
+from codesign.hardware.profile import HardwareProfile
+from codesign.rewriting.record import DeclinedRecord as Declined
+
+
+class Effect(StrEnum):
+    """What a pass may do to the function the network computes; tests are generated from it.
+
+    EXACT: the same function, up to the rounding of floating point. APPROXIMATE: the same network, other numbers.
+    RESHAPES: another network (other channels, another resolution).
+    """
+
+    EXACT = "EXACT"
+    APPROXIMATE = "APPROXIMATE"
+    RESHAPES = "RESHAPES"
+
+
+@dataclass(frozen=True)
+class Applied:
+    """One place a pass changed, and what it did there."""
+
+    where: str
+    detail: str
+
+
+Outcome: TypeAlias = Applied | Declined
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a network costs on the machine of the context, per inference."""
+
+    cycles: int
+    energy_pj: float
+    dram_bytes: int
+
+
+class CostOracle(Protocol):
+    """Prices a graph for the passes that decide by cost; only the compiler supplies one."""
+
+    def price(self, graph: Graph) -> Price:
+        """Cost of one inference."""
+        ...
+
+
+@dataclass(frozen=True)
+class PassContext:
+    """What a pass may ask about beyond its graph; either may be absent."""
+
+    profile: HardwareProfile | None = None
+    cost_oracle: CostOracle | None = None
+
+
+class GraphPass(ABC):
+    """Base of all passes. A subclass is a frozen dataclass; its fields are its options.
+
+    Every option is `Annotated[type, "what it means"]` with a default; type is int, float, bool, str or Literal.
+    An option's value is checked in `__post_init__`, which raises ValueError. The docstring has a before/after picture.
+    """
+
+    name: ClassVar[str]
+    effect: ClassVar[Effect]
+
+    @abstractmethod
+    def run(self, graph: Graph, context: PassContext) -> list[Outcome]:
+        """Change `graph` in place (the caller made the copy); say where it was done, and where not and why."""
+
+
+__all__ = ["Applied", "CostOracle", "Declined", "Effect", "GraphPass", "Outcome", "PassContext", "Price"]
