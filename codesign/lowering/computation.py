@@ -1,8 +1,8 @@
 """What a layer with MACs computes, as an unscheduled TIR function over the loops of its LoopNest.
 
-Convolutions read their input through a stage `pad_temp`, which holds exactly the positions the loops touch: zeros of the
-padding and of a dilated input included, rows nobody reads left out. The scheduler turns it into the outermost copy on
-chip, so padding zeros are made there and are never traffic.
+Convolutions read their input through a stage `pad_temp`, which holds exactly the positions the loops touch: zeros of
+the padding and of a dilated input included, rows nobody reads left out. The scheduler turns it into the outermost copy
+on chip, so padding zeros are made there and are never traffic.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from codesign.mapping.window import Window, windows_of
-from codesign.vocabulary import Dimension, OperationKind
+from codesign.vocabulary import Dimension, Operand, OperationKind
 from codesign.workload.loop_nest import LoopNest
 
 PAD_STAGE = "pad_temp"
@@ -47,9 +47,24 @@ def loop_order(nest: LoopNest) -> tuple[Dimension, ...]:
         case OperationKind.DENSE | OperationKind.MATMUL:
             return Dimension.G, Dimension.OX, Dimension.K, Dimension.C, Dimension.FY, Dimension.FX
         case _:
-            return tuple(
-                Dimension[name] for name in ("B", "G", "K", "OY", "OX", "C", "FY", "FX")
-            )
+            outputs = Dimension.B, Dimension.G, Dimension.K, Dimension.OY, Dimension.OX
+            return *outputs, Dimension.C, Dimension.FY, Dimension.FX
+
+
+def index_letters(nest: LoopNest) -> dict[Operand, tuple[str, ...]]:
+    """Names of the indices of each buffer of layer_function."""
+    match nest.kind:
+        case OperationKind.DENSE | OperationKind.MATMUL:
+            inputs, weights, outputs = "g ox c", "g c k", "g ox k"
+        case OperationKind.TRANSPOSED_CONVOLUTION:
+            inputs, weights, outputs = "b g c y x", "g c k fy fx", "b g k oy ox"
+        case _:
+            inputs, weights, outputs = "b g c y x", "g k c fy fx", "b g k oy ox"
+    return {
+        Operand.INPUTS: tuple(inputs.split()),
+        Operand.WEIGHTS: tuple(weights.split()),
+        Operand.OUTPUTS: tuple(outputs.split()),
+    }
 
 
 def _matrix_product(nest: LoopNest, dtype: str) -> tuple[Any, Any, Any]:
@@ -85,10 +100,8 @@ def _convolution(nest: LoopNest, dtype: str) -> tuple[Any, Any, Any]:
 
     def element(b: Expression, g: Expression, k: Expression, oy: Expression, ox: Expression) -> Expression:
         value = padded[b, g, c, vertical.touched(oy, fy), horizontal.touched(ox, fx)]
-        if transposed:
-            weight = kernel[g, c, k, taps_down - 1 - fy, taps_across - 1 - fx]
-        else:
-            weight = kernel[g, k, c, fy, fx]
+        flipped = (taps_down - 1 - fy, taps_across - 1 - fx)
+        weight = kernel[g, c, k, *flipped] if transposed else kernel[g, k, c, fy, fx]
         return te.sum(_multiply(value, weight, dtype), axis=axes)
 
     return image, kernel, te.compute((batch, groups, outputs, rows, columns), element, name=COMPUTE_STAGE)

@@ -6,14 +6,13 @@ into small independent parts: each is evaluated on a numpy grid and the results 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from codesign.lowering.tir_reading import SCOPE_PREFIX, Access, Environment, Grid, Loop, Statement, Term, statements_of
+from codesign.lowering.tir_reading import Access, Environment, Grid, Loop, Statement, Term, statements_of
 from codesign.mapping.mapping import ENGINE, Allocation, LayerCounts, Transfer
 from codesign.vocabulary import Operand
 
@@ -58,7 +57,7 @@ class _Reading:
         return operands
 
     def _memory(self, access: Access) -> str:
-        return access.scope.removeprefix(SCOPE_PREFIX) if access.scope.startswith(SCOPE_PREFIX) else self.off_chip
+        return access.memory or self.off_chip
 
     def copies(self) -> Iterator[Transfer]:
         """Copies between memories: elements really read, so no zeros of the padding."""

@@ -6,9 +6,7 @@ rows behind a tile's last output (or rows of an empty tile) would be copied thou
 
 from __future__ import annotations
 
-from collections.abc import Mapping as Table
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 from codesign.lowering.tir_reading import AXIS_ANNOTATION
@@ -30,23 +28,26 @@ class Finish:
     extents: dict[Any, int] = field(default_factory=dict)
 
     def bound_input_tile(
-        self, nest: LoopNest, mapping: Mapping, position: int, loop_variables: list[Any], block: Any, own: list[Any]
+        self, nest: LoopNest, mapping: Mapping, position: int, loop_variables: list[Any], realize: Any, own: list[Any]
     ) -> None:
         """Cut an input tile at what its outputs and taps touch. own: the copy's variables, rows and columns last."""
         for (output, tap), window, value, variable in zip(
-            WINDOWS, windows_of(nest), block.iter_values[-2:], own[-2:], strict=True
+            WINDOWS, windows_of(nest), realize.iter_values[-2:], own[-2:], strict=True
         ):
             outputs = _Tiled(nest, mapping, position, loop_variables, output)
             taps = _Tiled(nest, mapping, position, loop_variables, tap)
             if window.taps > 1 and _too_wide(outputs, taps):
                 self.extents[variable] = window.hull(outputs.tile, taps.tile)
                 conditions = [value <= _last_touched(window, outputs, taps), *outputs.begun(), *taps.begun()]
-                self.bounds.setdefault(str(block.block.name_hint), []).extend(conditions)
+                self.bounds.setdefault(str(realize.block.name_hint), []).extend(conditions)
 
-    def name_copy(self, block: Any, tile: Any, name: str, letters: tuple[str, ...], own: list[Any]) -> None:
-        """Name a tile's buffer, and the loops and axes of the copy that fills or empties it."""
-        self.names[tile] = name
-        for letter, variable, axis in zip(letters, own, block.block.iter_vars, strict=True):
+    def name_copy(
+        self, realize: Any, tile: Any, tile_name: str, block_name: str, letters: tuple[str, ...], own: list[Any]
+    ) -> None:
+        """Name a tile's buffer, and the block, loops and axes of the copy that fills or empties it."""
+        self.names[tile] = tile_name
+        self.blocks[str(realize.block.name_hint)] = block_name
+        for letter, variable, axis in zip(letters, own, realize.block.iter_vars, strict=True):
             self.names[variable] = f"tile_{letter}"
             self.names[axis.var] = f"v_{letter}"
 
@@ -153,17 +154,3 @@ def _too_wide(outputs: _Tiled, taps: _Tiled) -> bool:
 
 def _last_touched(window: Window, outputs: _Tiled, taps: _Tiled) -> Any:
     return (outputs.end() - 1) * window.stride + (taps.end() - 1) * window.dilation
-
-
-def index_letters(nest: LoopNest) -> Table[str, tuple[str, ...]]:
-    """Names of the indices of inputs, weights and outputs, as layer_function orders them."""
-    from codesign.vocabulary import OperationKind
-
-    match nest.kind:
-        case OperationKind.DENSE | OperationKind.MATMUL:
-            return {"inputs": ("g", "ox", "c"), "weights": ("g", "c", "k"), "outputs": ("g", "ox", "k")}
-        case OperationKind.TRANSPOSED_CONVOLUTION:
-            weights = ("g", "c", "k", "fy", "fx")
-        case _:
-            weights = ("g", "k", "c", "fy", "fx")
-    return {"inputs": ("b", "g", "c", "y", "x"), "weights": weights, "outputs": ("b", "g", "k", "oy", "ox")}

@@ -14,18 +14,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from codesign.hardware.profile import HardwareProfile
-from codesign.lowering.computation import COMPUTE_STAGE, PAD_STAGE, layer_function, loop_order
-from codesign.lowering.finishing import Finish, index_letters
-from codesign.lowering.tir_reading import AXIS_ANNOTATION, LANES_ANNOTATION, SCOPE_PREFIX
+from codesign.lowering.computation import COMPUTE_STAGE, PAD_STAGE, index_letters, layer_function, loop_order
+from codesign.lowering.finishing import Finish
+from codesign.lowering.tir_reading import AXIS_ANNOTATION, LANES_ANNOTATION, scope_of
 from codesign.mapping.mapping import Mapping
 from codesign.vocabulary import DIMENSIONS, REDUCTION, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
 
 
-
 @dataclass(frozen=True)
 class ScheduledLayer:
-    """A layer's TIR under one mapping. function: a PrimFunc over inputs, weights, outputs as layer_function has them."""
+    """A layer's TIR under one mapping. function: a PrimFunc over inputs, weights, outputs as of layer_function."""
 
     function: Any
     name: str
@@ -42,9 +41,14 @@ class Copy:
     position: int
 
     @property
+    def tile(self) -> str:
+        """Name of its buffer."""
+        return f"{self.operand}_{self.memory}"
+
+    @property
     def scope(self) -> str:
-        """Storage scope of the tile."""
-        return SCOPE_PREFIX + self.memory
+        """Storage scope of its buffer."""
+        return scope_of(self.memory)
 
 
 def schedule_layer(
@@ -86,7 +90,7 @@ def _without_unit_loops(mapping: Mapping) -> Mapping:
     """The same mapping without loops of one iteration, positions adjusted."""
     kept = [at for at, loop in enumerate(mapping.loops) if loop.extent > 1]
     residences = tuple(
-        replace(residence, position=sum(1 for at in kept if at < residence.position)) for residence in mapping.residences
+        replace(residence, position=sum(at < residence.position for at in kept)) for residence in mapping.residences
     )
     return replace(mapping, loops=tuple(mapping.loops[at] for at in kept), residences=residences)
 
@@ -160,12 +164,12 @@ def _split(
     schedule: Any, loops: dict[Dimension, Any], nest: LoopNest, mapping: Mapping
 ) -> tuple[list[Any], list[Any], dict[Dimension, Any]]:
     """Temporal and spatial loops in the mapping's order, and the loops of one iteration it does not name."""
-    order = (*mapping.loops, *mapping.spatial)
+    order = [loop.dimension for loop in mapping.loops] + [loop.dimension for loop in mapping.spatial]
     extents = (*(loop.extent for loop in mapping.loops), *lanes_in_loops(nest, mapping))
     found: list[Any] = [None] * len(order)
     rest = {}
     for dimension, loop in loops.items():
-        places = [at for at, part in enumerate(order) if part.dimension is dimension]
+        places = [at for at, other in enumerate(order) if other is dimension]
         if not places:
             rest[dimension] = loop
             continue
@@ -175,7 +179,9 @@ def _split(
     return found[: len(mapping.loops)], found[len(mapping.loops) :], rest
 
 
-def _place_copies(schedule: Any, copies: dict[Operand, list[Copy]], blocks: dict[Copy, Any], temporal: list[Any]) -> None:
+def _place_copies(
+    schedule: Any, copies: dict[Operand, list[Copy]], blocks: dict[Copy, Any], temporal: list[Any]
+) -> None:
     """Innermost copies first: a copy can only move in once all who use it are inside."""
     for operand in (Operand.INPUTS, Operand.WEIGHTS):
         for copy in copies[operand]:
@@ -199,20 +205,17 @@ def _finish(
     loop_variables = [schedule.get(loop).loop_var for loop in temporal]
     realizations = _realizations(schedule)
     for operand, letters in index_letters(nest).items():
-        written = operand
-        for copy in reversed(copies[Operand(operand)]):
+        written = str(operand)
+        for copy in reversed(copies[operand]):
             realize = realizations[str(schedule.get(blocks[copy]).name_hint)]
             own = [schedule.get(loop).loop_var for loop in schedule.get_loops(blocks[copy])[-len(letters) :]]
             store = realize.block.body
-            tile = f"{operand}_{copy.memory}"
-            if copy.operand is Operand.OUTPUTS:
-                finish.name_copy(realize, store.value.source, tile, letters, own)
-                finish.blocks[str(realize.block.name_hint)] = written
-                written = tile
+            if operand is Operand.OUTPUTS:
+                finish.name_copy(realize, store.value.source, copy.tile, written, letters, own)
+                written = copy.tile
             else:
-                finish.name_copy(realize, store.buffer, tile, letters, own)
-                finish.blocks[str(realize.block.name_hint)] = tile
-            if copy.operand is Operand.INPUTS and copy.position > 0 and len(letters) == len(("b", "g", "c", "y", "x")):
+                finish.name_copy(realize, store.buffer, copy.tile, copy.tile, letters, own)
+            if operand is Operand.INPUTS:
                 finish.bound_input_tile(nest, mapping, copy.position, loop_variables, realize, own)
     return finish
 

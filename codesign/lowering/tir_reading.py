@@ -1,4 +1,4 @@
-"""Scheduled TIR as plain data: every innermost statement with its loops, its conditions and what it loads and stores."""
+"""Scheduled TIR as plain data: every store with its loops, its conditions and what it loads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ Environment = dict["Loop", Grid]
 
 AXIS_ANNOTATION = "codesign.axis"
 LANES_ANNOTATION = "codesign.lanes"
-SCOPE_PREFIX = "global."  # a memory's name follows
+SCOPE_PREFIX = "global."
+RESERVED_NAME = "vtcm"  # TVM gives every scope that begins with global.vtcm a meaning of its own
 
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "Add": add,
@@ -34,6 +35,16 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "And": and_,
     "Or": or_,
 }
+
+
+def scope_of(memory: str) -> str:
+    """Storage scope of the tiles in an on-chip memory: `global.<memory>` (`global._<memory>` where TVM reserves it)."""
+    return SCOPE_PREFIX + (f"_{memory}" if memory.startswith(RESERVED_NAME) else memory)
+
+
+def memory_of(scope: str) -> str:
+    """The on-chip memory of a storage scope; "" for a parameter of the function, which lies off chip."""
+    return scope.removeprefix(SCOPE_PREFIX).removeprefix("_") if scope.startswith(SCOPE_PREFIX) else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +72,9 @@ class Access:
     indices: tuple[Term, ...]
 
     @property
-    def scope(self) -> str:
-        """Storage scope of the buffer."""
-        return str(self.buffer.ty.storage_scope)
+    def memory(self) -> str:
+        """The on-chip memory the buffer lies in, "" off chip."""
+        return memory_of(str(self.buffer.ty.storage_scope))
 
 
 @dataclass(frozen=True)
