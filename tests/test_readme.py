@@ -1,0 +1,71 @@
+"""What README and CONTRIBUTING say works: links, make targets, and the five-minute tour, command by command."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "README.md", ROOT / "examples/digits/README.md")
+
+
+def commands_of(page: Path, program: str) -> list[list[str]]:
+    """Words of every line of a page that is a command of `program`, comments dropped."""
+    lines = [line.strip() for line in page.read_text(encoding="utf-8").splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if re.match(rf"{program} [a-z]", line)]
+
+
+def run_codesign(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """`codesign ARGUMENTS` in a folder, with help texts wide enough for every option."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "codesign", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = {words[1] for page in PAGES for words in commands_of(page, "make")}
+    assert {"demo", "test", "lint"} <= targets
+    assert [target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)] == []
+
+
+def test_links_lead_somewhere() -> None:
+    links = [
+        (page, link) for page in PAGES for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text("utf-8"))
+    ]
+    assert len(links) > 8
+    assert [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_options_outside_the_tour_exist() -> None:
+    for words in (words[1:] for page in PAGES[1:] for words in commands_of(page, "codesign")):
+        name = words[: 2 if words[0] in ("hw", "passes") else 1]
+        shown = run_codesign([*name, "--help"], ROOT)
+        assert shown.returncode == 0, shown.stderr
+        missing = [word for word in words if re.match("--?[a-z]", word) and not re.search(rf"{word}\b", shown.stdout)]
+        assert missing == [], words
+
+
+def test_the_tour_runs_as_written(tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    tour = [words[1:] for words in commands_of(ROOT / "README.md", "codesign")]
+    assert {words[0] for words in tour} == {"compile", "estimate", "run", "verify", "hw", "passes"}
+    for words in tour:
+        done = run_codesign(words, tmp_path)
+        assert (done.returncode, words) == (0, words), done.stdout + done.stderr
+        assert done.stdout.strip()
+    for name in ("report.html", "report.json", "report.csv", "model.onnx", "plan.json", "model.so", "manifest.json"):
+        assert (tmp_path / "build" / "digits" / name).stat().st_size > 0
+    assert any((tmp_path / "build" / "graphs").iterdir())
+
+
+@pytest.mark.parametrize("word", ["--no-host", "--input-shape"])
+def test_options_named_in_the_text_exist(word: str) -> None:
+    assert word in (ROOT / "README.md").read_text("utf-8")
+    assert re.search(rf"{word}\b", run_codesign(["compile", "--help"], ROOT).stdout)
