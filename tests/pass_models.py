@@ -1,0 +1,158 @@
+"""Small networks with live, non-degenerate statistics, and onnxruntime as the judge of every rewrite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+from onnx import helper
+
+from codesign.graph.graph import Graph
+from codesign.importers.onnx_importer import import_proto
+
+Arrays = Mapping[str, np.ndarray]
+Shape = Sequence[int | str]
+RELATIVE_TOLERANCE = 1e-4
+
+
+def proto_of(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, Shape],
+    outputs: Mapping[str, Shape | None],
+    constants: Arrays,
+    opset: int = 17,
+) -> onnx.ModelProto:
+    """A float32 model."""
+    for number, node in enumerate(nodes):
+        node.name = node.name or f"{node.op_type}_{number}"
+    graph = helper.make_graph(
+        list(nodes),
+        "network",
+        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in outputs.items()],
+        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def graph_of(proto: onnx.ModelProto) -> Graph:
+    """The imported graph."""
+    return import_proto(proto, name="network", sha256="0" * 64)
+
+
+def statistics(random: np.random.Generator, channels: int, prefix: str = "bn") -> dict[str, np.ndarray]:
+    """BatchNormalization inputs far from the identity, some scales negative."""
+    scale = random.uniform(0.5, 2.0, channels) * random.choice([-1.0, 1.0], channels)
+    return {
+        f"{prefix}_scale": scale.astype(np.float32),
+        f"{prefix}_shift": random.uniform(-2, 2, channels).astype(np.float32),
+        f"{prefix}_mean": random.uniform(-2, 2, channels).astype(np.float32),
+        f"{prefix}_variance": random.uniform(0.2, 4.0, channels).astype(np.float32),
+    }
+
+
+def batch_norm(x: str, y: str, prefix: str = "bn", **attributes: float) -> onnx.NodeProto:
+    """A BatchNormalization node that reads `statistics`."""
+    terms = [f"{prefix}_{term}" for term in ("scale", "shift", "mean", "variance")]
+    return helper.make_node("BatchNormalization", [x, *terms], [y], name=f"norm_{y}", **attributes)
+
+
+def normal(random: np.random.Generator, *shape: int) -> np.ndarray:
+    """Gaussian float32 data."""
+    return random.standard_normal(shape).astype(np.float32)
+
+
+def run(model: ir.Model | onnx.ModelProto, feeds: Arrays) -> dict[str, np.ndarray]:
+    """Outputs by name, from onnxruntime with its own rewrites off."""
+    proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+
+def feeds_for(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
+    """Gaussian data for every input."""
+    random = np.random.default_rng(seed)
+    return {str(value.name): normal(random, *(int(size) for size in value.shape or ())) for value in graph.inputs}
+
+
+def difference(before: Graph, after: Graph, seed: int = 0) -> float:
+    """The largest relative difference max|a - b| / max|b| over the outputs, which must have the same names."""
+    feeds = feeds_for(before, seed)
+    expected, found = run(before.model, feeds), run(after.model, feeds)
+    assert list(expected) == list(found)
+    return max(float(np.abs(found[name] - value).max() / np.abs(value).max()) for name, value in expected.items())
+
+
+def operators(graph: Graph) -> list[str]:
+    """Operator types in order."""
+    return [node.op_type for node in graph.nodes]
+
+
+def conv_norm(random: np.random.Generator) -> onnx.ModelProto:
+    """Conv without bias -> BatchNormalization -> Relu -> depthwise Conv with bias -> BatchNormalization."""
+    constants = {
+        "w1": normal(random, 8, 3, 3, 3),
+        "w2": normal(random, 8, 1, 3, 3),
+        "b2": normal(random, 8),
+        **statistics(random, 8, "n1"),
+        **statistics(random, 8, "n2"),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        batch_norm("c1", "a1", "n1"),
+        helper.make_node("Relu", ["a1"], ["r1"]),
+        helper.make_node("Conv", ["r1", "w2", "b2"], ["c2"], group=8, pads=[1, 1, 1, 1]),
+        batch_norm("c2", "y", "n2", epsilon=1e-3),
+    ]
+    return proto_of(nodes, {"x": (2, 3, 12, 12)}, {"y": (2, 8, 6, 6)}, constants)
+
+
+def classifier(random: np.random.Generator) -> onnx.ModelProto:
+    """Conv -> BatchNormalization -> 2x2 average -> global average of 16 -> Reshape -> MatMul -> BatchNormalization."""
+    constants = {
+        "w1": normal(random, 4, 3, 1, 1),
+        "w2": normal(random, 4, 5),
+        "flat": np.array([1, -1], np.int64),
+        **statistics(random, 4, "n1"),
+        **statistics(random, 5, "n2"),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"]),
+        batch_norm("c1", "a1", "n1"),
+        helper.make_node("AveragePool", ["a1"], ["p1"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("GlobalAveragePool", ["p1"], ["p2"]),
+        helper.make_node("Reshape", ["p2", "flat"], ["f"]),
+        helper.make_node("MatMul", ["f", "w2"], ["m"]),
+        batch_norm("m", "y", "n2"),
+    ]
+    return proto_of(nodes, {"x": (1, 3, 8, 8)}, {"y": (1, 5)}, constants)
+
+
+def transposed(random: np.random.Generator) -> onnx.ModelProto:
+    """Grouped ConvTranspose with bias -> BatchNormalization -> ReduceMean over 8x16."""
+    constants = {"w": normal(random, 4, 3, 2, 2), "b": normal(random, 6), **statistics(random, 6)}
+    nodes = [
+        helper.make_node("ConvTranspose", ["x", "w", "b"], ["c"], group=2, strides=[2, 2]),
+        batch_norm("c", "a"),
+        helper.make_node("ReduceMean", ["a"], ["y"], axes=[2, 3], keepdims=0),
+    ]
+    return proto_of(nodes, {"x": (1, 4, 4, 8)}, {"y": (1, 6)}, constants)
+
+
+NETWORKS: dict[str, Callable[[np.random.Generator], onnx.ModelProto]] = {
+    "conv_norm": conv_norm,
+    "classifier": classifier,
+    "transposed": transposed,
+}
+
+
+def network(name: str, seed: int = 0) -> Graph:
+    """One of NETWORKS, imported."""
+    return graph_of(NETWORKS[name](np.random.default_rng(seed)))
