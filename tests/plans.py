@@ -23,7 +23,7 @@ W, I, O = Operand.WEIGHTS, Operand.INPUTS, Operand.OUTPUTS  # noqa: E741
 def mapping(
     *, c: int, k: int, outer: tuple[tuple[Dimension, int], ...], inner: tuple[tuple[Dimension, int], ...]
 ) -> Mapping:
-    """C on the rows, K on the columns; weights stay in sram throughout, inputs and outputs tile over the outer loops."""
+    """C on the rows, K on the columns; weights stay in sram, inputs and outputs tile over the outer loops."""
     loops = tuple(TemporalLoop(dimension, extent) for dimension, extent in (*outer, *inner))
     residences = (
         Residence(W, "registers", len(loops)),

@@ -68,8 +68,8 @@ class HardwareSource(Part):
 class Manifest(Part):
     """manifest.json.
 
-    created: UTC, ISO 8601. pipeline: the passes with all their options, as `--passes` takes them. files: sha256 of every
-    other file, by its path inside the folder.
+    created: UTC, ISO 8601. pipeline: the passes with all their options, as `--passes` takes them. files: sha256 of
+    every other file, by its path inside the folder.
     """
 
     format: Annotated[int, Field(ge=1, le=FORMAT)]

@@ -36,7 +36,7 @@ def output_folder(target: Path) -> Iterator[Path]:
         fresh = _sibling(place)
         fresh.mkdir()
     except OSError as error:
-        raise CodesignError(str(target), f"cannot be written: {error.strerror}", _HINT) from error
+        raise CodesignError(str(target), f"cannot be written: {error.strerror}: {error.filename}", _HINT) from error
     try:
         yield fresh
         if not (fresh / MANIFEST).is_file():

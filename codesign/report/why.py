@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codesign.mapping.mapping import SpatialLoop
 from codesign.planning.plan import Plan, PlannedLayer
 from codesign.report.facts import HOST, VECTOR_UNIT, traffic_by_memory
 from codesign.report.numbers import bytes_text, count_text, percent_text
@@ -65,9 +66,15 @@ def _biggest_mover(layer: PlannedLayer) -> str:
 
 
 def _lanes_text(layer: PlannedLayer) -> str:
-    """`1.6 % of the lanes do useful work (C 1 on rows, K 1 on columns)`."""
+    """`1.6 % of the lanes do useful work (C 3 of 32 on rows, K 1 on columns)`: of 32 where the layer fills fewer."""
     text = f"{percent_text(layer.cost.spatial_utilization)} of the lanes do useful work"
     mapping = layer.cost.mapping
     if mapping is None or not mapping.spatial:
         return text
-    return f"{text} ({', '.join(f'{loop.dimension} {loop.extent} on {loop.axis}' for loop in mapping.spatial)})"
+    return f"{text} ({', '.join(_loop_text(layer, loop) for loop in mapping.spatial)})"
+
+
+def _loop_text(layer: PlannedLayer, loop: SpatialLoop) -> str:
+    size = layer.layer.nest.size(loop.dimension)
+    filled = f"{size} of {loop.extent}" if size < loop.extent else f"{loop.extent}"
+    return f"{loop.dimension} {filled} on {loop.axis}"
