@@ -9,21 +9,25 @@ import onnx_ir as ir
 
 from codesign.graph.graph import shape_of
 
+_CONSTANT_CHAIN = 4  # DequantizeLinear, Cast, Reshape, Transpose
 Sizes = tuple[int, int, int, int, int, int, int, int]
 
 
-def is_constant(value: ir.Value) -> bool:
-    """Whether a value is known before the network runs: an initializer, or computed from initializers alone."""
+def is_constant(value: ir.Value, nodes_between: int = _CONSTANT_CHAIN) -> bool:
+    """Whether a value is known before the network runs: an initializer, or computed from initializers alone.
+
+    Import folds constants except what a quantiser wrote, so only `nodes_between` nodes are looked back over.
+    """
     if value.const_value is not None:
         return True
     producer = value.producer()
-    return producer is not None and is_computed_once(producer)
+    return producer is not None and nodes_between > 0 and is_computed_once(producer, nodes_between - 1)
 
 
-def is_computed_once(node: ir.Node) -> bool:
+def is_computed_once(node: ir.Node, nodes_between: int = _CONSTANT_CHAIN) -> bool:
     """Whether a node is a Constant or reads constants alone, as the DequantizeLinear of quantised weights does."""
     values = [value for value in node.inputs if value is not None]
-    return node.op_type == "Constant" or (bool(values) and all(is_constant(value) for value in values))
+    return node.op_type == "Constant" or (bool(values) and all(is_constant(value, nodes_between) for value in values))
 
 
 def activations(node: ir.Node) -> tuple[ir.Value, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from codesign.graph.graph import constant_of
 from codesign.graph.operators import BatchNormalization, optional_input
 from codesign.vocabulary import OperationKind
 from codesign.workload.loop_nest import LoopNest
@@ -38,6 +39,16 @@ def local_response(node: ir.Node) -> LoopNest:
     return streaming_nest(node, OperationKind.NORMALIZATION, each * elements(node.outputs[0]))
 
 
+def learned_by_instance(node: ir.Node) -> tuple[ir.Value, ...]:
+    """Scale and shift, unless they are exactly 1 and 0: exporters write so for a group normalisation's inner part."""
+    values = at(1, 2)(node)
+    numbers = [constant_of(value) for value in values]
+    neutral = all(
+        number is not None and (number == wanted).all() for number, wanted in zip(numbers, (1, 0), strict=False)
+    )
+    return () if neutral else values
+
+
 _SOFTMAX = OperationKind.SOFTMAX
 _NORMALIZATION = OperationKind.NORMALIZATION
 ENTRIES: Entries = {
@@ -48,7 +59,7 @@ ENTRIES: Entries = {
     "BatchNormalization": Entry(batch_normalization, at(1, 2)),
     # sum; subtract, square, sum; multiply by 1 / deviation; scale; shift
     "LayerNormalization": Entry(over_statistics(7), at(1, 2)),
-    "InstanceNormalization": Entry(over_statistics(7), at(1, 2)),
+    "InstanceNormalization": Entry(over_statistics(7), learned_by_instance),
     "GroupNormalization": Entry(over_statistics(7), at(1, 2)),
     "RMSNormalization": Entry(per_element(_NORMALIZATION, 4), at(1)),  # square, sum, multiply, scale
     "MeanVarianceNormalization": Entry(per_element(_NORMALIZATION, 5)),  # sum; subtract, square, sum; divide
