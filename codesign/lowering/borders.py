@@ -1,5 +1,6 @@
-"""Calls a scheduled layer where its node stood: tensors are viewed, and constant weights laid out, as its function wants.
+"""Calls a scheduled layer where its node stood: tensors viewed, constant weights laid out, as its function wants them.
 
+Convolutions:
     Conv(x, w, b)  -->  reshape(call_tir(layer, reshape(x), reshape(w))) + b
 """
 
@@ -16,14 +17,14 @@ from tvm import relax
 
 from codesign.graph.graph import node_name, shape_of
 from codesign.graph.operators import Convolution, Gemm, MatMul, TransposedConvolution, view_of
+from codesign.lowering.frontend import Convert, Expression
 from codesign.lowering.schedule import ScheduledLayer
 from codesign.vocabulary import Dimension, OperationKind
 
-Expression = Any
 Shape = tuple[int, ...]
 
 
-def call_layer(node: ir.Node, layer: ScheduledLayer, function: Any) -> Callable[[Any, Sequence[Expression]], Expression]:
+def call_layer(node: ir.Node, layer: ScheduledLayer, function: Any) -> Convert:
     """The lowering of a node by a scheduled layer. function: the GlobalVar of layer.function in the module.
 
     Raises RuntimeError (an internal error naming the layer) when node, nest and function do not describe the same work.
@@ -39,6 +40,9 @@ def call_layer(node: ir.Node, layer: ScheduledLayer, function: Any) -> Callable[
             return lambda builder, inputs: _gemm(call, view, builder, inputs)
         case MatMul():
             return lambda builder, inputs: _matmul(call, builder, inputs)
+        case None if node.op_type == "Einsum":
+            equation = node.attributes["equation"].as_string()
+            return lambda builder, inputs: _einsum(call, equation, builder, inputs)
         case _:
             raise RuntimeError(f"internal error: layer {node_name(node)}: {node.op_type} has no border to a schedule")
 
@@ -54,28 +58,28 @@ class _Call:
         buffers = list(layer.function.params)  # in this TVM a parameter is its buffer
         self.require(len(buffers) == 3, f"its function has {len(buffers)} parameters, not 3")
         self.shapes: list[Shape] = [tuple(int(size) for size in buffer.shape) for buffer in buffers]
-        self._dtypes = [str(buffer.dtype) for buffer in buffers]
+        self._output_dtype = str(buffers[2].dtype)
         self._laid_out: dict[tuple[str, int], tuple[Expression, Expression]] = {}
 
     def require(self, condition: bool, problem: str) -> None:
         if not condition:
             raise RuntimeError(f"internal error: layer {self._name}: {problem}")
 
-    def run(self, builder: Any, x: Expression, weights: Expression) -> Expression:
-        """Both operands viewed as the function's buffers, the function called, the result in the node's shape."""
+    def run(self, builder: Any, x: Expression, weights: Expression, shape: Shape | None = None) -> Expression:
+        """Both operands viewed as the function's buffers, the function called, the result in the node's shape (or the
+        given one, of as many elements)."""
         operands = []
-        for operand, shape, dtype in zip((x, weights), self.shapes, self._dtypes, strict=False):
-            has, found = sizes_of(operand), str(operand.ty.dtype)
-            self.require(prod(has) == prod(shape), f"an operand is {has}, its function takes {shape}")
-            self.require(found == dtype, f"an operand is {found}, its function takes {dtype}")
-            operands.append(self.view(builder, operand, shape))
+        for operand, buffer in zip((x, weights), self.shapes[:2], strict=True):
+            has = sizes_of(operand)
+            self.require(prod(has) == prod(buffer), f"an operand is {has}, its function takes {buffer}")
+            operands.append(self.view(builder, operand, buffer))
         self.require(
             prod(self._output_shape) == prod(self.shapes[2]),
             f"its function makes {self.shapes[2]}, the node {self._output_shape}",
         )
-        out_type = relax.TensorType(self.shapes[2], self._dtypes[2])
+        out_type = relax.TensorType(self.shapes[2], self._output_dtype)
         result = builder.emit(relax.call_tir(self.function, operands, out_type))
-        return self.view(builder, result, self._output_shape)
+        return self.view(builder, result, self._output_shape if shape is None else shape)
 
     def view(self, builder: Any, value: Expression, shape: Shape) -> Expression:
         """The same elements in another shape; costs nothing."""
@@ -86,12 +90,16 @@ class _Call:
         return builder.emit(relax.op.reshape(value, shape))
 
     def transposed(self, builder: Any, value: Expression) -> Expression:
-        """A matrix with its last two axes swapped; of a constant, once and in advance."""
-        rank = len(sizes_of(value))
-        axes = [*range(rank - 2), rank - 1, rank - 2]
+        """A matrix with its axes swapped."""
+        return self.permuted(builder, value, (1, 0))
+
+    def permuted(self, builder: Any, value: Expression, axes: Sequence[int]) -> Expression:
+        """Axes in another order; of a constant, once and in advance."""
+        if list(axes) == sorted(axes):
+            return value
         if is_constant(value):
-            return self._once("transposed", value, lambda array: array.transpose(axes))
-        return builder.emit(relax.op.permute_dims(value, axes))
+            return self._once(f"axes{axes}", value, lambda array: array.transpose(axes))
+        return builder.emit(relax.op.permute_dims(value, list(axes)))
 
     def scaled(self, builder: Any, value: Expression, factor: float) -> Expression:
         if factor == 1.0:
@@ -129,8 +137,7 @@ def _convolution(call: _Call, builder: Any, inputs: Sequence[Expression]) -> Exp
     result = call.run(builder, inputs[0], inputs[1])
     if len(inputs) < 3 or inputs[2] is None:
         return result
-    shape = (1, -1, *(1 for _ in sizes_of(result)[2:]))
-    bias_shape = tuple(prod(sizes_of(inputs[2])) if size == -1 else size for size in shape)
+    bias_shape = (1, prod(sizes_of(inputs[2])), *(1 for _ in sizes_of(result)[2:]))
     return relax.op.add(result, call.view(builder, inputs[2], bias_shape))
 
 
@@ -168,6 +175,24 @@ def _matmul(call: _Call, builder: Any, inputs: Sequence[Expression]) -> Expressi
         weights = _broadcast(builder, weights, (*outer, shared, outputs))
     call.require(call.shapes[1] == (groups, channels, outputs), f"its function takes weights {call.shapes[1]}")
     return call.run(builder, x, weights)
+
+
+def _einsum(call: _Call, equation: str, builder: Any, inputs: Sequence[Expression]) -> Expression:
+    """Two operands whose labels fall into batch, rows, columns and sums: a stack of matrix products."""
+    left, arrow, result = equation.replace(" ", "").partition("->")
+    first, second = left.split(",")
+    if not arrow:
+        result = "".join(sorted(set(first) ^ set(second)))
+    batch = [label for label in result if label in first and label in second]
+    rows = [label for label in result if label in first and label not in second]
+    columns = [label for label in result if label not in first]
+    summed = [label for label in first if label not in result]
+    size = dict(zip(first + second, sizes_of(inputs[0]) + sizes_of(inputs[1]), strict=True))
+    x = call.permuted(builder, inputs[0], [first.index(label) for label in batch + rows + summed])
+    weights = call.permuted(builder, inputs[1], [second.index(label) for label in batch + summed + columns])
+    made = batch + rows + columns
+    product = call.run(builder, x, weights, tuple(size[label] for label in made))
+    return call.permuted(builder, product, [made.index(label) for label in result])
 
 
 def _broadcast(builder: Any, value: Expression, shape: Shape) -> Expression:

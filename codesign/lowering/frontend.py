@@ -25,8 +25,8 @@ Convert = Callable[[Any, Sequence[Expression]], Expression]  # block builder, in
 class NetworkImporter(ONNXGraphImporter):  # type: ignore[misc]
     """Adds functions over the same graph to one module.
 
-    own: by node name, what replaces TVM's converter; fill it before adding functions. problems: by node name, what could not be converted; such a node's
-    outputs are zeros, so the module is of no use then.
+    own: by node name, what replaces TVM's converter; fill it before adding functions. problems: by node name, what
+    could not be converted; such a node's outputs are zeros, so the module is of no use then.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -37,12 +37,14 @@ class NetworkImporter(ONNXGraphImporter):  # type: ignore[misc]
         self.own: dict[str, Convert] = {}
         self.opset = graph.model.graph.opset_imports[""]
         self.problems: dict[str, Problem] = {}
+        self._nodes: dict[str, Expression] = {}
         self._parse_graph_initializers(self._proto.graph)
         self._constants = dict(self._nodes)
 
     def add_function(self, name: str, tensors: Sequence[str]) -> None:
         """A function from the graph's inputs to a tuple of the named tensors."""
-        self._nodes, self._inputs = dict(self._constants), {}
+        self._nodes = dict(self._constants)
+        self._inputs: dict[str, Expression] = {}
         self._parse_graph_input(self._proto.graph)
         parameters = [self._inputs[value.name] for value in self._proto.graph.input if value.name not in self._weights]
         with self.bb.function(name, params=parameters):

@@ -34,7 +34,8 @@ def host_target() -> Any:
     """
     features = tvm.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")()
     attributes = [f"{'+' if present else '-'}{name}" for name, present in sorted(features.items())]
-    return tvm.target.Target({"kind": "llvm", "mcpu": host_cpu(), "mattr": attributes, "opt-level": _OPTIMIZATION_LEVEL})
+    options = {"kind": "llvm", "mcpu": host_cpu(), "mattr": attributes, "opt-level": _OPTIMIZATION_LEVEL}
+    return tvm.target.Target(options)
 
 
 def write_library(network: LoweredNetwork, folder: Path) -> Path:

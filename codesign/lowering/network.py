@@ -1,10 +1,11 @@
 """The whole network as one Relax module: compute layers are calls of their scheduled TIR, the rest stays Relax.
 
-    graph --TVM's ONNX converters--> Relax --layers with a schedule--> call_tir(schedule)
+graph --TVM's ONNX converters--> Relax --layers with a schedule--> call_tir(schedule)
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -22,6 +23,7 @@ from codesign.lowering.schedule import ScheduledLayer
 from codesign.mapping.mapping import Mapping as LayerMapping
 from codesign.workload.loop_nest import LoopNest
 
+_LOG = logging.getLogger(__name__)
 MAIN = "main"
 MAIN_LAYERS = "main_layers"
 NOTHING_SCHEDULED: Mapping[str, ScheduledLayer] = MappingProxyType({})
@@ -77,15 +79,28 @@ def compute_outputs(graph: Graph) -> tuple[str, ...]:
 def _layer_calls(
     importer: NetworkImporter, nodes: Mapping[str, ir.Node], scheduled: Mapping[str, ScheduledLayer]
 ) -> dict[str, Convert]:
-    """Every scheduled function once in the module (identical layers share one), and a lowering for each layer's node."""
+    """A lowering for every layer's node. Identical layers share one function in the module."""
     functions: dict[tuple[LoopNest, LayerMapping], Any] = {}
     calls: dict[str, Convert] = {}
     for name, layer in scheduled.items():
         if name not in nodes:
             raise RuntimeError(f"internal error: layer {name}: the graph has no such node")
+        if not _same_types(nodes[name], layer):
+            _LOG.warning("%s: its tensors are not %s; TVM lowers it without its schedule", name, _operand_type(layer))
+            continue
         key = (layer.nest, layer.mapping)
         if key not in functions:
             opaque = layer.function.without_attr("global_symbol").with_attr("op_pattern", _OPAQUE)
-            functions[key] = importer.bb.add_func(opaque, f"layer_{len(functions)}")
+            functions[key] = importer.bb.add_func(opaque, layer.name)
         calls[name] = call_layer(nodes[name], layer, functions[key])
     return calls
+
+
+def _same_types(node: ir.Node, layer: ScheduledLayer) -> bool:
+    """Whether a node's operands are of the type its function takes (integer layers come with scales of their own)."""
+    operands = [value for value in node.inputs[:2] if value is not None and value.dtype is not None]
+    return all(str(value.dtype.numpy()) == _operand_type(layer) for value in operands if value.dtype is not None)
+
+
+def _operand_type(layer: ScheduledLayer) -> str:
+    return str(layer.function.params[0].dtype)

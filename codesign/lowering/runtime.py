@@ -32,13 +32,17 @@ class Library:
     tail: Any = None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        """The network's outputs by name. Raises CodesignError naming every input that is missing or does not fit."""
+        """The network's outputs by name; when the host runs its end, what it is handed as well.
+
+        Raises CodesignError naming every input that is missing or does not fit.
+        """
         results = dict(zip(self._output_names(), self._call("main", inputs), strict=True))
         if self.tail is None:
             return results
         names = [value.name for value in self.tail.get_outputs()]
-        feed = {value.name: results[value.name] for value in self.tail.get_inputs()}
-        return dict(zip(names, self.tail.run(names, feed), strict=True))
+        known = {**inputs, **results}
+        feed = {value.name: known[value.name] for value in self.tail.get_inputs()}
+        return {**results, **dict(zip(names, self.tail.run(names, feed), strict=True))}
 
     def run_layers(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """What every observed layer writes, by tensor name (and the outputs, before what runs on the host)."""

@@ -18,7 +18,8 @@ def check_tvm_version(version_of: Callable[[str], str] = metadata.version) -> No
         return
     wanted = " ".join(f"'{name}=={version}'" for name, version in PINNED_VERSIONS.items())
     installed = ", ".join(f"{name} {version or 'is not installed'}" for name, version in found.items())
-    raise CodesignError("TVM", f"lowering needs one tested pair of releases; found {installed}", f"pip install {wanted}")
+    problem = f"lowering needs the releases it was tested with; found {installed}"
+    raise CodesignError("TVM", problem, f"pip install {wanted}")
 
 
 def _installed(name: str, version_of: Callable[[str], str]) -> str | None:

@@ -8,7 +8,7 @@ from codesign.lowering.frontend import NetworkImporter
 
 
 def unsupported_nodes(graph: Graph) -> list[Problem]:
-    """One problem for every node that TVM's ONNX importer refuses, in the graph's order; empty when all can go through."""
+    """One problem for every node that TVM's ONNX importer refuses, in the graph's order."""
     importer = NetworkImporter(graph)
     importer.add_function("main", [str(value.name) for value in graph.outputs])
     return list(importer.problems.values())
