@@ -44,7 +44,7 @@ def time_figure(plan: Plan) -> Figure:
         barmode="stack",
         xaxis=_layer_axis(plan, named=len(plan.layers) <= _NAMED_LAYERS) | {"anchor": "y2"},
         yaxis=_axis("cycles") | {"domain": [0.42, 1]},
-        yaxis2=_axis("utilisation, %") | {"domain": [0, 0.34], "range": [0, 100]},
+        yaxis2=_axis("utilisation, %") | {"domain": [0, 0.34], "range": [0, _ceiling_percent(plan)]},
     )
     return {"data": bars, "layout": layout}
 
@@ -118,6 +118,12 @@ def _decades(low: float, high: float) -> dict[str, Json]:
     """A logarithmic axis; ticks at 1, 2 and 5 over a few decades, at powers of ten over many."""
     first, last = log10(low), log10(high)
     return {"type": "log", "range": [first, last], "dtick": "D2" if last - first < 3.5 else 1}
+
+
+def _ceiling_percent(plan: Plan) -> float:
+    """100, or less where every layer's utilisation is so low that its bar would not be seen."""
+    best = 100 * max((layer.cost.utilization for layer in plan.layers), default=0.0)
+    return best * 1.2 if 0 < best < 20 else 100
 
 
 def _bar(name: str, color: str, numbers: list[int], heights: Sequence[float], hover: list[str]) -> dict[str, Json]:

@@ -148,7 +148,10 @@ def _host_text(plan: Plan, layer: PlannedLayer) -> str:
 
 
 def _listed(items: Iterable[str]) -> str:
-    return "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>"
+    """A list; a long one is folded up."""
+    lines = [f"<li>{item}</li>" for item in items]
+    listed = f"<ul>{''.join(lines)}</ul>"
+    return listed if len(lines) <= 8 else f"<details><summary>{len(lines)} layers</summary>{listed}</details>"
 
 
 def _roof_text(plan: Plan) -> str:
