@@ -16,6 +16,7 @@ from codesign.rewriting.resolution import (
     apply_resolution,
     image_input,
     is_power_of_two,
+    nearest_power_of_two,
     plan_resolution,
     times,
 )
@@ -53,7 +54,7 @@ class FixResolution(GraphPass):
         try:
             source = image_input(graph)
             old = shape_of(source)[2:]
-            new = (self.size, self.size) if self.size else tuple(map(_nearest_power_of_two, old))
+            new = (self.size, self.size) if self.size else tuple(map(nearest_power_of_two, old))
             plan = plan_resolution(graph, new)
         except CannotResizeError as error:
             return [Declined(error.where, error.reason)]
@@ -66,12 +67,6 @@ class FixResolution(GraphPass):
         good = len(plan.feature_maps) - len(odd)
         detail = f"{times(old)} -> {times(new)}; {good} of {len(plan.feature_maps)} changes of size give powers of two"
         return [Applied(str(source.name), detail), *odd]
-
-
-def _nearest_power_of_two(number: int) -> int:
-    """In distance; of two equally near the larger."""
-    below = 1 << (number.bit_length() - 1)
-    return below if number - below < 2 * below - number else 2 * below
 
 
 def _odd(feature_map: FeatureMap) -> Declined:

@@ -14,6 +14,7 @@ from codesign.rewriting.resolution import (
     ResolutionPlan,
     image_input,
     is_power_of_two,
+    nearest_power_of_two,
     plan_resolution,
     times,
 )
@@ -94,10 +95,11 @@ class _Resolutions:
         except CannotResizeError:
             return "its input is no picture whose resolution could be changed"
         window = pool.input_size
-        wanted = tuple(1 << (side - 1).bit_length() for side in window)
-        for target in (wanted, tuple(side // 2 for side in wanted)):
+        above = tuple(1 << (side - 1).bit_length() for side in window)
+        below = tuple(1 << (side.bit_length() - 1) for side in window)
+        for target in dict.fromkeys((tuple(map(nearest_power_of_two, window)), above, below)):
             scaled = (rows * target[0], columns * target[1])
-            if any(size % side for size, side in zip(scaled, window, strict=True)) or 0 in target:
+            if scaled[0] % window[0] or scaled[1] % window[1]:
                 continue
             size = (scaled[0] // window[0], scaled[1] // window[1])
             found = self._window(pool, size)

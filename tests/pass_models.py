@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime
 from onnx import helper
 
-from codesign.graph.graph import Graph
+from codesign.graph.graph import Graph, shape_of
 from codesign.importers.onnx_importer import import_proto
 
 Arrays = Mapping[str, np.ndarray]
@@ -54,7 +55,7 @@ def statistics(random: np.random.Generator, channels: int, prefix: str = "bn") -
     }
 
 
-def batch_norm(x: str, y: str, prefix: str = "bn", **attributes: float) -> onnx.NodeProto:
+def batch_norm(x: str, y: str, prefix: str = "bn", **attributes: Any) -> onnx.NodeProto:
     """A BatchNormalization node that reads `statistics`."""
     terms = [f"{prefix}_{term}" for term in ("scale", "shift", "mean", "variance")]
     return helper.make_node("BatchNormalization", [x, *terms], [y], name=f"norm_{y}", **attributes)
@@ -79,7 +80,7 @@ def run(model: ir.Model | onnx.ModelProto, feeds: Arrays) -> dict[str, np.ndarra
 def feeds_for(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
     """Gaussian data for every input."""
     random = np.random.default_rng(seed)
-    return {str(value.name): normal(random, *(int(size) for size in value.shape or ())) for value in graph.inputs}
+    return {str(value.name): normal(random, *shape_of(value)) for value in graph.inputs}
 
 
 def difference(before: Graph, after: Graph, seed: int = 0) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -64,7 +65,7 @@ def convolutions(draw: st.DrawFn) -> onnx.ModelProto:
     random = np.random.default_rng(draw(st.integers(0, 2**20)))
     shape = (inputs, outputs // group) if is_transposed else (outputs, inputs // group)
     constants = {"w": normal(random, *shape, *kernel), "b": normal(random, outputs), **statistics(random, outputs)}
-    attributes = {
+    attributes: dict[str, Any] = {
         "group": group,
         "strides": [draw(st.integers(1, 2)) for _ in range(rank)],
         "pads": [draw(st.integers(0, 1)) if size > 1 else 0 for size in kernel] * 2,
@@ -170,7 +171,7 @@ def test_through_a_concatenation_of_convolutions() -> None:
 
 
 def test_flattened_on_the_way_back_and_forth() -> None:
-    """Conv to 1x1 -> Flatten -> norm folds back; norm -> Flatten of 2x2 -> Gemm folds forward, four weights a channel."""
+    """Conv to 1x1 -> Flatten -> norm folds back; norm -> Flatten of 2x2 -> Gemm folds forward."""
     random = np.random.default_rng(5)
     back = [
         helper.make_node("Conv", ["x", "w"], ["c"]),

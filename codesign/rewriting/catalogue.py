@@ -20,7 +20,7 @@ from types import ModuleType
 
 from codesign.errors import CodesignError
 from codesign.rewriting.graph_pass import Effect, GraphPass
-from codesign.rewriting.options import did_you_mean, options_of
+from codesign.rewriting.options import did_you_mean, options_of, value_text
 
 ENTRY_POINTS = "codesign.passes"
 SHIPPED = "passes"
@@ -185,8 +185,7 @@ def _docstring(kind: type[GraphPass]) -> str:
 def explain_pass(kind: type[GraphPass]) -> str:
     """The docstring (what, picture, why exact), then effect and options with defaults."""
     options = [
-        f"  {option.name} = {str(option.default).lower() if option.kind is bool else option.default}"
-        f"  ({option.kind_name}): {option.meaning}"
+        f"  {option.name} = {value_text(option.default)}  ({option.kind_name}): {option.meaning}"
         for option in options_of(kind)
     ]
     parts = [f"{kind.name}\n", _docstring(kind), f"\nEffect: {kind.effect}"]

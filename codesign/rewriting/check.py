@@ -38,7 +38,7 @@ def _face_problem(before: Face, after: Face, effect: Effect) -> str:
     for what, old, new in (("inputs", before.inputs, after.inputs), ("outputs", before.outputs, after.outputs)):
         old_names, new_names = ([name for name, _, _ in face] for face in (old, new))
         if old_names != new_names:
-            return f"the {what} were {', '.join(old_names)} and are now {', '.join(new_names)}"
+            return f"the {what} were {', '.join(old_names)} and are now {', '.join(new_names) or 'none'}"
         if effect is not Effect.RESHAPES and old != new:
             was, now = next(pair for pair in zip(old, new, strict=True) if pair[0] != pair[1])
             return f"{was[0]} was {was[1]} {was[2]} and is now {now[1]} {now[2]}, though the pass is {effect}"

@@ -88,7 +88,7 @@ def _problem(
     if name not in options:
         return f"{kind.name} has no option {name}", did_you_mean(name, options) or _all_options(options)
     if not options[name].accepts(value):
-        shown = repr(value) if isinstance(value, str) else str(value)
+        shown = repr(value) if isinstance(value, str) else value_text(value)
         return f"{kind.name}: {name} must be {options[name].kind_name}, not {shown}", options[name].meaning
     return None
 
@@ -106,10 +106,11 @@ def did_you_mean(name: str, known: Mapping[str, object]) -> str:
 def text_of(configured: GraphPass) -> str:
     """A pass with its options as `--passes` takes it: `fix-resolution{size=128}`."""
     options = [
-        f"{option.name}={_value_text(getattr(configured, option.name))}" for option in options_of(type(configured))
+        f"{option.name}={value_text(getattr(configured, option.name))}" for option in options_of(type(configured))
     ]
     return configured.name + (f"{{{','.join(options)}}}" if options else "")
 
 
-def _value_text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def value_text(value: object) -> str:
+    """A value as YAML writes it, `nothing` for a missing one."""
+    return str(value).lower() if isinstance(value, bool) else "nothing" if value is None else str(value)

@@ -138,6 +138,12 @@ def is_power_of_two(number: int) -> bool:
     return number > 0 and number & (number - 1) == 0
 
 
+def nearest_power_of_two(number: int) -> int:
+    """In distance; of two equally near the larger."""
+    below = 1 << (number.bit_length() - 1)
+    return below if number - below < 2 * below - number else 2 * below
+
+
 def times(shape: Sizes) -> str:
     """`1x3x224x224`."""
     return "x".join(map(str, shape))

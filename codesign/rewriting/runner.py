@@ -96,9 +96,8 @@ def _check(graph: Graph, step: GraphPass, before: Face, original: Graph) -> None
     own = problem_after(original, Face.of(original), step.effect)
     if own:
         raise CodesignError(original.name, f"before any pass: {own}", "the model is not valid ONNX")
-    raise DoesNotFitError(
-        f"pass {step.name}", f"{graph.name}: {problem}", "this is a fault of the pass; run without it"
-    )
+    hint = "this is a fault of the pass, not of the model; run without it"
+    raise DoesNotFitError(f"pass {step.name}", f"{graph.name}: {problem}", hint)
 
 
 def _make(directory: Path) -> None:
