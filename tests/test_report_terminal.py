@@ -90,6 +90,10 @@ def cost_of(index: int, **changes: object) -> PlannedLayer:
             cost_of(3, limited_by="fill and drain", fill_drain_cycles=15_000),
             "fill and drain: 60.0 % of its cycles; the layer is too short to hide its first and last tiles",
         ),
+        (
+            cost_of(3, stall_cycles=308, fill_drain_cycles=16_500),
+            "dram.read_write: 1.2 % of its cycles are stalls, 66.0 % fill and drain, moving 192 KiB (66.5 % outputs)",
+        ),
         (cost_of(6), "131 k operations on the vector unit"),
         (
             cost_of(6, limited_by="dram.read_write"),
