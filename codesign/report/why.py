@@ -46,8 +46,9 @@ def _port(layer: PlannedLayer) -> str:
     """Stalls first, unless idle lanes cost more than they do."""
     cost = layer.cost
     stalled = cost.stall_cycles / cost.cycles
-    filling = f", {percent_text(cost.fill_drain_cycles / cost.cycles)} fill and drain"
-    lost = f"{percent_text(stalled)} of its cycles are stalls{filling if cost.fill_drain_cycles > cost.stall_cycles else ''}"
+    lost = f"{percent_text(stalled)} of its cycles are stalls"
+    if cost.fill_drain_cycles > cost.stall_cycles:
+        lost += f", {percent_text(cost.fill_drain_cycles / cost.cycles)} fill and drain"
     waiting = f"{cost.limited_by}: {lost}{_biggest_mover(layer)}"
     if cost.spatial_utilization >= LOW_UTILIZATION:
         return waiting
