@@ -84,6 +84,7 @@ def main() -> int:
     models = [DIGITS]
     if len(sys.argv) > 1:
         models.append(Path(sys.argv[1]) / MOBILENET)
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
     kept = [bench_help()]
     for model in models:
         kept += [bench_estimate(model), bench_compile(model)]

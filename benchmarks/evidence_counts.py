@@ -14,21 +14,27 @@ import csv
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from itertools import groupby
 from pathlib import Path
 
+import onnx_ir as ir
+
 from codesign.errors import CodesignError
-from codesign.graph.graph import Graph, shape_of
+from codesign.graph.graph import Graph, constant_of
 from codesign.graph.operators import optional_input
 from codesign.importers.onnx_importer import load_onnx
-from codesign.vocabulary import OperationKind
 from codesign.workload import layers_of, parameters_of
+from codesign.workload.operators import convolution, elementwise, matrix
+from codesign.workload.operators.table import OPERATORS
+from codesign.workload.tensors import elements
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNTING = ("workload", "graph", "importers")
+PRODUCTS = {*convolution.ENTRIES, *matrix.ENTRIES}
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class Count:
-    """One file. parameters: each tensor once; used: as often as nodes read it. Of those used: constants are held by
-    element-wise nodes, norms are scales and shifts of BatchNormalization, biases belong to convolutions.
+    """One file. parameters: each tensor once; used: as often as nodes read it, which is the sum of four roles.
 
-    problem: why the file could not be counted. counting: digest of the code that counted.
+    weights: of convolutions and matrix products; biases: theirs; norms: scales and shifts of BatchNormalization; rest:
+    all other. zeros: elements of biases and of the rest that are 0 throughout. constants: sizes of the distinct tensors
+    beside activations of element-wise nodes. problem: why the file could not be counted. counting: digest of the code.
     """
 
     file: str
@@ -54,9 +61,12 @@ class Count:
     macs: int = 0
     parameters: int = 0
     used: int = 0
-    constants: int = 0
-    norms: int = 0
+    weights: int = 0
     biases: int = 0
+    norms: int = 0
+    rest: int = 0
+    zeros: int = 0
+    constants: tuple[int, ...] = ()
     problem: str = ""
 
     @property
@@ -91,23 +101,46 @@ def count(path: Path, key: tuple[str, int, str]) -> Count:
     except CodesignError as error:
         return Count(*key, problem=error.problems[0].problem)
     layers = layers_of(graph)
+    roles: Counter[str] = Counter()
+    for node in graph.nodes:
+        for value, role in learned_values(node):
+            roles[role] += elements(value)
+            roles["zeros"] += elements(value) if role in ("biases", "rest") and is_zero(value) else 0
     return Count(
         *key,
         macs=sum(layer.nest.macs for layer in layers),
         parameters=parameters_of(graph),
         used=sum(layer.parameters for layer in layers),
-        constants=sum(layer.parameters for layer in layers if layer.nest.kind is OperationKind.ELEMENTWISE),
-        norms=sum(layer.parameters for layer in layers if layer.op == "BatchNormalization"),
-        biases=sum(convolution_biases(graph)),
+        constants=tuple(elements(value) for value in elementwise_constants(graph)),
+        weights=roles["weights"],
+        biases=roles["biases"],
+        norms=roles["norms"],
+        rest=roles["rest"],
+        zeros=roles["zeros"],
     )
 
 
-def convolution_biases(graph: Graph) -> Iterator[int]:
-    """Elements of every convolution's bias."""
-    for node in graph.nodes:
-        bias = optional_input(node, 2) if node.op_type in ("Conv", "ConvTranspose") else None
-        if bias is not None:
-            yield shape_of(bias)[0]
+def learned_values(node: ir.Node) -> Iterator[tuple[ir.Value, str]]:
+    """Distinct learned values of a node and their role."""
+    for value in dict.fromkeys(OPERATORS[node.op_type].learned(node) if node.op_type in OPERATORS else ()):
+        if node.op_type == "BatchNormalization":
+            yield value, "norms"
+        elif node.op_type in PRODUCTS:
+            yield value, "biases" if value is optional_input(node, 2) else "weights"
+        else:
+            yield value, "rest"
+
+
+def elementwise_constants(graph: Graph) -> dict[ir.Value, None]:
+    """Distinct values that count as learned and stand beside an activation."""
+    beside = [node for node in graph.nodes if node.op_type in elementwise.ENTRIES]
+    return dict.fromkeys(value for node in beside for value, _ in learned_values(node))
+
+
+def is_zero(value: ir.Value) -> bool:
+    """Whether a constant is 0 throughout."""
+    number = constant_of(value)
+    return number is not None and not number.any()
 
 
 def count_all(models: Path, names: set[str], cache: Path) -> list[Count]:
@@ -133,8 +166,9 @@ def read_cache(cache: Path) -> Iterator[Count]:
     """Rows of earlier runs; a last line cut short by a killed run is dropped."""
     for line in cache.read_text(encoding="utf-8").splitlines() if cache.exists() else ():
         try:
-            yield Count(**json.loads(line))
-        except (json.JSONDecodeError, TypeError):
+            row = json.loads(line)
+            yield Count(**(row | {"constants": tuple(row["constants"])}))
+        except (json.JSONDecodeError, KeyError, TypeError):
             print(f"{cache}: a row is unreadable and is counted again", file=sys.stderr)
 
 
@@ -146,13 +180,36 @@ def account(row: Count, wanted: Reference, others: list[Count]) -> str:
         return "equal"
     if row.used == wanted.parameters:
         return f"equal as used: the exporter stored {row.used - row.parameters:,} elements of equal tensors once"
-    if row.used - row.constants == wanted.parameters:
-        return f"{row.constants:,} elements of constants beside activations (anchors, input scaling) were not learned"
-    for other in others:
-        folded, made = other.norms - row.norms, row.biases - other.biases
-        if other.used - wanted.parameters in (0, other.constants) and row.used == other.used - folded + made:
-            return f"{folded:,} scales and shifts of BatchNormalization folded by the exporter, {made:,} biases made"
-    return ""
+    if is_sum_of(row.constants, row.parameters - wanted.parameters):
+        surplus = row.parameters - wanted.parameters
+        return f"{surplus:,} elements of constants beside activations (anchors, input scaling) were not learned"
+    return next((text for other in others if (text := exporter_changes(row, other, wanted))), "")
+
+
+def is_sum_of(sizes: Sequence[int], total: int) -> bool:
+    """Whether some of the sizes add up to the total."""
+    reached = {0}
+    for size in sizes:
+        reached |= {before + size for before in reached if before + size <= total}
+    return total in reached and total > 0
+
+
+def exporter_changes(row: Count, other: Count, wanted: Reference) -> str:
+    """What an exporter folded or left out against another file of the network whose parameters are accounted for.
+
+    All weights must be there; biases and the rest may only lack tensors of zeros (as an untrained network has), and
+    every folded BatchNormalization may leave a bias of half its elements.
+    """
+    surplus = other.parameters - wanted.parameters
+    if row.weights != other.weights or (surplus and not is_sum_of(other.constants, surplus)):
+        return ""
+    folded = other.norms - row.norms
+    made = row.biases + row.rest - other.biases - other.rest
+    parts = [f"{folded:,} scales and shifts of BatchNormalization folded into {folded // 2:,} biases"] if folded else []
+    dropped = folded // 2 - made
+    if dropped:
+        parts.append(f"{dropped:,} zeros among biases left out")
+    return " and ".join(parts) + " by the exporter" if folded >= 0 and 0 <= dropped <= other.zeros + folded else ""
 
 
 def best(rows: list[Count], wanted: Reference) -> Count:
