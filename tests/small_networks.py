@@ -14,7 +14,7 @@ from codesign.importers.onnx_importer import load_onnx
 CONVOLUTIONS = """
     a = Conv<pads = [2, 1, 1, 0], strides = [2, 1]>(x, wa, ba)
     b = Relu(a)
-    c = Conv<group = 4, kernel_shape = [3, 3], auto_pad = "SAME_UPPER", dilations = [1, 2]>(b, wc)
+    c = Conv<group = 4, kernel_shape = [3, 3], pads = [1, 2, 1, 2], dilations = [1, 2]>(b, wc)
     d = Conv<group = 8, pads = [1, 1, 1, 1], strides = [2, 2]>(c, wd, bd)
     e = ConvTranspose<group = 2, strides = [2, 3], pads = [1, 0, 0, 1], output_padding = [1, 2]>(d, we, be)
     f = Conv(b, wf)

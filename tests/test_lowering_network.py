@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -23,7 +24,7 @@ from codesign.lowering.runtime import Library, load_library
 from codesign.lowering.schedule import ScheduledLayer, schedule_layer
 from codesign.lowering.tvm_version import PINNED_VERSIONS, check_tvm_version
 from codesign.lowering.unsupported import unsupported_nodes
-from codesign.mapping.mapper import search
+from codesign.mapping.mapper import Objective, search
 from codesign.mapping.mapping import Mapping
 from codesign.workload.layers import layers_of
 from tests.small_networks import convolutions, input_of, products, rows, write_network
@@ -49,7 +50,7 @@ def mapped_layers(graph: Graph, machine: str) -> dict[str, ScheduledLayer]:
     for at, layer in enumerate(layers_of(graph)):
         engines = [name for name, engine in profile.engines.items() if layer.nest.kind in engine.operations]
         if layer.nest.has_macs and engines:
-            best = search(layer.nest, profile, engines[0]).mapping
+            best = search(layer.nest, profile, engines[0], Objective.LATENCY).mapping
             found[layer.name] = schedule_layer(layer.nest, best, profile, f"layer_{at}")
     return found
 
@@ -118,17 +119,13 @@ def test_a_layer_of_another_node_is_refused_by_name(tmp_path: Path) -> None:
     swapped = {"node_a": replace(layers["node_d"], name="layer_d")}
     with pytest.raises(RuntimeError) as error:
         build_network(graph, swapped)
-    assert str(error.value) == (
-        "internal error: layer node_a: strides, dilations or pads of node and loop nest differ"
-    )
+    assert str(error.value) == ("internal error: layer node_a: strides, dilations or pads of node and loop nest differ")
     unknown = {"node_z": layers["node_d"]}
     with pytest.raises(RuntimeError, match="^internal error: layer node_z: the graph has no such node$"):
         build_network(graph, unknown)
 
 
-def test_all_nodes_tvm_cannot_lower_are_named_at_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_all_nodes_tvm_cannot_lower_are_named_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nodes = "a = Relu(x) b = Det(a) c = Conv(x, w) d = MaxPool<kernel_shape = [1, 1]>(c) e = Det(d) y = Add(b, e)"
     graph = load_onnx(write_network(tmp_path / "odd.onnx", nodes, (1, 2, 4, 4), {"w": (2, 2, 1, 1)}))
     expected = [
@@ -162,7 +159,10 @@ def test_wrong_inputs_are_named_with_what_is_expected(tmp_path: Path) -> None:
     with pytest.raises(CodesignError) as error:
         library.run({"image": np.zeros(3)})
     assert str(error.value).splitlines() == [
-        f"{where}: has no input 'image'", hint, f"{where}: input 'x' is missing", hint
+        f"{where}: has no input 'image'",
+        hint,
+        f"{where}: input 'x' is missing",
+        hint,
     ]
     for array, text in ((np.zeros((1, 6)), "float64 1x6"), (np.zeros((6, 1), np.float32), "float32 6x1")):
         with pytest.raises(CodesignError) as error:
@@ -174,7 +174,8 @@ def test_a_folder_without_or_with_a_damaged_library_is_refused(tmp_path: Path) -
     with pytest.raises(CodesignError) as error:
         load_library(tmp_path)
     assert str(error.value).splitlines() == [
-        f"{tmp_path / 'model.so'}: no such file", "  hint: give a folder that `codesign compile` wrote"
+        f"{tmp_path / 'model.so'}: no such file",
+        "  hint: give a folder that `codesign compile` wrote",
     ]
     graph = load_onnx(write_network(tmp_path / "one.onnx", "y = Relu(x)", (1, 6), {}))
     write_library(build_network(graph), tmp_path)
@@ -189,11 +190,10 @@ def test_the_host_runs_the_end_of_a_detector(tmp_path: Path) -> None:
         hot = Greater(best, limit)  where = NonZero(hot)  y = Cast<to = 1>(where)
     """
     text = nodes.replace("\n", " ")
-    path = write_network(tmp_path / "detector.onnx", text, (2, 3, 2, 2), {"w": (3, 3, 1, 1), "limit": ()})
-    import onnx
-
+    path = write_network(tmp_path / "detector.onnx", text, (2, 3, 2, 2), {"w": (3, 3, 1, 1)})
     model = onnx.load(path)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2]), "last"))
+    for name, array in (("last", np.array([2])), ("limit", np.array(0.0, np.float32))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     onnx.save(model, path)
     graph = load_onnx(path)
     assert graph.host_tail is not None
@@ -209,7 +209,8 @@ def test_another_tvm_release_is_refused_in_one_clear_line() -> None:
     with pytest.raises(CodesignError) as error:
         check_tvm_version({**PINNED_VERSIONS, "apache-tvm-ffi": "0.1.15.post2"}.__getitem__)
     assert str(error.value).splitlines() == [
-        "TVM: lowering needs the releases it was tested with; found apache-tvm 0.27.0.post1, apache-tvm-ffi 0.1.15.post2",
+        "TVM: lowering needs the releases it was tested with; "
+        "found apache-tvm 0.27.0.post1, apache-tvm-ffi 0.1.15.post2",
         "  hint: pip install 'apache-tvm==0.27.0.post1' 'apache-tvm-ffi==0.1.14.post0'",
     ]
 
