@@ -232,26 +232,23 @@ def table(rows: list[tuple[Count, Reference, str]]) -> Iterator[str]:
         )
 
 
-def page(first: list[tuple[Count, Reference, str]], others: list[tuple[Count, Reference, str]]) -> str:
+def page(first: list[tuple[Count, Reference, str]], others: list[tuple[Count, Reference, str]], reference: str) -> str:
     """The whole page: totals, one row a network, then the other files of the same networks."""
     equal = sum(row.macs == wanted.macs and why == "equal" for row, wanted, why in first)
     macs = sum(row.macs == wanted.macs for row, wanted, _ in first)
     lines = [
         "# MACs and parameters against the networks' own packages",
         "",
-        f"{date.today().isoformat()}, written by `benchmarks/evidence_counts.py`. Reference: `architectures.csv` here",
-        "(macs_measured and params_measured; impl and impl_name name the package and the network in it). MACs:",
+        f"{date.today().isoformat()}, written by `benchmarks/evidence_counts.py`. Reference: macs_measured and",
+        f"params_measured of `{reference}`, whose impl and impl_name name the package and the network in it. MACs:",
         "convolutions, dense layers, matrix products of attention. Parameters: each tensor once, without running means",
-        "and variances.",
+        "and variances. The file shown is the one of a network that comes closest.",
         "",
         f"{len(first)} networks: MACs and parameters equal for {equal}, MACs for {macs}.",
         "",
         *table(first),
         "",
-        "## Other files of the same networks",
-        "",
-        *table(others),
-        "",
+        *(["## Other files of the same networks", "", *table(others), ""] if others else []),
     ]
     return "\n".join(lines)
 
@@ -277,7 +274,7 @@ def main() -> int:
             entry = (row, wanted, account(row, wanted, [other for other in files if other is not row]))
             (first if row is chosen else others).append(entry)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(page(first, others), encoding="utf-8")
+    options.output.write_text(page(first, others, options.reference.name), encoding="utf-8")
     left = [row.file for row, wanted, why in (*first, *others) if not why or row.macs != wanted.macs]
     print(f"{len(first)} networks, {len(rows)} files; not accounted for: {', '.join(left) or 'nothing'}")
     return 1 if left else 0

@@ -32,6 +32,10 @@ def real(*shape: int) -> Array:
     return RANDOM.uniform(0.2, 0.9, shape).astype(np.float32)
 
 
+def floats(*values: Any) -> Array:
+    return np.array(values, np.float32)
+
+
 def ints(*values: int) -> Array:
     return np.array(values, np.int64)
 
@@ -39,7 +43,6 @@ def ints(*values: int) -> Array:
 X = real(2, 3, 4, 5)
 FLAGS = X > 0.5
 BYTES = (X * 200).astype(np.uint8)
-ONE = np.float32(1)
 SCALE, ZERO = np.array(0.05, np.float32), np.array(3, np.uint8)
 SIGNED = np.array(3, np.int8)
 
@@ -71,10 +74,10 @@ def activations() -> Iterator[Case]:
     yield Case(Node("Swish", (X,), opset=24, reference=True), K.ACTIVATION, 6)
     yield Case(Node("Not", (FLAGS,)), K.ACTIVATION, 1)
     yield Case(Node("BitwiseNot", (BYTES,)), K.ACTIVATION, 1)
-    yield Case(Node("PRelu", (X - ONE / 2, real(3, 1, 1)), (1,)), K.ACTIVATION, 2)
+    yield Case(Node("PRelu", (X - floats(0.5), real(3, 1, 1)), (1,)), K.ACTIVATION, 2)
     yield Case(Node("Clip", (X, np.array(0.3, np.float32)), (1,)), K.ACTIVATION, 1)
     yield Case(Node("Clip", (X, None, np.array(0.6, np.float32)), (2,)), K.ACTIVATION, 1)
-    yield Case(Node("Clip", (X, np.array(0.3, np.float32), ONE.reshape(())), (1, 2)), K.ACTIVATION, 2)
+    yield Case(Node("Clip", (X, np.array(0.3, np.float32), np.array(0.6, np.float32)), (1, 2)), K.ACTIVATION, 2)
     yield Case(Node("Gelu", (X,), opset=20), K.ACTIVATION, 5)
     yield Case(Node("Gelu", (X,), (), {"approximate": "tanh"}, opset=20), K.ACTIVATION, 13)
     yield Case(Node("QuantizeLinear", (X, SCALE, ZERO), (1, 2)), K.ACTIVATION, 5)
@@ -176,7 +179,7 @@ def movements() -> Iterator[Case]:
     yield Case(Node("ReverseSequence", (real(4, 3, 2), ints(1, 2, 4)), (1,)), moved, 0)
     yield Case(Node("CenterCropPad", (X, ints(2, 7)), (1,), {"axes": [2, 3]}), moved, 0)
     yield Case(Node("Trilu", (X,)), moved, 0)
-    yield Case(Node("OneHot", (np.float32([1, 0, 2]), np.float32(3), np.float32([0, 1])), (1, 2)), moved, 0)
+    yield Case(Node("OneHot", (floats(1, 0, 2), np.array(3.0, np.float32), floats(0, 1)), (1, 2)), moved, 0)
     yield Case(Node("EyeLike", (real(4, 5),)), moved, 0)
     yield Case(Node("ScatterElements", (X, ints(*[1] * 5).reshape(1, 1, 1, 5), real(1, 1, 1, 5)), (1,)), moved, 0)
     yield Case(Node("Scatter", (X, ints(*[1] * 5).reshape(1, 1, 1, 5), real(1, 1, 1, 5)), (1,), opset=10), moved, 0)
@@ -199,12 +202,12 @@ def resizes() -> Iterator[Case]:
     yield Case(Node("Resize", sized(8, 10), (3,), {"mode": "cubic"}), K.RESIZE, 31)
     yield Case(Node("Resize", sized(2, 2), (3,), {"mode": "linear", "antialias": 1}), K.RESIZE, 2 * 4 * 6 - 1)
     yield Case(Node("Resize", sized(4, 5), (3,), {"mode": "linear"}), K.VIEW, 0)
-    yield Case(Node("Upsample", (X, np.float32([1, 1, 2, 3])), (1,), opset=9), K.RESIZE, 1)
+    yield Case(Node("Upsample", (X, floats(1, 1, 2, 3)), (1,), opset=9), K.RESIZE, 1)
 
 
 def hosts() -> Iterator[Case]:
     grid = RANDOM.uniform(-1, 1, (2, 3, 2, 2)).astype(np.float32)
-    boxes = np.float32([[0, 0, 3, 3], [1, 1, 4, 3]])
+    boxes = floats([0, 0, 3, 3], [1, 1, 4, 3])
     yield Case(Node("Shape", (X,)), K.HOST, 1, 0)
     yield Case(Node("Size", (X,)), K.HOST, 1, 0)
     yield Case(Node("TopK", (X, ints(3)), (1,), outputs=2), K.HOST, -120 * 2)
@@ -228,7 +231,7 @@ def hosts() -> Iterator[Case]:
     yield Case(Node("Det", (real(7, 3, 3),)), K.HOST, 18)
     yield Case(Node("LpPool", (X,), (), {"kernel_shape": [2, 2]}), K.HOST, 8)
     yield Case(Node("GlobalLpPool", (X,)), K.HOST, 40)
-    rois = np.float32([[0, 0, 0, 3, 3], [1, 1, 1, 4, 3]])
+    rois = floats([0, 0, 0, 3, 3], [1, 1, 1, 4, 3])
     yield Case(Node("MaxRoiPool", (X, rois), (), {"pooled_shape": [2, 2]}), K.HOST, -130)
     places = ints(0, 3, 9, 11).reshape(1, 1, 2, 2)
     yield Case(Node("MaxUnpool", (real(1, 1, 2, 2), places), (), {"kernel_shape": [2, 2], "strides": [2, 2]}), K.HOST)
