@@ -56,12 +56,15 @@ def schedule_layer(
 ) -> ScheduledLayer:
     """Realise a mapping of one layer on one machine.
 
-    Raises ValueError for a mapping that is none of this layer and machine: a residence is missing, an outer memory's
-    tile lies inside an inner one's, loops do not cover a dimension, or a reduction loop lies outside the accumulators'
-    tile (partial sums never leave their innermost memory).
+    Raises ValueError for a mapping that is none of this layer and machine: a residence is missing or at no loop, an
+    outer memory's tile lies inside an inner one's, loops do not cover a dimension, or a reduction loop lies outside the
+    accumulators' tile (partial sums never leave their innermost memory).
     """
     from tvm import s_tir
 
+    for residence in mapping.residences:
+        if not 0 <= residence.position <= len(mapping.loops):
+            raise ValueError(f"{residence.operand} in {residence.memory}: there is no position {residence.position}")
     steps = _without_unit_loops(mapping)
     copies = {operand: _copies(steps, profile, operand) for operand in Operand}
     _check_loops(nest, steps, copies[Operand.OUTPUTS][0])
@@ -102,8 +105,6 @@ def _copies(mapping: Mapping, profile: HardwareProfile, operand: Operand) -> lis
         residence = mapping.residence(operand, memory)
         if residence is None:
             raise ValueError(f"the mapping has no residence of {operand} in {memory}")
-        if not 0 <= residence.position <= len(mapping.loops):
-            raise ValueError(f"{operand} in {memory}: there is no position {residence.position}")
         if copies and residence.position > copies[-1].position:
             raise ValueError(f"{operand}: the tile in {memory} lies inside the one in {copies[-1].memory}")
         copies.append(Copy(operand, memory, residence.position))

@@ -123,6 +123,8 @@ def _statement(realize: Any, loops: tuple[tuple[Any, Loop], ...], shared: int) -
     store = block.body
     if type(store).__name__ != "BufferStore":
         raise ValueError(f"block {block.name_hint}: a single store was expected")
+    if block.init is not None:
+        raise ValueError(f"block {block.name_hint}: its initialisation must be a block of its own")
     value, guards = _guarded(store.value, variables)
     return Statement(
         block=str(block.name_hint),
