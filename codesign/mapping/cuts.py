@@ -8,7 +8,8 @@ copies repeated in empty iterations of ragged loops (see `regrowth`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.cost import Meter, Vector
 from codesign.mapping.mapping import ENGINE
-from codesign.mapping.space import SpatialChoice, larger_sizes, loop_extent, storage_bits
+from codesign.mapping.space import SpatialChoice, larger_sizes, loop_extent, storage_bits, tile_sizes
 from codesign.mapping.window import Window, windows_of
 from codesign.vocabulary import DIMENSIONS, RELEVANT, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
@@ -35,14 +36,20 @@ IRRELEVANT = {
 
 @dataclass(frozen=True, eq=False)
 class Tiles:
-    """Arrays of candidate tiles that grew from one tile. steps: one array (or a number) per dimension."""
+    """Arrays of candidate tiles that grew from one tile.
+
+    steps, sizes: in steps of the lanes and in elements, one array (or a number) per dimension. whole: which of them are
+    the whole tensor.
+    """
 
     count: int
     steps: tuple[Floats | int, ...]
+    sizes: tuple[Floats | int, ...]
+    whole: NDArray[np.bool_] | bool
 
     def pick(self, index: int) -> Tile:
-        """One of them."""
-        return tuple(int(size) if np.ndim(size) == 0 else int(size[index]) for size in self.steps)  # type: ignore[index]
+        """One of them, in steps."""
+        return tuple(int(size[index]) if isinstance(size, np.ndarray) else size for size in self.steps)
 
 
 def regrowth(tile: Tile, tiles: Tiles, full: Tile, dimensions: Sequence[int]) -> Floats | float:
@@ -50,11 +57,27 @@ def regrowth(tile: Tile, tiles: Tiles, full: Tile, dimensions: Sequence[int]) ->
     factor: Floats | float = 1.0
     for index in dimensions:
         grown = tiles.steps[index]
-        if np.ndim(grown) == 0:
+        if not isinstance(grown, np.ndarray):
             continue
         extent = np.where(grown == full[index], loop_extent(full[index], tile[index], full[index]), grown / tile[index])
         factor = factor * extent * np.ceil(full[index] / grown) / -(-full[index] // tile[index])
     return factor
+
+
+@dataclass(frozen=True, eq=False)
+class Room:
+    """What a cut takes in one memory. per_lane: lanes with an instance of their own, None for a shared one.
+
+    bytes_per_element: as stored there. copies: 2 when refilled tiles are double-buffered. whole_bytes: of the whole
+    tensor, which is never refilled.
+    """
+
+    memory: str
+    size_bytes: int | None
+    per_lane: Tile | None
+    bytes_per_element: float
+    copies: int
+    whole_bytes: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,37 +94,7 @@ class Cut:
     fill: float
     grows: tuple[int, ...]
     from_off_chip: bool
-
-
-def grow(tile: Tile, full: Tile, cut: Cut) -> Tiles:
-    """Tiles that may follow `tile` outwards at a cut: growth in its dimensions alone, and the whole tensor.
-
-    Outputs leave complete: their reduction dimensions grow to their full size at once. The whole tensor is never refilled, so under double buffering it may take less than a smaller tile.
-    """
-    grown = [index for index in cut.grows if tile[index] < full[index]]
-    complete = cut.operand is Operand.OUTPUTS
-    options = [
-        np.asarray([full[index]] if complete else larger_sizes(full[index], tile[index]), dtype=np.float64)
-        for index in grown
-    ]
-    steps: list[Floats | int] = list(tile)
-    for index, mesh in zip(grown, np.meshgrid(*options, indexing="ij"), strict=True):
-        steps[index] = mesh.ravel()
-    count = prod(len(option) for option in options)
-    if all(index in grown for index, size in enumerate(tile) if size < full[index]):
-        return Tiles(count, tuple(steps))
-    for index, size in enumerate(tile):
-        if size < full[index]:
-            steps[index] = np.append(np.broadcast_to(np.asarray(steps[index], dtype=np.float64), (count,)), full[index])
-    return Tiles(count + 1, tuple(steps))
-
-
-def whole_alone(tile: Tile, full: Tile) -> Tiles | None:
-    """The whole tensor as the only tile that follows; None when `tile` is whole already."""
-    if tile == full:
-        return None
-    steps = (np.asarray([float(new)]) if new > old else old for old, new in zip(tile, full, strict=True))
-    return Tiles(1, tuple(steps))
+    rooms: tuple[Room, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +105,7 @@ class Least:
     energy_pj: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class LayerSpace:
     """One layer on one engine with one choice of lanes: its cuts and what they cost."""
 
@@ -124,6 +117,7 @@ class LayerSpace:
     rows: Window
     columns: Window
     _least: dict[Cut, Least] = field(default_factory=dict)
+    _tables: dict[tuple[int, bool], Floats] = field(default_factory=dict)
 
     @staticmethod
     def of(nest: LoopNest, meter: Meter, choice: SpatialChoice) -> LayerSpace:
@@ -131,12 +125,17 @@ class LayerSpace:
         rows, columns = windows_of(nest)
         return LayerSpace(nest, meter.profile, meter.engine, choice, meter, rows, columns)
 
-    def cuts(self, operand: Operand) -> tuple[Cut, ...]:
-        """Cuts of one operand, innermost memory first."""
+    @cached_property
+    def cuts(self) -> tuple[tuple[Cut, ...], ...]:
+        """Cuts by operand (weights, inputs, outputs), innermost memory first."""
+        return tuple(self._cuts(operand) for operand in Operand)
+
+    def _cuts(self, operand: Operand) -> tuple[Cut, ...]:
         levels = self.profile.hierarchy(self.engine, operand)
         if operand is Operand.OUTPUTS:
             fill = sum(self.meter.fill(operand, inner, outer) for inner, outer in zip(levels, levels[1:], strict=False))
-            return (Cut(operand, levels[:-1], self.meter.zero(), fill, (C, FY, FX), True),)
+            rooms = tuple(self._room(operand, memory) for memory in levels[:-1])
+            return (Cut(operand, levels[:-1], self.meter.zero(), fill, (C, FY, FX), True, rooms),)
         grows = IRRELEVANT[operand]
         if operand is Operand.INPUTS:
             grows += (OY, FY) if self.rows.taps > 1 else ()
@@ -149,9 +148,64 @@ class LayerSpace:
                 self.meter.fill(operand, outer, inner),
                 grows,
                 outer == levels[-1],
+                (self._room(operand, inner),),
             )
             for inner, outer in zip(levels, levels[1:], strict=False)
         )
+
+    def _room(self, operand: Operand, memory: str) -> Room:
+        level = self.profile.memories[memory]
+        per_lane = self.choice.replicated_lanes(level.replicated_over) if level.replicated_over else None
+        width = storage_bits(self.profile, self.engine, operand, memory) / 8
+        room = Room(memory, level.size_bytes, per_lane, width, 2 if level.double_buffered else 1)
+        return replace(room, whole_bytes=float(self._one_copy(operand, room, self.nest.sizes)))
+
+    def tiles(self, count: int, steps: Sequence[Floats | int]) -> Tiles:
+        """Tiles given in steps."""
+        sizes: list[Floats | int] = []
+        whole: NDArray[np.bool_] | bool = True
+        for size, lanes, at, full in zip(self.nest.sizes, self.choice.lanes, steps, self.choice.steps, strict=True):
+            if isinstance(at, np.ndarray):
+                sizes.append(np.minimum(size, lanes * at))
+                whole = whole & (at == full)
+            else:
+                sizes.append(min(size, lanes * at))
+                whole = whole if at == full else False
+        return Tiles(count, tuple(steps), tuple(sizes), whole)
+
+    def grow(self, tile: Tile, cut: Cut) -> Tiles:
+        """Tiles that may follow `tile` outwards at a cut: growth in its dimensions alone, and the whole tensor if it fits.
+
+        Outputs leave complete: their reduction dimensions grow to their full size at once. The whole tensor is never
+        refilled, so under double buffering it may take less than a smaller tile.
+        """
+        full = self.choice.steps
+        grown = [index for index in cut.grows if tile[index] < full[index]]
+        complete = cut.operand is Operand.OUTPUTS
+        options = [
+            np.asarray([full[index]] if complete else larger_sizes(full[index], tile[index]), dtype=np.float64)
+            for index in grown
+        ]
+        steps: list[Floats | int] = list(tile)
+        for index, mesh in zip(grown, np.meshgrid(*options, indexing="ij"), strict=True):
+            steps[index] = mesh.ravel()
+        count = prod(len(option) for option in options)
+        reached = all(index in grown for index, size in enumerate(tile) if size < full[index])
+        if reached or any(room.size_bytes is not None and room.whole_bytes > room.size_bytes for room in cut.rooms):
+            return self.tiles(count, steps)
+        for index, size in enumerate(tile):
+            if size < full[index]:
+                here = np.broadcast_to(np.asarray(steps[index], dtype=np.float64), (count,))
+                steps[index] = np.append(here, float(full[index]))
+        return self.tiles(count + 1, steps)
+
+    def whole_alone(self, tile: Tile) -> Tiles | None:
+        """The whole tensor as the only tile that follows; None when `tile` is whole already."""
+        full = self.choice.steps
+        if tile == full:
+            return None
+        steps = [np.asarray([float(new)]) if new > old else old for old, new in zip(tile, full, strict=True)]
+        return self.tiles(1, steps)
 
     def constant(self) -> Vector:
         """Costs that no tile changes: compute, what the lanes read and accumulate, and the outputs' way out."""
@@ -179,27 +233,34 @@ class LayerSpace:
         rows = self.rows.read_by_lanes(lanes[OY], lanes[FY])
         return total * sizes[B] * sizes[G] * sizes[C] * rows * self.columns.read_by_lanes(lanes[OX], lanes[FX])
 
-    def sizes(self, tiles: Tiles) -> list[Floats | int]:
-        """Tiles in elements."""
-        return [
-            np.minimum(size, lanes * steps)
-            for size, lanes, steps in zip(self.nest.sizes, self.choice.lanes, tiles.steps, strict=True)
-        ]
-
     def moved(self, cut: Cut, tiles: Tiles) -> Floats | float:
         """Elements copied into the cut's memory over the whole layer (outputs: 0, they are constant)."""
         if cut.operand is Operand.OUTPUTS:
             return 0.0
         repeats: Floats | float = 1.0
         for index in IRRELEVANT[cut.operand]:
-            repeats = repeats * np.ceil(self.choice.steps[index] / np.asarray(tiles.steps[index]))
+            repeats = repeats * -(-self.choice.steps[index] // tiles.steps[index])
         if cut.operand is Operand.WEIGHTS:
             return repeats * self.nest.elements(cut.operand)
-        size = self.sizes(tiles)
-        zeros = not cut.from_off_chip
-        rows = _moved(self.rows, size[OY], size[FY], zeros)
-        columns = _moved(self.columns, size[OX], size[FX], zeros)
+        size, zeros = tiles.sizes, not cut.from_off_chip
+        rows = self._table(self.rows, OY, FY, zeros)[_index(size[OY]), _index(size[FY])]
+        columns = self._table(self.columns, OX, FX, zeros)[_index(size[OX]), _index(size[FX])]
         return repeats * self.nest.sizes[B] * self.nest.sizes[G] * self.nest.sizes[C] * rows * columns
+
+    def _table(self, window: Window, output: int, tap: int, zeros: bool) -> Floats:
+        """Window.moved by tile of outputs and of taps, for the tile sizes there are."""
+        key = (output, zeros)
+        if key not in self._tables:
+            table = np.zeros((window.outputs + 1, window.taps + 1))
+            for outputs in tile_sizes(self.choice.steps[output]):
+                for taps in tile_sizes(self.choice.steps[tap]):
+                    sizes = (
+                        min(window.outputs, outputs * self.choice.lanes[output]),
+                        min(window.taps, taps * self.choice.lanes[tap]),
+                    )
+                    table[sizes] = window.moved(*sizes, zeros=zeros)
+            self._tables[key] = table
+        return self._tables[key]
 
     def elements(self, operand: Operand, size: Sequence[Floats | int]) -> Floats | float:
         """Elements of tiles (given in elements) on chip; the array form of counts.tile_elements."""
@@ -212,34 +273,19 @@ class LayerSpace:
             total = total * size[INDEX[dimension]]
         return total
 
-    def bytes_taken(self, cut: Cut, memory: str, tiles: Tiles) -> Floats | float:
-        """Bytes in one instance of the memory at least, here or further out; exact when the cut is placed here.
+    def _one_copy(self, operand: Operand, room: Room, sizes: Sequence[Floats | int]) -> Floats | float:
+        if room.per_lane is not None:
+            sizes = [-(-size // lanes) for size, lanes in zip(sizes, room.per_lane, strict=True)]
+        return np.ceil(self.elements(operand, sizes) * room.bytes_per_element)
 
-        A tile that is refilled takes twice its bytes under double buffering; the whole tensor is never refilled.
-        """
-        level = self.profile.memories[memory]
-        per_lane = self.choice.replicated_lanes(level.replicated_over)
-        bits = storage_bits(self.profile, self.engine, cut.operand, memory)
+    def bytes_taken(self, cut: Cut, room: Room, tiles: Tiles) -> Floats | float:
+        """Bytes a cut placed at these tiles takes in one instance of a memory."""
+        here = self._one_copy(cut.operand, room, tiles.sizes)
+        return np.where(tiles.whole, here, room.copies * here)
 
-        def one_copy(sizes: Sequence[Floats | int]) -> Floats | float:
-            instance = [np.ceil(size / lanes) for size, lanes in zip(sizes, per_lane, strict=True)]
-            return np.ceil(self.elements(cut.operand, instance) * bits / 8)
-
-        here = one_copy(self.sizes(tiles))
-        if not level.double_buffered:
-            return here
-        return np.where(self._whole(tiles), here, 2 * here)
-
-    def _whole(self, tiles: Tiles) -> NDArray[np.bool_]:
-        whole = np.ones(tiles.count, dtype=bool)
-        for steps, full in zip(tiles.steps, self.choice.steps, strict=True):
-            whole &= np.asarray(steps) == full
-        return whole
-
-    def least_bytes(self, cut: Cut, memory: str, tiles: Tiles) -> Floats | float:
+    def least_bytes(self, cut: Cut, room: Room, tiles: Tiles) -> Floats | float:
         """Bytes the cut takes in a memory wherever it is placed at these tiles or further out."""
-        whole = Tiles(1, self.choice.steps)
-        return np.minimum(self.bytes_taken(cut, memory, tiles), self.bytes_taken(cut, memory, whole))
+        return np.minimum(room.copies * self._one_copy(cut.operand, room, tiles.sizes), room.whole_bytes)
 
     def least(self, cut: Cut) -> Least:
         """What the cut costs wherever it is placed: the least over all its tiles that fit with the outputs.
@@ -252,11 +298,11 @@ class LayerSpace:
         return self._least[cut]
 
     def _search_least(self, cut: Cut) -> Least:
-        (outputs,) = self.cuts(Operand.OUTPUTS)
+        (outputs,) = self.cuts[-1]
         full = self.choice.steps
-        tiles = grow((1,) * len(full), full, cut)
-        reduced = Tiles(
-            tiles.count, tuple(full[index] if index in (C, FY, FX) else at for index, at in enumerate(tiles.steps))
+        tiles = self.grow((1,) * len(full), cut)
+        reduced = self.tiles(
+            tiles.count, [full[index] if index in (C, FY, FX) else at for index, at in enumerate(tiles.steps)]
         )
         outside = self._fit_alone(cut, tiles) & self._fit_alone(outputs, tiles)
         rows = np.concatenate(
@@ -274,27 +320,16 @@ class LayerSpace:
 
     def fill_cycles(self, cut: Cut, tiles: Tiles) -> Floats | float:
         """Lane cycles until the first tile is in (the last is out)."""
-        return cut.fill * self.elements(cut.operand, self.sizes(tiles))
+        return cut.fill * self.elements(cut.operand, tiles.sizes)
 
     def _fit_alone(self, cut: Cut, tiles: Tiles) -> NDArray[np.bool_]:
         """Which tiles leave room for nothing but this cut."""
         fits = np.ones(tiles.count, dtype=bool)
-        for memory in cut.memories:
-            size = self.profile.memories[memory].size_bytes
-            if size is not None:
-                fits &= np.asarray(self.least_bytes(cut, memory, tiles)) <= size
+        for room in cut.rooms:
+            if room.size_bytes is not None:
+                fits &= np.asarray(self.least_bytes(cut, room, tiles)) <= room.size_bytes
         return fits
 
 
-def _moved(window: Window, outputs: Floats | int, taps: Floats | int, zeros: bool) -> Floats | float:
-    """Window.moved over arrays: few different pairs, each computed once."""
-    if np.ndim(outputs) == 0 and np.ndim(taps) == 0:
-        return float(window.moved(int(outputs), int(taps), zeros=zeros))
-    pairs = np.broadcast_arrays(np.asarray(outputs), np.asarray(taps))
-    keys = pairs[0] * (window.taps + 1) + pairs[1]
-    values, where = np.unique(keys, return_inverse=True)
-    table = np.asarray(
-        [window.moved(*(int(part) for part in divmod(key, window.taps + 1)), zeros=zeros) for key in values],
-        dtype=np.float64,
-    )
-    return table[where]
+def _index(size: Floats | int) -> NDArray[np.intp] | int:
+    return size.astype(np.intp) if isinstance(size, np.ndarray) else size

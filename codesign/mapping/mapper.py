@@ -13,7 +13,7 @@ less memory than a part of it, as it is never refilled; it is always among the c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import heappop, heappush
 from itertools import count
@@ -25,7 +25,7 @@ from codesign.errors import DoesNotFitError, Problem
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.cost import Meter, Vector, layer_cost
 from codesign.mapping.counts import counts_of
-from codesign.mapping.cuts import IRRELEVANT, Cut, Floats, LayerSpace, Tile, Tiles, grow, regrowth, whole_alone
+from codesign.mapping.cuts import IRRELEVANT, Cut, Floats, LayerSpace, Least, Tile, Tiles, regrowth
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
 from codesign.mapping.space import SpatialChoice, loop_extent, spatial_choices, tile_bytes
@@ -157,6 +157,7 @@ class _Search:
     best: Prefix | None = None
     value: tuple[float, float] = (float("inf"), float("inf"))
     evaluations: int = 0
+    seen: dict[tuple[object, ...], list[Vector]] = field(default_factory=dict)
 
     def improves(self, first: float, second: float) -> bool:
         """True when an objective value with its tie-breaker beats the best."""
@@ -167,22 +168,39 @@ class _Search:
             return True
         return first <= self.value[0] + slack and second < self.value[1] * (1 - _TOLERANCE)
 
+    def dominated(self, prefix: Prefix) -> bool:
+        """True when another prefix at the same tile with the same cuts left costs and takes no more in any respect."""
+        key = (id(prefix.space), prefix.tile, *(len(cuts) for cuts in prefix.waiting))
+        memories = prefix.space.profile.memories
+        taken = np.asarray([prefix.used.get(name, 0.0) for name in memories])
+        costs = np.concatenate([prefix.fixed, *prefix.copies, taken])
+        others = self.seen.setdefault(key, [])
+        if any((other <= costs).all() for other in others):
+            return True
+        others.append(costs)
+        return False
+
     def expand(self, prefix: Prefix) -> None:
         """Queue the children of a prefix; complete ones are compared at once."""
-        for cut, tiles in _placeable(prefix):
+        if self.dominated(prefix):
+            return
+        options = _placeable(prefix)
+        least = _least_from_here(prefix, options)
+        for cut, tiles in options:
             self.evaluations += tiles.count
             fits = _fits(prefix, cut, tiles)
             if not fits.any():
                 continue
-            first, second = self.objective.values(*_bounds(prefix, cut, tiles))
+            first, second = self.objective.values(*_bounds(prefix, cut, tiles, least))
             first, second = np.where(fits, first, np.inf), np.where(fits, second, np.inf)
             order = np.lexsort((second, first))[: int(fits.sum())]
+            if not self.improves(float(first[order[0]]), float(second[order[0]])):
+                continue
             if sum(len(cuts) for cuts in prefix.waiting) == 1:
                 self._complete(prefix, cut, tiles, int(order[0]), float(first[order[0]]), float(second[order[0]]))
                 continue
             family = Family(prefix, cut, tiles, tuple(order.tolist()), tuple(first[order]), tuple(second[order]))
-            if self.improves(family.first[0], family.second[0]):
-                heappush(self.queue, (family.first[0], family.second[0], next(self.ticket), 0, family))
+            heappush(self.queue, (family.first[0], family.second[0], next(self.ticket), 0, family))
 
     def _complete(self, prefix: Prefix, cut: Cut, tiles: Tiles, index: int, first: float, second: float) -> None:
         if self.improves(first, second):
@@ -191,20 +209,19 @@ class _Search:
 
 
 def _root(space: LayerSpace) -> Prefix:
-    waiting = tuple(space.cuts(operand) for operand in Operand)
     zero = space.meter.zero()
-    return Prefix(space, (1,) * len(DIMENSIONS), waiting, space.constant(), (zero, zero), {}, (), ())
+    return Prefix(space, (1,) * len(DIMENSIONS), space.cuts, space.constant(), (zero, zero), {}, (), ())
 
 
 def _placeable(prefix: Prefix) -> list[tuple[Cut, Tiles]]:
     """The next cut of every operand with the tiles to try: all that follow, or the whole where another order covers them."""
-    full = prefix.space.choice.steps
+    space = prefix.space
     options = []
     for rank, waiting in enumerate(prefix.waiting):
         if not waiting:
             continue
         covered = _covered(prefix, waiting[0], rank)
-        tiles = whole_alone(prefix.tile, full) if covered else grow(prefix.tile, full, waiting[0])
+        tiles = space.whole_alone(prefix.tile) if covered else space.grow(prefix.tile, waiting[0])
         if tiles is not None:
             options.append((waiting[0], tiles))
     return options
@@ -225,17 +242,22 @@ def _fits(prefix: Prefix, cut: Cut, tiles: Tiles) -> np.ndarray:
     """Which tiles fit, counting what is placed, the cut here, and the least every waiting cut takes later."""
     space = prefix.space
     need: dict[str, Floats | float] = dict(prefix.used)
-    for memory in cut.memories:
-        need[memory] = need.get(memory, 0.0) + space.bytes_taken(cut, memory, tiles)
-    for other in (waiting for group in prefix.waiting for waiting in group if waiting is not cut):
-        for memory in other.memories:
-            need[memory] = need.get(memory, 0.0) + space.least_bytes(other, memory, tiles)
+    for room in cut.rooms:
+        need[room.memory] = need.get(room.memory, 0.0) + space.bytes_taken(cut, room, tiles)
+    for other in _others(prefix, cut):
+        for room in other.rooms:
+            need[room.memory] = need.get(room.memory, 0.0) + space.least_bytes(other, room, tiles)
     fits = np.ones(tiles.count, dtype=bool)
     for memory, amount in need.items():
         size = space.profile.memories[memory].size_bytes
         if size is not None:
-            fits &= np.asarray(amount) <= size
+            fits &= amount <= size
     return fits
+
+
+def _others(prefix: Prefix, cut: Cut) -> list[Cut]:
+    """The cuts that wait beside this one."""
+    return [waiting for group in prefix.waiting for waiting in group if waiting is not cut]
 
 
 def _placed(prefix: Prefix, cut: Cut, tiles: Tiles) -> tuple[Vector, list[Vector]]:
@@ -255,39 +277,56 @@ def _placed(prefix: Prefix, cut: Cut, tiles: Tiles) -> tuple[Vector, list[Vector
     return fixed, copies
 
 
-def _bounds(prefix: Prefix, cut: Cut, tiles: Tiles) -> tuple[Floats, Floats]:
+def _least_from_here(prefix: Prefix, options: list[tuple[Cut, Tiles]]) -> dict[Cut, Least]:
+    """Lower bounds of every waiting cut, wherever it is placed from this prefix's tile outwards."""
+    space = prefix.space
+    least = {cut: space.least(cut) for group in prefix.waiting for cut in group}
+    for cut, tiles in options:
+        if tiles.count == 1:
+            continue  # the whole tensor alone, or a cut that cannot grow: no more is known than before
+        fits = np.ones(tiles.count, dtype=bool)
+        for room in cut.rooms:
+            if room.size_bytes is not None:
+                fits &= space.bytes_taken(cut, room, tiles) + prefix.used.get(room.memory, 0.0) <= room.size_bytes
+        rows = space.costs(cut, tiles)[fits]
+        cycles = (rows[:, :-1] @ space.meter.blends.T).min(axis=0, initial=np.inf)
+        energy = float(rows[:, -1].min(initial=np.inf))
+        least[cut] = Least(np.maximum(cycles, least[cut].cycles), max(energy, least[cut].energy_pj))
+    return least
+
+
+def _bounds(prefix: Prefix, cut: Cut, tiles: Tiles, least: dict[Cut, Least]) -> tuple[Floats, Floats]:
     """Lower bounds of latency and energy of all completions; exact when no other cut waits."""
     space = prefix.space
     fixed, copies = _placed(prefix, cut, tiles)
     total = fixed + copies[0] + copies[1]
     cycles, energy = total[:, :-1] @ space.meter.blends.T, total[:, -1]
     lanes = total[:, 0]
-    for other in (waiting for group in prefix.waiting for waiting in group if waiting is not cut):
-        least = space.least(other)
-        cycles, energy = cycles + least.cycles, energy + least.energy_pj
+    for other in _others(prefix, cut):
+        cycles, energy = cycles + least[other].cycles, energy + least[other].energy_pj
         lanes = lanes + space.fill_cycles(other, tiles)
     return np.maximum(cycles.max(axis=1), lanes), energy
 
 
 def _child(prefix: Prefix, cut: Cut, tiles: Tiles, index: int) -> Prefix:
     tile = tiles.pick(index)
-    one = Tiles(1, tile)
-    fixed, copies = _placed(prefix, cut, _like(tiles, tile))
+    one = prefix.space.tiles(1, _like(tiles, tile))
+    fixed, copies = _placed(prefix, cut, one)
     used = dict(prefix.used)
-    for memory in cut.memories:
-        used[memory] = used.get(memory, 0.0) + float(np.max(prefix.space.bytes_taken(cut, memory, one)))
+    for room in cut.rooms:
+        used[room.memory] = used.get(room.memory, 0.0) + float(np.max(prefix.space.bytes_taken(cut, room, one)))
     waiting = tuple(tuple(other for other in group if other is not cut) for group in prefix.waiting)
     grown = tuple(index for index, (old, new) in enumerate(zip(prefix.tile, tile, strict=True)) if new > old)
     chain = (*prefix.chain, (cut, tile))
     return Prefix(prefix.space, tile, waiting, fixed[0], (copies[0][0], copies[1][0]), used, chain, grown)
 
 
-def _like(tiles: Tiles, tile: Tile) -> Tiles:
+def _like(tiles: Tiles, tile: Tile) -> list[Floats | int]:
     """One tile in the form of an array of tiles, so that growth is seen in the same dimensions."""
-    steps = (
-        np.asarray([float(size)]) if np.ndim(shape) else size for size, shape in zip(tile, tiles.steps, strict=True)
-    )
-    return Tiles(1, tuple(steps))
+    return [
+        np.asarray([float(size)]) if isinstance(shape, np.ndarray) else size
+        for size, shape in zip(tile, tiles.steps, strict=True)
+    ]
 
 
 def _mapping(best: Prefix) -> Mapping:
@@ -340,9 +379,8 @@ def _roof_cycles(space: LayerSpace) -> float:
     """Cycles no mapping with these lanes goes below: compute, and every cut's least traffic over every port."""
     total = space.constant()
     cycles = space.meter.blends @ total[:-1]
-    for operand in Operand:
-        for cut in space.cuts(operand):
-            cycles = cycles + space.least(cut).cycles
+    for cut in (cut for group in space.cuts for cut in group):
+        cycles = cycles + space.least(cut).cycles
     return float(cycles.max())
 
 
@@ -377,12 +415,11 @@ def _nothing_fits(
 
 def _least_needs(space: LayerSpace) -> dict[str, tuple[float, list[str]]]:
     """Bytes the smallest tiles take per memory, and the tensors they belong to."""
-    smallest = Tiles(1, (1,) * len(DIMENSIONS))
+    smallest = space.tiles(1, (1,) * len(DIMENSIONS))
     needs: dict[str, tuple[float, list[str]]] = {}
-    for operand in Operand:
-        for cut in space.cuts(operand):
-            for memory in cut.memories:
-                amount = float(np.max(space.least_bytes(cut, memory, smallest)))
-                before, parts = needs.get(memory, (0.0, []))
-                needs[memory] = (before + amount, [*parts, f"{operand} ({amount:.0f} bytes)"])
+    for cut in (cut for group in space.cuts for cut in group):
+        for room in cut.rooms:
+            amount = float(np.max(space.least_bytes(cut, room, smallest)))
+            before, parts = needs.get(room.memory, (0.0, []))
+            needs[room.memory] = (before + amount, [*parts, f"{cut.operand} ({amount:.0f} bytes)"])
     return needs
