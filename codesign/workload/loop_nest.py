@@ -20,7 +20,8 @@ class LoopNest:
 
     For the kinds in MAC_KINDS the sizes, strides, dilations and pads say everything. For all others the sizes are
     the output's (G channels, OY, OX, and the window FY, FX of a pooling); what they read is `input_elements` and what
-    they do is `operations` (arithmetic operations in total, 0 for data movement).
+    they do is `operations` (arithmetic operations in total, 0 for data movement). Of kind HOST, input_elements and
+    output_elements are bytes: the host keeps tensors in the file's own types, not at an engine's precision.
 
     sizes: extents in the order of DIMENSIONS. stride, dilation: rows, columns. pads: top, left, bottom, right (zeros
     made on chip, never traffic). input_rows, input_columns: the real, unpadded input. input_dilation: zeros inserted
