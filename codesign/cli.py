@@ -40,8 +40,15 @@ ShapeOption = Annotated[
     list[str] | None, typer.Option("--input-shape", metavar="NAME=1x3x224x224", help="Fix open sizes; may be repeated.")
 ]
 NoHostOption = Annotated[bool, typer.Option("--no-host", help="Fail when an operator would run on the host.")]
-StopOption = Annotated[str | None, typer.Option("--stop-after", metavar="PASS", help="Run the pipeline up to this pass.")]
-DumpOption = Annotated[Path | None, typer.Option("--dump-graphs", metavar="DIR", help="Write the model after every pass.")]
+OutputOption = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder to write; an earlier build there is replaced.")
+]
+StopOption = Annotated[
+    str | None, typer.Option("--stop-after", metavar="PASS", help="The last pass to run.")
+]
+DumpOption = Annotated[
+    Path | None, typer.Option("--dump-graphs", metavar="DIR", help="Write the graph after each pass.")
+]
 
 
 @app.callback()
@@ -62,14 +69,17 @@ def options(
 def compile(
     model: ModelArgument,
     hw: HwOption,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; an earlier build there is replaced.")] = Path(
-        "build"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write; an earlier build there is replaced.")
+    ] = Path("build"),
     passes: PassesOption = "default",
     objective: ObjectiveOption = "latency",
     input_shape: ShapeOption = None,
     no_host: NoHostOption = False,
-    stop_after: StopOption = None,
+    stop_after: OutputOption = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder to write; an earlier build there is replaced.")
+]
+StopOption = None,
     dump_graphs: DumpOption = None,
 ) -> None:
     """Plan a network, schedule and build it, and write reports and artifacts."""
@@ -93,7 +103,10 @@ def estimate(
     objective: ObjectiveOption = "latency",
     input_shape: ShapeOption = None,
     no_host: NoHostOption = False,
-    stop_after: StopOption = None,
+    stop_after: OutputOption = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder to write; an earlier build there is replaced.")
+]
+StopOption = None,
     dump_graphs: DumpOption = None,
 ) -> None:
     """Plan a network and print its cost; build nothing."""
@@ -132,7 +145,9 @@ def run(
 @app.command()
 def verify(
     build: Annotated[Path, typer.Argument(metavar="BUILD", help="A folder `codesign compile` wrote.")],
-    data: Annotated[Path | None, typer.Option("--data", help="Arrays by tensor name, .npz; random ones otherwise.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Arrays by tensor name, .npz; random otherwise.")
+    ] = None,
     model: Annotated[Path | None, typer.Option("--model", help="The original model, when it has moved.")] = None,
 ) -> None:
     """Hold every artifact of a build against the original model, per output and per layer."""
@@ -236,7 +251,13 @@ def _progress() -> Iterator[OnStep | None]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description:11}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[item]}"))
+    columns = (
+        TextColumn("{task.description:11}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[item]}"),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         tasks: dict[str, Any] = {}
 
@@ -264,6 +285,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-
-

@@ -69,8 +69,8 @@ class Build:
 def estimate(model: Model, *, hw: str, **settings: object) -> Plan:
     """Cost of a model on a machine, without lowering.
 
-    model: path of an ONNX or .pt2 file, or a torch module with `example_inputs`. hw: name or path of a profile. settings:
-    the fields of Settings. Raises CodesignError (bad input) or DoesNotFitError.
+    model: path of an ONNX or .pt2 file, or a torch module with `example_inputs`. hw: name or path of a profile.
+    settings: the fields of Settings. Raises CodesignError (bad input) or DoesNotFitError.
     """
     return plan_model(model, Settings(hw, **settings)).plan  # type: ignore[arg-type]
 
@@ -78,8 +78,8 @@ def estimate(model: Model, *, hw: str, **settings: object) -> Plan:
 def compile(model: Model, *, hw: str, output: str | PathLike[str] = "build", **settings: object) -> Build:
     """Plan a model, lower it through TVM, and write reports, model.onnx, tir/ and model.so into `output`.
 
-    Arguments as for `estimate`. Raises CodesignError (bad input), or DoesNotFitError: a layer fits no memory, TVM cannot
-    lower a node, or scheduled code and cost model disagree. Nothing is written then.
+    Arguments as for `estimate`. Raises CodesignError (bad input), or DoesNotFitError: a layer fits no memory, TVM
+    cannot lower a node, or scheduled code and cost model disagree. Nothing is written then.
     """
     chosen = Settings(hw, **settings)  # type: ignore[arg-type]
     return build(plan_model(model, chosen), chosen, Path(output))

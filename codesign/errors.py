@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 EXIT_DONE = 0
 EXIT_DOES_NOT_FIT = 1
@@ -36,7 +37,7 @@ class CodesignError(Exception):
         super().__init__(str(self))
 
     @classmethod
-    def of(cls, problems: Iterable[Problem]) -> CodesignError:
+    def of(cls, problems: Iterable[Problem]) -> Self:
         """All problems at once, in the order given (at least one)."""
         found = tuple(problems)
         error = cls(found[0].where, found[0].problem, found[0].hint)

@@ -13,7 +13,7 @@ from codesign.mapping.counts import counts_of
 from codesign.mapping.legality import problems_of
 from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
 from codesign.mapping.space import larger_sizes, loop_extent, spatial_choices
-from codesign.vocabulary import DIMENSIONS, MAC_KINDS, REDUCTION, OperationKind, Operand
+from codesign.vocabulary import DIMENSIONS, MAC_KINDS, REDUCTION, Operand, OperationKind
 from codesign.workload.loop_nest import LoopNest
 
 
@@ -115,7 +115,7 @@ def every_mapping(nest: LoopNest, profile: HardwareProfile, engine: str) -> Iter
 
 
 def _loop_lists(full: tuple[int, ...], tile: tuple[int, ...]) -> Iterator[tuple[TemporalLoop, ...]]:
-    """Loop lists, outermost first, that grow `tile` to `full`; a position may lie between two loops of one dimension."""
+    """Loop lists, outermost first, that grow `tile` to `full`; two loops of one dimension may be neighbours."""
     if tile == full:
         yield ()
         return

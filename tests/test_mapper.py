@@ -9,13 +9,15 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from codesign.errors import DoesNotFitError
+from codesign.hardware.loading import load_profile
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.legality import problems_of
 from codesign.mapping.mapper import Objective, map_layer, search
 from codesign.mapping.window import windows_of
-from codesign.vocabulary import OperationKind, Operand
+from codesign.vocabulary import Operand, OperationKind
 from codesign.workload.loop_nest import LoopNest
 from tests.machines import every_mapping, nests, price, profiles
+
 
 def examples(count: int) -> settings:
     """Many examples, no deadline: a brute force takes as long as it takes."""
@@ -114,8 +116,11 @@ def test_a_better_machine_never_costs_more(
     assert after.objective_value <= before.objective_value * (1 + 1e-9)
 
 
-def test_a_search_cut_short_says_so(edge: HardwareProfile) -> None:
-    nest = LoopNest(OperationKind.CONVOLUTION, (1, 1, 64, 64, 56, 56, 3, 3), pads=(1, 1, 1, 1), input_rows=56, input_columns=56)
+def test_a_search_cut_short_says_so() -> None:
+    edge = load_profile("edge_npu").profile
+    nest = LoopNest(
+        OperationKind.CONVOLUTION, (1, 1, 64, 64, 56, 56, 3, 3), pads=(1, 1, 1, 1), input_rows=56, input_columns=56
+    )
     short = search(nest, edge, "array", Objective.EDP, limit=3)
     full = search(nest, edge, "array", Objective.EDP)
     assert full.proven and not short.proven

@@ -20,7 +20,8 @@ def schedule_layers(
     """Scheduled TIR by layer name; layers with the same nest share one function.
 
     MACs, transfers and allocations are read back off every function. Raises DoesNotFitError naming every layer whose
-    counts differ from the plan's, number by number. on_layer: told name, number from 1, and how many functions there are.
+    counts differ from the plan's, number by number. on_layer: told name, number from 1, and how many functions there
+    are.
     """
     first = [planned for planned in plan.layers if planned.cost.mapping is not None and not planned.repeats_of]
     functions: dict[str, ScheduledLayer] = {}

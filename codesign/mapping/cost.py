@@ -1,7 +1,7 @@
 """The cost model: cycles, energy and traffic of one layer from the counts of its mapping.
 
-cycles = max(compute + serial + fill + drain, busy cycles of every port). compute: steps of the lanes. serial: refills of
-memories without double buffering, which stop the lanes. fill: the first tile of every memory on the way in (and the
+cycles = max(compute + serial + fill + drain, busy cycles of every port). compute: steps of the lanes. serial: refills
+of memories without double buffering, which stop the lanes. fill: the first tile of every memory on the way in (and the
 engine's pipeline); drain: the last output tile on the way out. Busy: bytes through a port over its bytes per cycle.
 """
 
@@ -47,8 +47,8 @@ class Meter:
     def blends(self) -> Vector:
         """Weights over [lanes, ports...], one row a blend; each row sums to 1.
 
-        The longest of all is at least every weighted mean of them: the lanes or a port alone, and mixes of the lanes with
-        a port, which see that a tile cannot be small (short fill) and large (little traffic) at once.
+        The longest of all is at least every weighted mean of them: the lanes or a port alone, and mixes of the lanes
+        with a port, which see that a tile cannot be small (short fill) and large (little traffic) at once.
         """
         alone = np.eye(len(self.ports) + 1)
         mixes = [share * alone[0] + (1 - share) * port for port in alone[1:] for share in (0.25, 0.5, 0.75)]

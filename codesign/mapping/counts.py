@@ -1,4 +1,4 @@
-"""The counts a mapping implies, in closed form. The scheduled TIR must show the same numbers (codesign.lowering.counts)."""
+"""The counts a mapping implies, in closed form; the scheduled TIR must show the same (codesign.lowering.counts)."""
 
 from __future__ import annotations
 
@@ -76,9 +76,7 @@ def _input_transfers(
 
 def _refilled(nest: LoopNest, mapping: Mapping, operand: Operand, position: int, *, zeros: bool) -> int:
     """Elements copied into the tile at `position` over the whole layer."""
-    repeats = prod(
-        loop.extent for loop in mapping.loops[:position] if loop.dimension not in RELEVANT[operand]
-    )
+    repeats = prod(loop.extent for loop in mapping.loops[:position] if loop.dimension not in RELEVANT[operand])
     if operand is Operand.WEIGHTS:
         return repeats * nest.elements(operand)
     tile = dict(zip(DIMENSIONS, mapping.tile(nest, position), strict=True))

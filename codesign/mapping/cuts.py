@@ -1,8 +1,8 @@
 """Cuts: what placing one operand's tile in one memory costs and takes, for whole arrays of tiles at once.
 
-A mapping is a chain of growing tiles (in steps of the lanes) with cuts on it: where weights leave their registers, where
-they leave the buffer, where outputs leave the accumulators, and so on. What a cut costs depends on its tile alone, but for
-copies repeated in empty iterations of ragged loops (see `regrowth`).
+A mapping is a chain of growing tiles (in steps of the lanes) with cuts on it: where weights leave their registers,
+where they leave the buffer, where outputs leave the accumulators, and so on. What a cut costs depends on its tile
+alone, but for copies repeated in empty iterations of ragged loops (see `regrowth`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from codesign.mapping.cost import Meter, Vector
 from codesign.mapping.mapping import ENGINE
 from codesign.mapping.space import SpatialChoice, larger_sizes, loop_extent, storage_bits, tile_sizes
 from codesign.mapping.window import Window, windows_of
-from codesign.vocabulary import DIMENSIONS, RELEVANT, Dimension, Operand
+from codesign.vocabulary import DIMENSIONS, RELEVANT, Operand
 from codesign.workload.loop_nest import LoopNest
 
 Floats = NDArray[np.float64]
@@ -174,7 +174,8 @@ class LayerSpace:
         return Tiles(count, tuple(steps), tuple(sizes), whole)
 
     def grow(self, tile: Tile, cut: Cut) -> Tiles:
-        """Tiles that may follow `tile` outwards at a cut: growth in its dimensions alone, and the whole tensor if it fits.
+        """Tiles that may follow `tile` outwards at a cut: growth in its dimensions alone, and the whole tensor if it
+        fits.
 
         Outputs leave complete: their reduction dimensions grow to their full size at once. The whole tensor is never
         refilled, so under double buffering it may take less than a smaller tile.
@@ -245,7 +246,8 @@ class LayerSpace:
         size, zeros = tiles.sizes, not cut.from_off_chip
         rows = self._table(self.rows, OY, FY, zeros)[_index(size[OY]), _index(size[FY])]
         columns = self._table(self.columns, OX, FX, zeros)[_index(size[OX]), _index(size[FX])]
-        return repeats * self.nest.sizes[B] * self.nest.sizes[G] * self.nest.sizes[C] * rows * columns
+        channels = self.nest.sizes[B] * self.nest.sizes[G] * self.nest.sizes[C]
+        return np.asarray(repeats * channels * rows * columns, dtype=np.float64)
 
     def _table(self, window: Window, output: int, tap: int, zeros: bool) -> Floats:
         """Window.moved by tile of outputs and of taps, for the tile sizes there are."""

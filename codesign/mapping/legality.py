@@ -29,10 +29,14 @@ def _lane_problems(mapping: Mapping, profile: HardwareProfile) -> list[str]:
         used = prod(loop.extent for loop in loops)
         if used > axis.size:
             problems.append(f"axis {name} has {axis.size} lanes, {used} are used")
-        problems.extend(f"axis {name} cannot unroll {loop.dimension}" for loop in loops if loop.dimension not in axis.unrolls)
+        problems.extend(
+            f"axis {name} cannot unroll {loop.dimension}" for loop in loops if loop.dimension not in axis.unrolls
+        )
         if axis.fixed and axis.size > 1 and [loop.extent for loop in loops] != [axis.size]:
             problems.append(f"axis {name} is fixed: all {axis.size} lanes run {axis.unrolls[0]}")
-    problems.extend(f"engine {mapping.engine} has no axis {loop.axis}" for loop in mapping.spatial if loop.axis not in axes)
+    problems.extend(
+        f"engine {mapping.engine} has no axis {loop.axis}" for loop in mapping.spatial if loop.axis not in axes
+    )
     return problems
 
 

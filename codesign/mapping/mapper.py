@@ -1,14 +1,14 @@
 """The mapper: the best mapping of one layer on one engine, with proof.
 
 Best-first search over chains of growing tiles with cuts on them (codesign.mapping.cuts), all choices of lanes in one
-queue. A node is a chain prefix; its children place one more cut at every tile that may follow. A node's bound adds what its
-cuts cost already to what every other cut costs wherever it is placed; costs never fall when a chain grows, so the bound
-never exceeds the cost of any completion. The first prefix popped whose bound is no better than the best complete mapping
-ends the search: that is the proof, for the declared space of codesign.mapping.space.
+queue. A node is a chain prefix; its children place one more cut at every tile that may follow. A node's bound adds what
+its cuts cost already to what every other cut costs wherever it is placed; costs never fall when a chain grows, so the
+bound never exceeds the cost of any completion. The first prefix popped whose bound is no better than the best complete
+mapping ends the search: that is the proof, for the declared space of codesign.mapping.space.
 
-Why growing only `Cut.grows` loses nothing: between two cuts, a loop the outer cut gains nothing from can move above that
-cut. Its elements move as often as before, its tile only shrinks, and the chain stays legal. (The whole tensor alone may take
-less memory than a part of it, as it is never refilled; it is always among the children.)
+Why growing only `Cut.grows` loses nothing: between two cuts, a loop the outer cut gains nothing from can move above
+that cut. Its elements move as often as before, its tile only shrinks, and the chain stays legal. (The whole tensor
+alone may take less memory than a part of it, as it is never refilled; it is always among the children.)
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from codesign.errors import DoesNotFitError, Problem
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.cost import Meter, Vector, layer_cost
 from codesign.mapping.counts import counts_of
-from codesign.mapping.cuts import IRRELEVANT, Cut, Floats, LayerSpace, Least, Tile, Tiles, regrowth
+from codesign.mapping.cuts import Cut, Floats, LayerSpace, Tile, Tiles
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
+from codesign.mapping.prefix import Prefix, bounds, child, fits, least_from_here, placeable, root_of
 from codesign.mapping.space import SpatialChoice, loop_extent, spatial_choices, tile_bytes
 from codesign.vocabulary import DIMENSIONS, Operand
 from codesign.workload.loop_nest import LoopNest
@@ -52,20 +53,6 @@ class Objective(StrEnum):
                 return energy, latency
             case Objective.EDP:
                 return latency * energy, latency
-
-
-@dataclass(frozen=True, eq=False)
-class Prefix:
-    """A chain of tiles with the cuts placed so far. costs of weights and inputs copies may still grow by `regrowth`."""
-
-    space: LayerSpace
-    tile: Tile
-    waiting: tuple[tuple[Cut, ...], ...]
-    fixed: Vector
-    copies: tuple[Vector, Vector]
-    used: dict[str, float]
-    chain: tuple[tuple[Cut, Tile], ...]
-    grown: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +97,7 @@ def search(
     state = _Search(objective, queue, count())
     choices = spatial_choices(nest, profile.engines[engine])
     for choice in choices:
-        state.expand(_root(LayerSpace.of(nest, meter, choice)))
+        state.expand(root_of(LayerSpace.of(nest, meter, choice)))
     expansions = 0
     while queue and expansions < limit:
         first, second, _, rank, family = heappop(queue)
@@ -120,7 +107,7 @@ def search(
         if rank + 1 < len(family.order):
             following = family.first[rank + 1], family.second[rank + 1]
             heappush(queue, (*following, next(state.ticket), rank + 1, family))
-        state.expand(_child(family.prefix, family.cut, family.tiles, family.order[rank]))
+        state.expand(child(family.prefix, family.cut, family.tiles, family.order[rank]))
         expansions += 1
     if state.best is None:
         raise _nothing_fits(nest, profile, engine, choices)
@@ -184,16 +171,16 @@ class _Search:
         """Queue the children of a prefix; complete ones are compared at once."""
         if self.dominated(prefix):
             return
-        options = _placeable(prefix)
-        least = _least_from_here(prefix, options)
+        options = placeable(prefix)
+        least = least_from_here(prefix, options)
         for cut, tiles in options:
             self.evaluations += tiles.count
-            fits = _fits(prefix, cut, tiles)
-            if not fits.any():
+            fitting = fits(prefix, cut, tiles)
+            if not fitting.any():
                 continue
-            first, second = self.objective.values(*_bounds(prefix, cut, tiles, least))
-            first, second = np.where(fits, first, np.inf), np.where(fits, second, np.inf)
-            order = np.lexsort((second, first))[: int(fits.sum())]
+            first, second = self.objective.values(*bounds(prefix, cut, tiles, least))
+            first, second = np.where(fitting, first, np.inf), np.where(fitting, second, np.inf)
+            order = np.lexsort((second, first))[: int(fitting.sum())]
             if not self.improves(float(first[order[0]]), float(second[order[0]])):
                 continue
             if sum(len(cuts) for cuts in prefix.waiting) == 1:
@@ -204,129 +191,8 @@ class _Search:
 
     def _complete(self, prefix: Prefix, cut: Cut, tiles: Tiles, index: int, first: float, second: float) -> None:
         if self.improves(first, second):
-            self.best = _child(prefix, cut, tiles, index)
+            self.best = child(prefix, cut, tiles, index)
             self.value = (first, second)
-
-
-def _root(space: LayerSpace) -> Prefix:
-    zero = space.meter.zero()
-    return Prefix(space, (1,) * len(DIMENSIONS), space.cuts, space.constant(), (zero, zero), {}, (), ())
-
-
-def _placeable(prefix: Prefix) -> list[tuple[Cut, Tiles]]:
-    """The next cut of every operand with the tiles to try: all that follow, or the whole where another order covers them."""
-    space = prefix.space
-    options = []
-    for rank, waiting in enumerate(prefix.waiting):
-        if not waiting:
-            continue
-        covered = _covered(prefix, waiting[0], rank)
-        tiles = space.whole_alone(prefix.tile) if covered else space.grow(prefix.tile, waiting[0])
-        if tiles is not None:
-            options.append((waiting[0], tiles))
-    return options
-
-
-def _covered(prefix: Prefix, cut: Cut, rank: int) -> bool:
-    """A cut that cannot grow here and gained nothing from the last growth belongs before the last cut."""
-    if not prefix.chain or prefix.chain[-1][0].operand is cut.operand:
-        return False
-    full = prefix.space.choice.steps
-    if any(prefix.tile[index] < full[index] for index in cut.grows) or set(prefix.grown) & set(cut.grows):
-        return False
-    last = list(Operand).index(prefix.chain[-1][0].operand)
-    return bool(prefix.grown) or rank < last
-
-
-def _fits(prefix: Prefix, cut: Cut, tiles: Tiles) -> np.ndarray:
-    """Which tiles fit, counting what is placed, the cut here, and the least every waiting cut takes later."""
-    space = prefix.space
-    need: dict[str, Floats | float] = dict(prefix.used)
-    for room in cut.rooms:
-        need[room.memory] = need.get(room.memory, 0.0) + space.bytes_taken(cut, room, tiles)
-    for other in _others(prefix, cut):
-        for room in other.rooms:
-            need[room.memory] = need.get(room.memory, 0.0) + space.least_bytes(other, room, tiles)
-    fits = np.ones(tiles.count, dtype=bool)
-    for memory, amount in need.items():
-        size = space.profile.memories[memory].size_bytes
-        if size is not None:
-            fits &= amount <= size
-    return fits
-
-
-def _others(prefix: Prefix, cut: Cut) -> list[Cut]:
-    """The cuts that wait beside this one."""
-    return [waiting for group in prefix.waiting for waiting in group if waiting is not cut]
-
-
-def _placed(prefix: Prefix, cut: Cut, tiles: Tiles) -> tuple[Vector, list[Vector]]:
-    """Fixed costs and growing copies of all children, one row each."""
-    space = prefix.space
-    full = space.choice.steps
-    fixed = np.repeat(prefix.fixed[None, :], tiles.count, axis=0)
-    fixed[:, 0] += space.fill_cycles(cut, tiles)
-    copies = []
-    for operand, vector in zip((Operand.WEIGHTS, Operand.INPUTS), prefix.copies, strict=True):
-        factor = np.asarray(regrowth(prefix.tile, tiles, full, IRRELEVANT[operand]), dtype=np.float64)
-        rows = np.broadcast_to(factor, (tiles.count,))[:, None] * vector[None, :]
-        if operand is cut.operand:
-            moved = np.broadcast_to(np.asarray(space.moved(cut, tiles), dtype=np.float64), (tiles.count,))
-            rows = rows + moved[:, None] * cut.hop[None, :]
-        copies.append(rows)
-    return fixed, copies
-
-
-def _least_from_here(prefix: Prefix, options: list[tuple[Cut, Tiles]]) -> dict[Cut, Least]:
-    """Lower bounds of every waiting cut, wherever it is placed from this prefix's tile outwards."""
-    space = prefix.space
-    least = {cut: space.least(cut) for group in prefix.waiting for cut in group}
-    for cut, tiles in options:
-        if tiles.count == 1:
-            continue  # the whole tensor alone, or a cut that cannot grow: no more is known than before
-        fits = np.ones(tiles.count, dtype=bool)
-        for room in cut.rooms:
-            if room.size_bytes is not None:
-                fits &= space.bytes_taken(cut, room, tiles) + prefix.used.get(room.memory, 0.0) <= room.size_bytes
-        rows = space.costs(cut, tiles)[fits]
-        cycles = (rows[:, :-1] @ space.meter.blends.T).min(axis=0, initial=np.inf)
-        energy = float(rows[:, -1].min(initial=np.inf))
-        least[cut] = Least(np.maximum(cycles, least[cut].cycles), max(energy, least[cut].energy_pj))
-    return least
-
-
-def _bounds(prefix: Prefix, cut: Cut, tiles: Tiles, least: dict[Cut, Least]) -> tuple[Floats, Floats]:
-    """Lower bounds of latency and energy of all completions; exact when no other cut waits."""
-    space = prefix.space
-    fixed, copies = _placed(prefix, cut, tiles)
-    total = fixed + copies[0] + copies[1]
-    cycles, energy = total[:, :-1] @ space.meter.blends.T, total[:, -1]
-    lanes = total[:, 0]
-    for other in _others(prefix, cut):
-        cycles, energy = cycles + least[other].cycles, energy + least[other].energy_pj
-        lanes = lanes + space.fill_cycles(other, tiles)
-    return np.maximum(cycles.max(axis=1), lanes), energy
-
-
-def _child(prefix: Prefix, cut: Cut, tiles: Tiles, index: int) -> Prefix:
-    tile = tiles.pick(index)
-    one = prefix.space.tiles(1, _like(tiles, tile))
-    fixed, copies = _placed(prefix, cut, one)
-    used = dict(prefix.used)
-    for room in cut.rooms:
-        used[room.memory] = used.get(room.memory, 0.0) + float(np.max(prefix.space.bytes_taken(cut, room, one)))
-    waiting = tuple(tuple(other for other in group if other is not cut) for group in prefix.waiting)
-    grown = tuple(index for index, (old, new) in enumerate(zip(prefix.tile, tile, strict=True)) if new > old)
-    chain = (*prefix.chain, (cut, tile))
-    return Prefix(prefix.space, tile, waiting, fixed[0], (copies[0][0], copies[1][0]), used, chain, grown)
-
-
-def _like(tiles: Tiles, tile: Tile) -> list[Floats | int]:
-    """One tile in the form of an array of tiles, so that growth is seen in the same dimensions."""
-    return [
-        np.asarray([float(size)]) if isinstance(shape, np.ndarray) else size
-        for size, shape in zip(tile, tiles.steps, strict=True)
-    ]
 
 
 def _mapping(best: Prefix) -> Mapping:

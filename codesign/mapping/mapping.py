@@ -1,8 +1,8 @@
 """Mapping: where, when and in which memory a layer's loops run; and the counts any reading of it must agree on.
 
 A mapping is the spatial loops of one engine, ONE ordered list of temporal loops (outermost first), and, per operand and
-on-chip memory, one position in that list. A memory's tile is everything the loops from that position inwards touch; it is
-refilled once in every iteration of the loops outside it. Sizes: within one dimension the spatial extent times the
+on-chip memory, one position in that list. A memory's tile is everything the loops from that position inwards touch; it
+is refilled once in every iteration of the loops outside it. Sizes: within one dimension the spatial extent times the
 extents of the loops inside a position is the tile's size there; every tile size divides the next, and only the
 outermost loop of a dimension may be ragged (its last tile is cut at the dimension's size).
 """

@@ -28,7 +28,7 @@ Tile = tuple[int, ...]
 
 @lru_cache(maxsize=4096)
 def tile_sizes(size: int) -> tuple[int, ...]:
-    """ceil(size / n) for every n, ascending: the smallest tile for each number of tiles; all divisors are among them."""
+    """ceil(size / n) for every n, ascending: the smallest tile for each number of tiles; divisors are among them."""
     return tuple(sorted({-(-size // count) for count in range(1, size + 1)}))
 
 
@@ -75,9 +75,7 @@ def spatial_choices(nest: LoopNest, engine: Engine) -> tuple[SpatialChoice, ...]
     return tuple(choices.values())
 
 
-def _axis_loops(
-    nest: LoopNest, axes: list[tuple[str, Axis]], remaining: Tile
-) -> Iterator[tuple[SpatialLoop, ...]]:
+def _axis_loops(nest: LoopNest, axes: list[tuple[str, Axis]], remaining: Tile) -> Iterator[tuple[SpatialLoop, ...]]:
     """Choices axis by axis; `remaining` is what earlier axes leave of each dimension."""
     if not axes:
         yield ()

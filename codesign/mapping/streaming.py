@@ -1,8 +1,8 @@
 """Costs of what has no mapping: streams through the vector unit, work on the host, and views, which move nothing.
 
-A stream reads every input element once from the off-chip memory through the on-chip memory of the inputs, and writes every
-output element once. cycles = max(operations / lanes, busy cycles of every port); rows of a softmax or a normalisation
-and the lines of a pooling window are taken to fit on chip.
+A stream reads every input element once from the off-chip memory through the on-chip memory of the inputs, and writes
+every output element once. cycles = max(operations / lanes, busy cycles of every port); rows of a softmax or a
+normalisation and the lines of a pooling window are taken to fit on chip.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def vector_cost(layer: Layer, profile: HardwareProfile) -> LayerCost:
     port, busy = _busiest(traffic, profile)
     energies = _energies(traffic, profile)
     work = Energy(VECTOR_UNIT, layer.nest.operations * unit.energy_pj_per_operation)
-    return _cost(max(compute, ceil(busy)), compute, VECTOR_UNIT if compute >= busy else port, traffic, (work, *energies))
+    return _cost(
+        max(compute, ceil(busy)), compute, VECTOR_UNIT if compute >= busy else port, traffic, (work, *energies)
+    )
 
 
 def fused_cost(layer: Layer, profile: HardwareProfile, producer_cycles: int) -> LayerCost:
@@ -65,9 +67,7 @@ def host_cost(layer: Layer, profile: HardwareProfile) -> LayerCost:
     return _cost(cycles, min(compute, cycles), HOST, traffic, (work, *_energies(traffic, profile)))
 
 
-def _cost(
-    cycles: int, compute: int, limit: str, traffic: tuple[Traffic, ...], energy: tuple[Energy, ...]
-) -> LayerCost:
+def _cost(cycles: int, compute: int, limit: str, traffic: tuple[Traffic, ...], energy: tuple[Energy, ...]) -> LayerCost:
     return LayerCost(
         cycles=cycles,
         compute_cycles=compute,
@@ -96,7 +96,12 @@ def _bytes(layer: Layer, profile: HardwareProfile) -> dict[Operand, int]:
 
 def _off_chip_alone(layer: Layer, profile: HardwareProfile) -> tuple[Traffic, ...]:
     return tuple(
-        Traffic(profile.off_chip, operand, 0 if operand is Operand.OUTPUTS else size, size if operand is Operand.OUTPUTS else 0)
+        Traffic(
+            profile.off_chip,
+            operand,
+            0 if operand is Operand.OUTPUTS else size,
+            size if operand is Operand.OUTPUTS else 0,
+        )
         for operand, size in _bytes(layer, profile).items()
     )
 

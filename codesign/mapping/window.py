@@ -55,7 +55,9 @@ class Window:
     def touched(self) -> int:
         """Real positions used at least once."""
         used = {
-            out * self.stride + tap * self.dilation - self.pad for out in range(self.outputs) for tap in range(self.taps)
+            out * self.stride + tap * self.dilation - self.pad
+            for out in range(self.outputs)
+            for tap in range(self.taps)
         }
         return sum(1 for at in used if 0 <= at < self.size * self.input_dilation and at % self.input_dilation == 0)
 

@@ -41,8 +41,8 @@ def plan_network(
 ) -> Plan:
     """The plan of a network on a machine.
 
-    on_layer: told the layer about to be mapped, its number from 1, and how many there are. Raises DoesNotFitError naming
-    every layer that fits no engine, CodesignError naming every layer on the host unless `allow_host`.
+    on_layer: told the layer about to be mapped, its number from 1, and how many there are. Raises DoesNotFitError
+    naming every layer that fits no engine, CodesignError naming every layer on the host unless `allow_host`.
     """
     placer = Placer(profile, objective, network.model.name)
     placed = []
