@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from codesign.graph.graph import Graph, constant_of, node_name, shape_of
 from codesign.graph.operators import BatchNormalization, Gemm, MatMul, is_operator
-from codesign.rewriting.edit import only_reader, remove_node, set_constant
+from codesign.rewriting.edit import fresh_name, only_reader, remove_node, set_constant
 from codesign.rewriting.graph_pass import Applied, Declined, Effect, GraphPass, Outcome, PassContext
 from codesign.rewriting.linear import CannotFoldError, Folded, ScaleShift, fold_after, fold_before, linear_of, write
 
@@ -113,10 +113,24 @@ def _fold_backwards(graph: Graph, norm: BatchNormalization, affine: ScaleShift) 
             case _Sum():
                 set_constant(graph, change.node, change.index, change.constant, "constant")
     # Read only now: behind a MatMul, writing has put an addition before the normalisation.
-    result = norm.node.inputs[0]
+    result, name = norm.node.inputs[0], norm.y.name
     assert result is not None
+    operators = [change.view.node for change in changes if isinstance(change, Folded)]
+    _rename_up_to(graph, result, operators)
     remove_node(graph, norm.node, result)
-    return _into(change.view.node for change in changes if isinstance(change, Folded))
+    result.name = name
+    return _into(operators)
+
+
+def _rename_up_to(graph: Graph, value: ir.Value, operators: list[ir.Node]) -> None:
+    """New names for `value` and what leads to it from the operators: a tensor that keeps its name keeps its numbers."""
+    producer = value.producer()
+    if producer is None or constant_of(value) is not None:
+        return
+    value.name = fresh_name(graph, f"{value.name}.folded")
+    for source in producer.inputs if producer not in operators else ():
+        if source is not None:
+            _rename_up_to(graph, source, operators)
 
 
 def _changes_before(value: ir.Value, affine: ScaleShift, axis: int) -> list[Folded | _Sum]:
@@ -187,6 +201,10 @@ def _fold_forwards(graph: Graph, norm: BatchNormalization, affine: ScaleShift) -
     folded = _folded_forwards(norm.y, affine)
     write(graph, folded)
     remove_node(graph, norm.node, norm.x)
+    value = folded.view.node.inputs[0]
+    while value is not None and value is not norm.x and (reshape := value.producer()) is not None:
+        value.name = fresh_name(graph, f"{value.name}.folded")
+        value = reshape.inputs[0]
     return _into([folded.view.node])
 
 

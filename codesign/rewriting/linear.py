@@ -170,12 +170,11 @@ def _per_input(term: np.ndarray, view: Convolution, weights: np.ndarray) -> np.n
 
 
 def _add_after(graph: Graph, view: MatMul, bias: np.ndarray) -> None:
-    """Insert `y + bias` after a MatMul; the sum takes over the name when y is an output of the graph."""
+    """Insert `y + bias` after a MatMul; the sum takes over the name of y."""
     y = view.y
     name = f"{node_name(view.node)}.bias_add"
     add = ir.Node("", "Add", [y, None], name=name)
     total = add.outputs[0]
-    total.name = fresh_name(graph, f"{y.name}.biased")
     total.shape, total.type = y.shape, y.type
     readers = [use for use in y.uses() if use.node is not add]
     for use in readers:
@@ -184,6 +183,6 @@ def _add_after(graph: Graph, view: MatMul, bias: np.ndarray) -> None:
     for index, output in enumerate(outputs):
         if output is y:
             outputs[index] = total
-            y.name, total.name = f"{y.name}.unbiased", y.name
+    total.name, y.name = y.name, fresh_name(graph, f"{y.name}.unbiased")
     graph.model.graph.insert_after(view.node, add)
     set_constant(graph, add, 1, bias, "bias")
