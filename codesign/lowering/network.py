@@ -6,7 +6,7 @@ graph --TVM's ONNX converters--> Relax --layers with a schedule--> call_tir(sche
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -54,7 +54,7 @@ def build_network(
     values = {str(value.name): value for node in graph.nodes for value in node.outputs}
     importer = NetworkImporter(graph)
     importer.own.update(_layer_calls(importer, nodes, scheduled))
-    watched = compute_outputs(graph) if observed is None else tuple(observed)
+    watched = compute_outputs(graph, scheduled) if observed is None else tuple(observed)
     interface = Interface(
         inputs=tuple(Tensor.of(value) for value in graph.inputs),
         outputs=tuple(Tensor.of(value) for value in graph.outputs),
@@ -70,10 +70,11 @@ def build_network(
     return LoweredNetwork(importer.bb.get(), interface, tail)
 
 
-def compute_outputs(graph: Graph) -> tuple[str, ...]:
-    """What convolutions and matrix products write, in order."""
+def compute_outputs(graph: Graph, scheduled: Collection[str] = ()) -> tuple[str, ...]:
+    """What convolutions, matrix products and the nodes named in `scheduled` write, in order."""
     compute = (Convolution, TransposedConvolution, Gemm, MatMul)
-    return tuple(str(node.outputs[0].name) for node in graph.nodes if isinstance(view_of(node), compute))
+    nodes = [node for node in graph.nodes if isinstance(view_of(node), compute) or node_name(node) in scheduled]
+    return tuple(str(node.outputs[0].name) for node in nodes)
 
 
 def _layer_calls(
