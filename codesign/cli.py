@@ -25,10 +25,11 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-hw_app = typer.Typer(no_args_is_help=True, help="Machines: list, show, check, copy, schema.")
-passes_app = typer.Typer(no_args_is_help=True, help="Rewrites: list, explain.")
+hw_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Machines: list, show, check, copy, schema.")
+passes_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Rewrites: list, explain.")
 app.add_typer(hw_app, name="hw")
 app.add_typer(passes_app, name="passes")
 
@@ -43,9 +44,7 @@ NoHostOption = Annotated[bool, typer.Option("--no-host", help="Fail when an oper
 OutputOption = Annotated[
     Path, typer.Option("--output", "-o", help="Folder to write; an earlier build there is replaced.")
 ]
-StopOption = Annotated[
-    str | None, typer.Option("--stop-after", metavar="PASS", help="The last pass to run.")
-]
+StopOption = Annotated[str | None, typer.Option("--stop-after", metavar="PASS", help="The last pass to run.")]
 DumpOption = Annotated[
     Path | None, typer.Option("--dump-graphs", metavar="DIR", help="Write the graph after each pass.")
 ]
@@ -69,17 +68,12 @@ def options(
 def compile(
     model: ModelArgument,
     hw: HwOption,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to write; an earlier build there is replaced.")
-    ] = Path("build"),
+    output: OutputOption = Path("build"),
     passes: PassesOption = "default",
     objective: ObjectiveOption = "latency",
     input_shape: ShapeOption = None,
     no_host: NoHostOption = False,
-    stop_after: OutputOption = Annotated[
-    Path, typer.Option("--output", "-o", help="Folder to write; an earlier build there is replaced.")
-]
-StopOption = None,
+    stop_after: StopOption = None,
     dump_graphs: DumpOption = None,
 ) -> None:
     """Plan a network, schedule and build it, and write reports and artifacts."""
@@ -103,10 +97,7 @@ def estimate(
     objective: ObjectiveOption = "latency",
     input_shape: ShapeOption = None,
     no_host: NoHostOption = False,
-    stop_after: OutputOption = Annotated[
-    Path, typer.Option("--output", "-o", help="Folder to write; an earlier build there is replaced.")
-]
-StopOption = None,
+    stop_after: StopOption = None,
     dump_graphs: DumpOption = None,
 ) -> None:
     """Plan a network and print its cost; build nothing."""
@@ -145,9 +136,7 @@ def run(
 @app.command()
 def verify(
     build: Annotated[Path, typer.Argument(metavar="BUILD", help="A folder `codesign compile` wrote.")],
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Arrays by tensor name, .npz; random otherwise.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Arrays by tensor name, .npz; random otherwise.")] = None,
     model: Annotated[Path | None, typer.Option("--model", help="The original model, when it has moved.")] = None,
 ) -> None:
     """Hold every artifact of a build against the original model, per output and per layer."""
@@ -209,7 +198,7 @@ def hw_schema() -> None:
 @passes_app.command("list")
 def passes_list() -> None:
     """All passes and pipelines, with their effects."""
-    from codesign.rewriting.pipeline import list_catalogue
+    from codesign.rewriting.listing import list_catalogue
 
     typer.echo(list_catalogue())
 
