@@ -34,19 +34,35 @@ app.add_typer(hw_app, name="hw")
 app.add_typer(passes_app, name="passes")
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="An .onnx or .pt2 file.")]
+BuildArgument = Annotated[Path, typer.Argument(metavar="BUILD", help="A folder `codesign compile` wrote.")]
+MachineArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A machine by name, or its YAML file.")]
+TargetArgument = Annotated[Path, typer.Argument(metavar="TARGET", help="The file to write.")]
+PassArgument = Annotated[str, typer.Argument(metavar="NAME", help="A pass or a pipeline.")]
 HwOption = Annotated[str, typer.Option("--hw", metavar="NAME|FILE", help="The machine; `codesign hw list` shows them.")]
-PassesOption = Annotated[str, typer.Option("--passes", help="A pipeline's name, or passes: a,b{option=value}.")]
-ObjectiveOption = Annotated[str, typer.Option("--objective", help="latency, energy or edp.")]
+OutputOption = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="DIR", help="Folder to write; an earlier build there is replaced."),
+]
+PassesOption = Annotated[
+    str, typer.Option("--passes", metavar="NAMES", help="A pipeline, or passes: a,b{option=value}.")
+]
+ObjectiveOption = Annotated[str, typer.Option("--objective", metavar="WHAT", help="latency, energy or edp.")]
 ShapeOption = Annotated[
     list[str] | None, typer.Option("--input-shape", metavar="NAME=1x3x224x224", help="Fix open sizes; may be repeated.")
 ]
 NoHostOption = Annotated[bool, typer.Option("--no-host", help="Fail when an operator would run on the host.")]
-OutputOption = Annotated[
-    Path, typer.Option("--output", "-o", help="Folder to write; an earlier build there is replaced.")
-]
 StopOption = Annotated[str | None, typer.Option("--stop-after", metavar="PASS", help="The last pass to run.")]
 DumpOption = Annotated[
-    Path | None, typer.Option("--dump-graphs", metavar="DIR", help="Write the graph after each pass.")
+    Path | None, typer.Option("--dump-graphs", metavar="DIR", help="Write the network after every pass.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print what report.json holds.")]
+InputOption = Annotated[Path, typer.Option("--input", metavar="FILE", help="Arrays by tensor name, .npz.")]
+ResultOption = Annotated[Path, typer.Option("--output", metavar="FILE", help="Where the outputs go, .npz.")]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", metavar="FILE", help="Arrays by tensor name, .npz; random ones otherwise.")
+]
+OriginalOption = Annotated[
+    Path | None, typer.Option("--model", metavar="FILE", help="The original model, when it has moved.")
 ]
 
 
@@ -57,7 +73,7 @@ def options(
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
 ) -> None:
     """Options before the command."""
-    del traceback  # read by main, which sees errors that never reach a command
+    del traceback  # read by main, which takes it from anywhere on the line
     if version:
         typer.echo(f"codesign {__version__}")
         raise typer.Exit
@@ -77,14 +93,14 @@ def compile(
     dump_graphs: DumpOption = None,
 ) -> None:
     """Plan a network, schedule and build it, and write reports and artifacts."""
-    from codesign.compiler import Settings, build, plan_model
+    from codesign.compiler import Settings, compile_model
     from codesign.report.terminal import print_report
 
+    shapes = parse_shapes(input_shape or [])
     with _progress() as on_step:
-        shapes = parse_shapes(input_shape or [])
         settings = Settings(hw, passes, objective, shapes, None, stop_after, dump_graphs, not no_host, on_step)
-        built = build(plan_model(model, settings), settings, output)
-    print_report(built.plan, _console())
+        plan = compile_model(model, settings, output).plan
+    print_report(plan, _console())
     typer.echo(f"\nwrote {output}: open {output / 'report.html'}")
 
 
@@ -92,7 +108,7 @@ def compile(
 def estimate(
     model: ModelArgument,
     hw: HwOption,
-    json: Annotated[bool, typer.Option("--json", help="Print what report.json holds.")] = False,
+    json: JsonOption = False,
     passes: PassesOption = "default",
     objective: ObjectiveOption = "latency",
     input_shape: ShapeOption = None,
@@ -103,8 +119,8 @@ def estimate(
     """Plan a network and print its cost; build nothing."""
     from codesign.compiler import Settings, plan_model
 
+    shapes = parse_shapes(input_shape or [])
     with _progress() as on_step:
-        shapes = parse_shapes(input_shape or [])
         settings = Settings(hw, passes, objective, shapes, None, stop_after, dump_graphs, not no_host, on_step)
         plan = plan_model(model, settings).plan
     if json:
@@ -118,11 +134,7 @@ def estimate(
 
 
 @app.command()
-def run(
-    build: Annotated[Path, typer.Argument(metavar="BUILD", help="A folder `codesign compile` wrote.")],
-    input: Annotated[Path, typer.Option("--input", help="Arrays by tensor name, .npz.")],
-    output: Annotated[Path, typer.Option("--output", help="Where the outputs go, .npz.")],
-) -> None:
+def run(build: BuildArgument, input: InputOption, output: ResultOption) -> None:
     """Run a built network on given arrays."""
     from codesign.artifacts.arrays import read_arrays, write_arrays
     from codesign.lowering.runtime import load_library
@@ -130,16 +142,12 @@ def run(
     results = load_library(build).run(read_arrays(input))
     write_arrays(output, results)
     for name, array in results.items():
-        typer.echo(f"{name}: {array.dtype} {'x'.join(map(str, array.shape))}")
+        typer.echo(f"{name}: {array.dtype} {'x'.join(map(str, array.shape)) or 'scalar'}")
 
 
 @app.command()
-def verify(
-    build: Annotated[Path, typer.Argument(metavar="BUILD", help="A folder `codesign compile` wrote.")],
-    data: Annotated[Path | None, typer.Option("--data", help="Arrays by tensor name, .npz; random otherwise.")] = None,
-    model: Annotated[Path | None, typer.Option("--model", help="The original model, when it has moved.")] = None,
-) -> None:
-    """Hold every artifact of a build against the original model, per output and per layer."""
+def verify(build: BuildArgument, data: DataOption = None, model: OriginalOption = None) -> None:
+    """Hold every artifact of a build against the original model, output by output and layer by layer."""
     from codesign.artifacts.arrays import read_arrays
     from codesign.artifacts.verification import verify as verify_build
 
@@ -159,7 +167,7 @@ def hw_list() -> None:
 
 
 @hw_app.command("show")
-def hw_show(machine: Annotated[str, typer.Argument(metavar="NAME|FILE")]) -> None:
+def hw_show(machine: MachineArgument) -> None:
     """One machine: engines, memories, ports, sources."""
     from codesign.hardware.listing import show_profile
 
@@ -167,7 +175,7 @@ def hw_show(machine: Annotated[str, typer.Argument(metavar="NAME|FILE")]) -> Non
 
 
 @hw_app.command("check")
-def hw_check(machine: Annotated[str, typer.Argument(metavar="NAME|FILE")]) -> None:
+def hw_check(machine: MachineArgument) -> None:
     """Problems of a machine's file, and figures without a source."""
     from codesign.hardware.listing import check_profile
 
@@ -180,7 +188,7 @@ def hw_check(machine: Annotated[str, typer.Argument(metavar="NAME|FILE")]) -> No
 
 
 @hw_app.command("copy")
-def hw_copy(machine: Annotated[str, typer.Argument(metavar="NAME|FILE")], target: Path) -> None:
+def hw_copy(machine: MachineArgument, target: TargetArgument) -> None:
     """Copy a machine's file, to change it."""
     from codesign.hardware.listing import copy_profile
 
@@ -204,7 +212,7 @@ def passes_list() -> None:
 
 
 @passes_app.command("explain")
-def passes_explain(name: str) -> None:
+def passes_explain(name: PassArgument) -> None:
     """What a pass or a pipeline does: picture, effect, options."""
     from codesign.rewriting.pipeline import explain
 
@@ -218,9 +226,9 @@ def parse_shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
         name, equals, sizes = text.rpartition("=")
         parts = sizes.split("x")
         if not equals or not name or not all(part.isdecimal() and 0 < int(part) < 2**31 for part in parts):
-            raise CodesignError("--input-shape", f"cannot read {text}", "write name=1x3x224x224")
+            raise CodesignError("--input-shape", f"cannot read {text!r}", "write NAME=1x3x224x224")
         if name in shapes:
-            raise CodesignError("--input-shape", f"{name} is given twice", "remove one of the two")
+            raise CodesignError("--input-shape", f"{name!r} is given twice", "remove one of the two")
         shapes[name] = tuple(int(part) for part in parts)
     return shapes
 
@@ -245,12 +253,15 @@ def _progress() -> Iterator[OnStep | None]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[item]}"),
+        TextColumn("{task.fields[item]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         tasks: dict[str, Any] = {}
 
         def on_step(stage: str, name: str, number: int, total: int) -> None:
+            for earlier, task in tasks.items():
+                if earlier != stage:
+                    progress.update(task, completed=progress.tasks[task].total, item="")
             if stage not in tasks:
                 tasks[stage] = progress.add_task(stage, item=name)
             progress.update(tasks[stage], completed=number - 1, total=total, item=name[-40:])
@@ -260,16 +271,17 @@ def _progress() -> Iterator[OnStep | None]:
 
 def main() -> None:
     """Entry point of the console script: bad input is a message and an exit code, never a traceback."""
+    arguments = sys.argv[1:]
     try:
-        app()
+        app([word for word in arguments if word != "--traceback"], prog_name="codesign")
     except CodesignError as error:
-        if "--traceback" in sys.argv:
-            raise
-        print(error, file=sys.stderr)
+        if "--traceback" in arguments:
+            import traceback
+
+            traceback.print_exception(error)
+        else:
+            print(error, file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

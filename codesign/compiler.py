@@ -81,12 +81,20 @@ def compile(model: Model, *, hw: str, output: str | PathLike[str] = "build", **s
     Arguments as for `estimate`. Raises CodesignError (bad input), or DoesNotFitError: a layer fits no memory, TVM
     cannot lower a node, or scheduled code and cost model disagree. Nothing is written then.
     """
-    chosen = Settings(hw, **settings)  # type: ignore[arg-type]
-    return build(plan_model(model, chosen), chosen, Path(output))
+    return compile_model(model, Settings(hw, **settings), Path(output))  # type: ignore[arg-type]
+
+
+def compile_model(model: Model, settings: Settings, output: Path) -> Build:
+    """As `compile`; an output folder that must not be replaced is refused before any work."""
+    from codesign.artifacts.output_folder import check_replaceable
+
+    check_replaceable(output, str(output))
+    return build(plan_model(model, settings), settings, output)
 
 
 def plan_model(model: Model, settings: Settings) -> Planned:
     """Import, rewrite and plan."""
+    objective = objective_named(settings.objective)
     hardware = load_profile(settings.hw)
     pipeline = resolve_pipeline(settings.passes)
     imported = load_model(model, settings.input_shapes, settings.example_inputs)
@@ -96,6 +104,7 @@ def plan_model(model: Model, settings: Settings) -> Planned:
         PassContext(hardware.profile),
         stop_after=settings.stop_after,
         dump_directory=settings.dump_graphs,
+        on_progress=lambda step: settings.step("rewriting")(step.name, step.number, step.total),
     )
     network = Network(
         model=Identity(imported.name, imported.sha256),
@@ -109,7 +118,7 @@ def plan_model(model: Model, settings: Settings) -> Planned:
         network,
         hardware.profile,
         Identity(hardware.profile.name, hardware.sha256),
-        objective_named(settings.objective),
+        objective,
         version=__version__,
         allow_host=settings.allow_host,
         on_layer=settings.step("mapping"),

@@ -182,6 +182,11 @@ def _docstring(kind: type[GraphPass]) -> str:
     return "" if generated else text
 
 
+def summary_of(kind: type[GraphPass]) -> str:
+    """The first line of its docstring."""
+    return _docstring(kind).splitlines()[0]
+
+
 def explain_pass(kind: type[GraphPass]) -> str:
     """The docstring (what, picture, why exact), then effect and options with defaults."""
     options = [
