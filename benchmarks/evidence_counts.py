@@ -195,21 +195,26 @@ def is_sum_of(sizes: Sequence[int], total: int) -> bool:
 
 
 def exporter_changes(row: Count, other: Count, wanted: Reference) -> str:
-    """What an exporter folded or left out against another file of the network whose parameters are accounted for.
+    """What an exporter changed, role by role, against another file of the network that is accounted for.
 
-    All weights must be there; biases and the rest may only lack tensors of zeros (as an untrained network has), and
-    every folded BatchNormalization may leave a bias of half its elements.
+    All weights must be there, and biases and the rest may only lack what is 0 throughout (as in an untrained network)
+    or took up a folded BatchNormalization. The numbers printed add up to the difference.
     """
     surplus = other.parameters - wanted.parameters
-    if row.weights != other.weights or (surplus and not is_sum_of(other.constants, surplus)):
-        return ""
     folded = other.norms - row.norms
-    made = row.biases + row.rest - other.biases - other.rest
-    parts = [f"{folded:,} scales and shifts of BatchNormalization folded into {folded // 2:,} biases"] if folded else []
-    dropped = folded // 2 - made
-    if dropped:
-        parts.append(f"{dropped:,} zeros among biases left out")
-    return " and ".join(parts) + " by the exporter" if folded >= 0 and 0 <= dropped <= other.zeros + folded else ""
+    added = row.biases + row.rest - other.biases - other.rest
+    stored_once = (row.used - row.parameters) - (other.used - other.parameters)
+    parts = {
+        "not learned (anchors, input scaling)": surplus,
+        "BatchNormalization folded": -folded,
+        "biases made" if added > 0 else "biases of zeros left out": added,
+        "equal tensors stored once": -stored_once,
+    }
+    is_known = surplus == 0 or is_sum_of(other.constants, surplus)
+    is_plausible = folded >= 0 and -other.zeros <= added <= folded // 2 and row.weights == other.weights
+    if not is_known or not is_plausible or sum(parts.values()) != row.parameters - wanted.parameters:
+        return ""
+    return "exporter: " + ", ".join(f"{what} {number:+,}" for what, number in parts.items() if number)
 
 
 def best(rows: list[Count], wanted: Reference) -> Count:
