@@ -165,11 +165,11 @@ def run_evidence(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def write_reference(folder: Path, macs: int) -> None:
+def write_reference(folder: Path, macs: int, parameters: int = 108) -> None:
     with (folder / "reference.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, ["name", "impl", "macs_measured", "params_measured"])
         writer.writeheader()
-        writer.writerow({"name": "tiny", "impl": "own", "macs_measured": macs, "params_measured": 4 * 3 * 9})
+        writer.writerow({"name": "tiny", "impl": "own", "macs_measured": macs, "params_measured": parameters})
 
 
 def test_the_evidence_script_resumes_and_reports_differences(tmp_path: Path) -> None:
@@ -188,3 +188,29 @@ def test_the_evidence_script_resumes_and_reports_differences(tmp_path: Path) -> 
     assert second.stderr == ""
     assert second.returncode == 1
     assert "| equal; MACs differ by +728 |" in (tmp_path / "counts.md").read_text()
+
+
+def test_the_evidence_script_accounts_for_a_folded_batch_normalization_but_not_for_a_lost_weight(
+    tmp_path: Path,
+) -> None:
+    conv = helper.make_node("Conv", ["x", "w"], ["a"], name="conv")
+    norm = helper.make_node("BatchNormalization", ["a", "scale", "shift", "mean", "variance"], ["y"])
+    folded = helper.make_node("Conv", ["x", "w", "b"], ["y"], name="conv")
+    vectors = {name: noise(4) for name in ("scale", "shift", "mean", "variance")}
+    files = {
+        "kept": network([conv, norm], (1, 3, 6, 6), {"w": noise(4, 3, 3, 3), **vectors}),
+        "folded": network([folded], (1, 3, 6, 6), {"w": noise(4, 3, 3, 3), "b": noise(4)}),
+        "lost": network([folded], (1, 3, 6, 6), {"w": noise(4, 3, 2, 3), "b": noise(4)}),
+    }
+    for name, model in files.items():
+        (tmp_path / name).mkdir()
+        onnx.save(onnx.shape_inference.infer_shapes(model), tmp_path / name / "tiny.onnx")
+    write_reference(tmp_path, macs=1728, parameters=108 + 8)
+    done = run_evidence(tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == "1 networks, 3 files; not accounted for: lost/tiny.onnx\n"
+    lines = (tmp_path / "counts.md").read_text().splitlines()
+    verdicts = {line.split(" | ")[2]: line.split(" | ")[-1] for line in lines if line.startswith("| tiny")}
+    assert verdicts["kept/tiny.onnx"] == "equal |"
+    assert verdicts["folded/tiny.onnx"] == "exporter: BatchNormalization folded -8, biases made +4 |"
+    assert verdicts["lost/tiny.onnx"] == "parameters differ by -40; MACs differ by -288 |"  # 4 x 18 x 20 for 4 x 27 x 16
