@@ -1,0 +1,79 @@
+"""Data a comparison can fail on: random inputs, one weight negated, weights that let a network feel its input.
+
+PyTorch's default weights shrink what they pass on: after fifty layers an untrained network says the same of every
+image, biases alone. Weights of the usual size (He et al. 2015, equation 10) keep it alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod, sqrt
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+SEED = 2
+BIAS_DEVIATION = 0.1
+_LAYERS = ("Conv", "Gemm", "MatMul")
+
+
+def random_inputs(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """Standard normal numbers (small integers for an integer input), the same ones every time."""
+    generator = np.random.default_rng(SEED)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return {value.name: _random(value, generator) for value in model.graph.input if value.name not in stored}
+
+
+def _random(value: onnx.ValueInfoProto, generator: np.random.Generator) -> np.ndarray:
+    kind = value.type.tensor_type
+    shape = [size.dim_value for size in kind.shape.dim]
+    dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
+    numbers = generator.standard_normal(shape) if dtype.kind == "f" else generator.integers(0, 8, shape)
+    return numbers.astype(dtype)
+
+
+def negate_a_weight(model: onnx.ModelProto) -> None:
+    """Change the sign of the largest weight of the first convolution or dense layer."""
+    weights, _ = next(_layers(model))
+    values = numpy_helper.to_array(weights).copy()
+    values.flat[np.abs(values).argmax()] *= -1
+    weights.CopyFrom(numpy_helper.from_array(values, weights.name))
+
+
+def enliven(model: onnx.ModelProto) -> None:
+    """Scale the weights of every convolution and dense layer to a deviation of sqrt(2 / fan in), its biases to 0.1."""
+    done: set[str] = set()
+    for weights, (biases, fan_in) in _layers(model):
+        _scale(weights, sqrt(2 / fan_in), done)
+        if biases is not None:
+            _scale(biases, BIAS_DEVIATION, done)
+
+
+def _layers(model: onnx.ModelProto) -> Iterator[tuple[onnx.TensorProto, tuple[onnx.TensorProto | None, int]]]:
+    """Stored weights of every layer, its stored biases if any, and how many products one result sums."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in _LAYERS and node.input[1] in stored:
+            weights = stored[node.input[1]]
+            biases = stored.get(node.input[2]) if len(node.input) > 2 else None
+            yield weights, (biases, _fan_in(node, tuple(weights.dims)))
+
+
+def _fan_in(node: onnx.NodeProto, shape: tuple[int, ...]) -> int:
+    match node.op_type:
+        case "Conv":
+            return prod(shape[1:])
+        case "Gemm" if any(attribute.name == "transB" and attribute.i for attribute in node.attribute):
+            return shape[1]
+        case _:
+            return shape[-2] if len(shape) > 1 else shape[0]
+
+
+def _scale(tensor: onnx.TensorProto, deviation: float, done: set[str]) -> None:
+    values = numpy_helper.to_array(tensor)
+    size = float(np.sqrt(np.square(values.astype(np.float64)).mean()))
+    if tensor.name in done or size == 0 or values.dtype.kind != "f":
+        return
+    done.add(tensor.name)
+    tensor.CopyFrom(numpy_helper.from_array((values * (deviation / size)).astype(values.dtype), tensor.name))
