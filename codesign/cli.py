@@ -66,17 +66,22 @@ OriginalOption = Annotated[
 ]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"codesign {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is done.")] = False,
     traceback: Annotated[bool, typer.Option("--traceback", help="Show where in codesign an error came from.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Options before the command."""
-    del traceback  # read by main, which takes it from anywhere on the line
-    if version:
-        typer.echo(f"codesign {__version__}")
-        raise typer.Exit
+    del traceback, version  # read by main, which takes the one from anywhere on the line; done by now
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
 
 

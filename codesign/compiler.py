@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 
@@ -108,6 +108,7 @@ def plan_model(model: Model, settings: Settings) -> Planned:
     )
     network = Network(
         model=Identity(imported.name, imported.sha256),
+        where=str(imported.source or imported.name),
         layers=layers_of(graph),
         outputs=frozenset(str(value.name) for value in graph.outputs),
         parameters=parameters_of(graph),
@@ -141,7 +142,8 @@ def build(planned: Planned, settings: Settings, output: Path) -> Build:
     with output_folder(output) as folder:
         refused = unsupported_nodes(graph)
         if refused:
-            raise DoesNotFitError.of(refused)
+            last = replace(refused[-1], hint="`codesign estimate` costs the network all the same")
+            raise DoesNotFitError.of([*refused[:-1], last])
         scheduled = schedule_layers(plan, planned.hardware.profile, settings.step("scheduling"))
         (folder / "tir").mkdir()
         for name, layer in {layer.name: layer for layer in scheduled.values()}.items():

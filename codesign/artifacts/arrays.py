@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +32,14 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays by name; the file appears complete or not at all."""
+    partial = path.with_name(f".{path.name}.partial.npz")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial.npz")
         np.savez(partial, **arrays)  # type: ignore[arg-type]
         partial.replace(path)
     except OSError as error:
-        raise CodesignError(str(path), f"cannot be written: {error.strerror}") from error
+        hint = "choose another file with --output"
+        raise CodesignError(str(path), f"cannot be written: {error.strerror}", hint) from error
+    finally:
+        with suppress(OSError):  # gone when all went well; not to be had where nothing can be written
+            partial.unlink(missing_ok=True)

@@ -62,7 +62,7 @@ class Library:
 
 def load_library(path: Path) -> Library:
     """Load the library of a build folder (the folder itself, or model.so in it). Raises CodesignError."""
-    folder = path if path.is_dir() else path.parent
+    folder = path.parent if path.name == LIBRARY_FILE else path
     library = folder / LIBRARY_FILE
     if not library.is_file():
         raise CodesignError(str(library), "no such file", "give a folder that `codesign compile` wrote")
@@ -117,4 +117,6 @@ def _warn_about_processor(interface: Interface, library: Path) -> None:
 def _session(model: Path) -> Any:
     import onnxruntime
 
-    return onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # weights listed as inputs get a warning each
+    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])

@@ -19,12 +19,13 @@ from codesign.workload.loop_nest import LoopNest
 class Placer:
     """Places layers one by one; a nest that was mapped before is not mapped again.
 
-    Problems (a layer that fits no engine) are collected, so that all of them can be reported at once.
+    where: what problems point at, the model's file. Problems (a layer that fits no engine) are collected, so that all
+    of them can be reported at once.
     """
 
     profile: HardwareProfile
     objective: Objective
-    model_name: str
+    where: str
     first_with_nest: dict[LoopNest, PlannedLayer] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
@@ -39,7 +40,8 @@ class Placer:
         unit = self.profile.vector_unit
         if unit is not None and kind in unit.operations:
             return PlannedLayer(layer, VECTOR_UNIT, vector_cost(layer, self.profile))
-        return PlannedLayer(layer, HOST, host_cost(layer, self.profile), note=f"no engine runs {kind}")
+        what = layer.op if kind is OperationKind.HOST else kind
+        return PlannedLayer(layer, HOST, host_cost(layer, self.profile), note=f"no engine runs {what}")
 
     def _on_engine(self, layer: Layer, engines: list[str]) -> PlannedLayer:
         known = self.first_with_nest.get(layer.nest)
@@ -61,7 +63,7 @@ class Placer:
         return planned
 
     def _refuse(self, layer: Layer, refused: list[Problem]) -> None:
-        where = f"{self.model_name}: node {layer.name}"
+        where = f"{self.where}: node {layer.name}"
         self.problems.extend(Problem(where, f"{part.where}: {part.problem}", part.hint) for part in refused)
 
     def _value(self, cost: LayerCost) -> tuple[float, float]:
@@ -117,16 +119,13 @@ def _head(
     return head
 
 
-def refuse_host(layers: list[PlannedLayer], model_name: str) -> None:
+def refuse_host(layers: list[PlannedLayer], where: str) -> None:
     """Raise CodesignError naming every layer on the host (`--no-host`)."""
     problems = [
-        Problem(
-            f"{model_name}: node {planned.layer.name}",
-            f"{planned.layer.op} would run on the host: {planned.note}",
-            "leave out --no-host to run it there",
-        )
+        Problem(f"{where}: node {planned.layer.name}", f"{planned.layer.op} would run on the host: {planned.note}")
         for planned in layers
         if planned.engine == HOST
     ]
     if problems:
-        raise CodesignError.of(problems)
+        last = replace(problems[-1], hint="leave out --no-host to run this there")
+        raise CodesignError.of([*problems[:-1], last])

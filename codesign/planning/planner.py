@@ -18,10 +18,12 @@ from codesign.workload.layer import Layer
 class Network:
     """What is planned: the layers, the outputs' names, and what to call it all.
 
-    precision: as the report prints it. parameters: learned values, shared ones counted once.
+    where: what problems point at, the model's file. precision: as the report prints it. parameters: learned values,
+    shared ones counted once.
     """
 
     model: Identity
+    where: str
     layers: Sequence[Layer]
     outputs: frozenset[str]
     parameters: int
@@ -44,7 +46,7 @@ def plan_network(
     on_layer: told the layer about to be mapped, its number from 1, and how many there are. Raises DoesNotFitError
     naming every layer that fits no engine, CodesignError naming every layer on the host unless `allow_host`.
     """
-    placer = Placer(profile, objective, network.model.name)
+    placer = Placer(profile, objective, network.where)
     placed = []
     for number, layer in enumerate(network.layers, 1):
         if on_layer is not None:
@@ -53,7 +55,7 @@ def plan_network(
     if placer.problems:
         raise DoesNotFitError.of(placer.problems)
     if not allow_host:
-        refuse_host(placed, network.model.name)
+        refuse_host(placed, network.where)
     layers = tuple(fuse_activations(placed, network.outputs, profile))
     return Plan(
         codesign=version,
