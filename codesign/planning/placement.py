@@ -14,20 +14,26 @@ from codesign.vocabulary import OperationKind
 from codesign.workload.layer import Layer
 from codesign.workload.loop_nest import LoopNest
 
+_NAMES_SHOWN = 3
+
 
 @dataclass
 class Placer:
     """Places layers one by one; a nest that was mapped before is not mapped again.
 
-    where: what problems point at, the model's file. Problems (a layer that fits no engine) are collected, so that all
-    of them can be reported at once.
+    where: what problems point at, the model's file. refused: layers that fit no engine, by what is wrong and the hint.
     """
 
     profile: HardwareProfile
     objective: Objective
     where: str
     first_with_nest: dict[LoopNest, PlannedLayer] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    refused: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """All layers that fit no engine, those with the same problem together."""
+        return [Problem(f"{self.where}: {_nodes(names)}", what, hint) for (what, hint), names in self.refused.items()]
 
     def place(self, layer: Layer) -> PlannedLayer:
         """The layer on the best unit that runs its kind."""
@@ -63,8 +69,10 @@ class Placer:
         return planned
 
     def _refuse(self, layer: Layer, refused: list[Problem]) -> None:
-        where = f"{self.where}: node {layer.name}"
-        self.problems.extend(Problem(where, f"{part.where}: {part.problem}", part.hint) for part in refused)
+        for part in refused:
+            names = self.refused.setdefault((f"{part.where}: {part.problem}", part.hint), [])
+            if layer.name not in names:
+                names.append(layer.name)
 
     def _value(self, cost: LayerCost) -> tuple[float, float]:
         match self.objective:
@@ -74,6 +82,12 @@ class Placer:
                 return cost.energy_pj, cost.cycles
             case Objective.EDP:
                 return cost.cycles * cost.energy_pj, cost.cycles
+
+
+def _nodes(names: list[str]) -> str:
+    """`node a`, `nodes a, b, c and 5 more`."""
+    shown, more = names[:_NAMES_SHOWN], len(names) - _NAMES_SHOWN
+    return f"node{'s' if len(names) > 1 else ''} {', '.join(shown)}{f' and {more} more' if more > 0 else ''}"
 
 
 def fuse_activations(
