@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from math import ceil
+from typing import TypeAlias
 
 import numpy as np
 
@@ -67,6 +68,9 @@ class Family:
     second: tuple[float, ...]
 
 
+Entry: TypeAlias = tuple[float, float, int, int, Family]  # objective's bound, tie-breaker's, ticket, rank, children
+
+
 @dataclass(frozen=True)
 class Found:
     """The outcome of a search: the best mapping, the bound on the objective, and how many tiles were priced."""
@@ -91,16 +95,19 @@ class Found:
 def search(
     nest: LoopNest, profile: HardwareProfile, engine: str, objective: Objective, limit: int = EXPANSION_LIMIT
 ) -> Found:
-    """The best mapping of a nest with MACs on an engine. Raises DoesNotFitError when nothing fits."""
+    """The best mapping of a nest with MACs on an engine, or the best found after `limit` expansions.
+
+    Raises DoesNotFitError when nothing fits.
+    """
     meter = Meter(profile, engine)
-    queue: list[tuple[float, float, int, int, Family]] = []
+    queue: list[Entry] = []
     state = _Search(objective, queue, count())
     choices = spatial_choices(nest, profile.engines[engine])
     for choice in choices:
         state.expand(root_of(LayerSpace.of(nest, meter, choice)))
     expansions = 0
-    while queue and expansions < limit:
-        first, second, _, rank, family = heappop(queue)
+    while queue and (expansions < limit or state.best is None):
+        first, second, _, rank, family = heappop(queue) if expansions < limit else _pop_deepest(queue)
         if not state.improves(first, second):
             queue.clear()
             break
@@ -115,6 +122,14 @@ def search(
     roof = min(_roof_cycles(LayerSpace.of(nest, meter, choice)) for choice in choices)
     bound_cycles = max(roof, bound) if objective is Objective.LATENCY else roof
     return Found(_mapping(state.best), state.value[0], bound, bound_cycles, state.evaluations)
+
+
+def _pop_deepest(queue: list[Entry]) -> Entry:
+    """The entry nearest to a complete mapping, the best of those: how a search out of time finds its first one."""
+    deepest = min(queue, key=lambda entry: (-len(entry[-1].prefix.chain), *entry[:3]))
+    queue.remove(deepest)
+    heapify(queue)
+    return deepest
 
 
 def map_layer(
@@ -139,7 +154,7 @@ class _Search:
     """The queue, the best complete mapping so far and its objective."""
 
     objective: Objective
-    queue: list[tuple[float, float, int, int, Family]]
+    queue: list[Entry]
     ticket: count[int]
     best: Prefix | None = None
     value: tuple[float, float] = (float("inf"), float("inf"))
@@ -157,7 +172,7 @@ class _Search:
 
     def dominated(self, prefix: Prefix) -> bool:
         """True when another prefix at the same tile with the same cuts left costs and takes no more in any respect."""
-        key = (id(prefix.space), prefix.tile, *(len(cuts) for cuts in prefix.waiting))
+        key = (prefix.space, prefix.tile, *(len(cuts) for cuts in prefix.waiting))
         memories = prefix.space.profile.memories
         taken = np.asarray([prefix.used.get(name, 0.0) for name in memories])
         costs = np.concatenate([prefix.fixed, *prefix.copies, taken])

@@ -11,7 +11,7 @@ from math import ceil
 
 from codesign.hardware.profile import HardwareProfile, Memory
 from codesign.mapping.layer_cost import Energy, LayerCost, Traffic
-from codesign.vocabulary import Operand
+from codesign.vocabulary import OperationKind, Operand
 from codesign.workload.layer import Layer
 
 VECTOR_UNIT = "vector_unit"
@@ -58,7 +58,7 @@ def host_cost(layer: Layer, profile: HardwareProfile) -> LayerCost:
     host, nest = profile.host, layer.nest
     traffic = _off_chip_alone(layer, profile)
     moved = sum(part.read_bytes + part.write_bytes for part in traffic)
-    operations = nest.operations + nest.macs
+    operations = nest.operations + 2 * nest.macs
     compute = ceil(operations / host.operations_per_cycle)
     port, busy = _busiest(traffic, profile)
     waiting = ceil(max(moved / host.bytes_per_cycle, busy))
@@ -85,12 +85,17 @@ def _cost(cycles: int, compute: int, limit: str, traffic: tuple[Traffic, ...], e
 
 
 def _bytes(layer: Layer, profile: HardwareProfile) -> dict[Operand, int]:
-    """Bytes read and written; what a layer has learned (scales, slopes) is read as weights."""
+    """Bytes read and written; what a layer has learned (scales, slopes) is read as weights.
+
+    The nests of operators known to no engine count bytes already.
+    """
     elements = {
         Operand.WEIGHTS: layer.parameters if not layer.nest.has_macs else layer.nest.elements(Operand.WEIGHTS),
         Operand.INPUTS: layer.nest.elements(Operand.INPUTS),
         Operand.OUTPUTS: layer.nest.elements(Operand.OUTPUTS),
     }
+    if layer.nest.kind is OperationKind.HOST:
+        return elements
     return {operand: ceil(count * profile.bits(operand) / 8) for operand, count in elements.items()}
 
 
