@@ -1,0 +1,466 @@
+"""Bad input through the console entry point: the exact text on stderr, the exit code, no traceback, nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from codesign.hardware.loading import shipped_folder
+from tests.command import ROOT, Command, Done, run_process
+from tests.importers.models import model, random, save, values
+from tests.small_networks import write_network
+
+DIGITS = ROOT / "examples" / "digits" / "digits.onnx"
+Prepare = Callable[[Path], None]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command, with `good.onnx` (one convolution) and `good.npz` (its input) where it is run."""
+    monkeypatch.delenv("CODESIGN_HW_PATH", raising=False)
+    folder = tmp_path / "work"
+    folder.mkdir()
+    save(convolution(), folder, "good.onnx")
+    np.savez(folder / "good.npz", x=random(1, 1, 3, 8, 8))
+    return Command(folder, monkeypatch, capsys)
+
+
+def convolution(size: list[int | str] | None = None) -> onnx.ModelProto:
+    """One convolution over x [1, 3, 8, 8], or over another size."""
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name="stem")]
+    return model(nodes, values({"x": size or [1, 3, 8, 8]}), values({"y": None}), {"w": random(0, 4, 3, 3, 3)})
+
+
+def assert_refused(command: Command, code: int, message: str, *arguments: str | Path) -> None:
+    """Exit code and stderr exactly; nothing on stdout, and not one path or byte of the tree has changed."""
+    before = tree(command.folder.parent)
+    done = command(*arguments)
+    assert done == Done(code, "", message.strip("\n") + "\n")
+    assert tree(command.folder.parent) == before
+
+
+def tree(folder: Path) -> dict[Path, bytes | None]:
+    """Every path below a folder, with the content of the files."""
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def one_machine(folder: Path, name: str, old: str, new: str) -> None:
+    """The shipped edge_npu with one text in it replaced."""
+    text = (shipped_folder() / "edge_npu.yaml").read_text(encoding="utf-8")
+    assert old in text
+    (folder / name).write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+# Models ----------------------------------------------------------------------------------------------------------
+
+
+def text_file(folder: Path) -> None:
+    (folder / "bad.onnx").write_text("name: ecnn\nclock_mhz: 250\n")
+
+
+def empty(folder: Path) -> None:
+    (folder / "bad.onnx").write_bytes(b"")
+
+
+def truncated(folder: Path) -> None:
+    (folder / "bad.onnx").write_bytes((folder / "good.onnx").read_bytes()[:-106])
+
+
+def cyclic(folder: Path) -> None:
+    nodes = [
+        helper.make_node("Add", ["x", "b"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["b"], name="second"),
+        helper.make_node("Neg", ["b"], ["y"], name="third"),
+    ]
+    save(model(nodes, values({"x": [2]}), values({"y": [2]})), folder, "bad.onnx")
+
+
+def shapeless(folder: Path) -> None:
+    node = helper.make_node("Swirl", ["x"], ["y"], domain="com.acme", name="swirl")
+    proto = model([node], values({"x": [1, 4]}), values({"y": None}))
+    proto.opset_import.append(helper.make_opsetid("com.acme", 1))
+    save(proto, folder, "bad.onnx")
+
+
+def external(location: str) -> Prepare:
+    """The convolution with its weights in another file; a file of the right size lies outside the folder."""
+
+    def prepare(folder: Path) -> None:
+        proto = convolution()
+        weight = proto.graph.initializer[0]
+        (folder.parent / "secret.bin").write_bytes(weight.raw_data)
+        weight.ClearField("raw_data")
+        weight.data_location = TensorProto.EXTERNAL
+        weight.external_data.add(key="location", value=location)
+        save(proto, folder, "bad.onnx")
+
+    return prepare
+
+
+def open_batch(folder: Path) -> None:
+    save(convolution(["batch", 3, 8, 8]), folder, "bad.onnx")
+
+
+def nothing(folder: Path) -> None:
+    """No file at all."""
+
+
+MODELS: dict[str, tuple[Prepare, str]] = {
+    "wrong path": (nothing, "bad.onnx: no such file\n  hint: give the path of a .onnx or .pt2 file"),
+    "a folder": (lambda folder: (folder / "bad.onnx").mkdir(), "bad.onnx: is a folder, not an ONNX file"),
+    "not ONNX": (
+        text_file,
+        "bad.onnx: is not an ONNX file\n  hint: give a .onnx file (protobuf, not text) or a .pt2 file",
+    ),
+    "empty": (empty, "bad.onnx: is empty\n  hint: give a .onnx file (protobuf, not text) or a .pt2 file"),
+    "truncated": (
+        truncated,
+        "bad.onnx: is truncated: 100 bytes are missing at its end\n  hint: copy or download the file again",
+    ),
+    "cyclic": (
+        cyclic,
+        "bad.onnx: node second: the graph has a cycle: second -> first -> second\n"
+        "  hint: export the model again with opset 18",
+    ),
+    "shapeless": (
+        shapeless,
+        "bad.onnx: node swirl: Swirl: the shape of y is unknown\n"
+        "  hint: state the shape in the file's value_info, or fix the size it depends on before exporting",
+    ),
+    "external data outside": (
+        external("../secret.bin"),
+        "bad.onnx: tensor 'w' has its data outside the model's folder: ../secret.bin\n"
+        "  hint: external data must lie in the model's folder or below it",
+    ),
+    "external data missing": (
+        external("weights.bin"),
+        "bad.onnx: tensor 'w' has its data in a file that does not exist: weights.bin\n  hint: copy it beside the model",
+    ),
+    "symbolic batch": (
+        open_batch,
+        "bad.onnx: input 'x' (batchx3x8x8): size 'batch' not set\n  hint: set every size: --input-shape x=1x3x8x8",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_bad_models(name: str, command: Command) -> None:
+    prepare, message = MODELS[name]
+    prepare(command.folder)
+    assert_refused(command, 2, message, "compile", "bad.onnx", "--hw", "edge_npu")
+    assert_refused(command, 2, message, "estimate", "bad.onnx", "--hw", "edge_npu", "--json")
+
+
+def test_the_open_batch_can_be_set_as_the_hint_says(command: Command) -> None:
+    open_batch(command.folder)
+    done = command("estimate", "bad.onnx", "--hw", "edge_npu", "--input-shape", "x=1x3x8x8")
+    assert (done.code, done.err) == (0, "")
+
+
+# Options ---------------------------------------------------------------------------------------------------------
+
+OPTIONS: dict[str, tuple[list[str], str]] = {
+    "malformed shape": (
+        ["--input-shape", "x=1x3xbig"],
+        "--input-shape: cannot read 'x=1x3xbig'\n  hint: write NAME=1x3x224x224",
+    ),
+    "shape of size zero": (
+        ["--input-shape", "x=0x3x8x8"],
+        "--input-shape: cannot read 'x=0x3x8x8'\n  hint: write NAME=1x3x224x224",
+    ),
+    "shape given twice": (
+        ["--input-shape", "x=1x3x8x8", "--input-shape", "x=2x3x8x8"],
+        "--input-shape: 'x' is given twice\n  hint: remove one of the two",
+    ),
+    "shape of an unknown input": (
+        ["--input-shape", "image=1x3x8x8"],
+        "good.onnx: --input-shape image: the model has no such input\n  hint: inputs: x",
+    ),
+    "shape of a fixed input": (
+        ["--input-shape", "x=1x3x8x9"],
+        "good.onnx: --input-shape x=1x3x8x9: size 3 is 9, the model fixes it at 8",
+    ),
+    "unknown hardware": (
+        ["--hw", "edge_npuu"],
+        "--hw edge_npuu: there is no hardware profile of that name\n"
+        "  hint: did you mean edge_npu? there are ecnn, edge_npu, gemmini16; or give the path of a YAML file",
+    ),
+    "wrong hardware path": (["--hw", "machines/mine.yaml"], "machines/mine.yaml: there is no such file"),
+    "unknown pass": (
+        ["--passes", "fold-batchnorm"],
+        "--passes: no pass or pipeline is called fold-batchnorm\n  hint: did you mean fold-batch-norm?",
+    ),
+    "unknown option of a pass": (
+        ["--passes", "fix-resolution{sise=128}"],
+        "--passes: fix-resolution has no option sise\n  hint: did you mean size?",
+    ),
+    "two bad passes at once": (
+        ["--passes", "fold,fix-resolution{size=big}"],
+        "--passes: no pass or pipeline is called fold\n  hint: `codesign passes list` shows all\n"
+        "--passes: fix-resolution: size must be an integer, not 'big'\n"
+        "  hint: rows and columns of the new input; 0: the power of two nearest to each",
+    ),
+    "stop after a pass that does not run": (
+        ["--stop-after", "fix-resolution"],
+        "--stop-after: fix-resolution is not in the pipeline default\n"
+        "  hint: it runs fold-batch-norm, shift-average-pool",
+    ),
+    "unknown objective": (
+        ["--objective", "speed"],
+        "--objective: no objective is called speed\n  hint: one of latency, energy, edp",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_bad_options(name: str, command: Command) -> None:
+    options, message = OPTIONS[name]
+    machine = [] if "--hw" in options else ["--hw", "edge_npu"]
+    assert_refused(command, 2, message, "compile", "good.onnx", *machine, *options)
+
+
+def test_an_option_that_does_not_exist(command: Command) -> None:
+    message = (
+        "Usage: codesign compile [OPTIONS] {MODEL}\nTry 'codesign compile -h' for help.\n\n"
+        "Error: No such option: --no-hots (Possible options: --no-host)"
+    )
+    assert_refused(command, 2, message, "compile", "good.onnx", "--no-hots")
+
+
+# Machines --------------------------------------------------------------------------------------------------------
+
+BOMB = "a: &a [x, x]\n" + "".join(f"{name}: &{name} [*{old}, *{old}]\n" for old, name in zip("abcdefg", "bcdefgh"))
+
+MACHINES: dict[str, tuple[str, str, str]] = {
+    "a typo": ("clock_mhz", "clock_mzh", "bad.yaml:5:1: clock_mzh: unknown key\n  hint: did you mean clock_mhz?"),
+    "a duplicate key": (
+        "clock_mhz: 500",
+        "clock_mhz: 500\nclock_mhz: 400",
+        "bad.yaml:6:1: clock_mhz: duplicate key, first given at 5:1\n  hint: remove one of the two",
+    ),
+    "a negative size": (
+        "size_bytes: 524_288",
+        "size_bytes: -524_288",
+        "bad.yaml:LINE:5: memories.sram.size_bytes: must be above 0, not -524288",
+    ),
+    "a missing unit": (
+        "size_bytes: 524_288",
+        "size: 512",
+        "bad.yaml:LINE:5: memories.sram.size: unknown key\n  hint: did you mean size_bytes? units stand in names",
+    ),
+    "a tab": (
+        "  weights_bits: 8",
+        "\tweights_bits: 8",
+        "bad.yaml:8:1: not valid YAML: found character '\\t' that cannot start any token\n"
+        "  hint: indent with spaces, not tabs",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_bad_machines(name: str, command: Command) -> None:
+    old, new, message = MACHINES[name]
+    one_machine(command.folder, "bad.yaml", old, new)
+    before = (command.folder / "bad.yaml").read_text(encoding="utf-8").partition(new)[0]
+    message = message.replace("LINE", str(before.count("\n") + 1))
+    assert_refused(command, 2, message, "compile", "good.onnx", "--hw", "bad.yaml")
+
+
+def test_a_machine_that_grows_by_aliases(command: Command) -> None:
+    (command.folder / "bad.yaml").write_text(BOMB)
+    message = "bad.yaml:2:8: aliases are not allowed: *a\n  hint: write the value out"
+    assert_refused(command, 2, message, "estimate", "good.onnx", "--hw", "bad.yaml")
+
+
+# What does not fit -----------------------------------------------------------------------------------------------
+
+
+def test_no_host_names_every_layer_on_the_host(command: Command) -> None:
+    nodes = "a = GlobalAveragePool(x) c = Conv(x, w) d = Det(c) y = Mul(a, d)"
+    write_network(command.folder / "net.onnx", nodes, (1, 2, 4, 4), {"w": (2, 2, 1, 1)})
+    message = (
+        "net.onnx: node node_a: GlobalAveragePool would run on the host: no engine runs average_pool\n"
+        "net.onnx: node node_d: Det would run on the host: no engine runs Det\n"
+        "  hint: leave out --no-host to run this there"
+    )
+    assert_refused(command, 2, message, "estimate", "net.onnx", "--hw", "ecnn", "--no-host")
+
+
+def test_a_layer_that_fits_no_mapping(command: Command) -> None:
+    one_machine(command.folder, "small.yaml", "size_bytes: 524_288", "size_bytes: 713")
+    message = (
+        f"{DIGITS}: nodes /widen/conv/Conv, /first/conv/Conv, /second/conv/Conv and 1 more: memory sram: "
+        "weights (1536 bytes) and inputs (48 bytes) and outputs (64 bytes) need 1648 bytes at least, 713 are available\n"
+        "  hint: memories.sram.size_bytes: 1648 is the least that would do\n"
+        f"{DIGITS}: node /classifier/Gemm: memory sram: "
+        "weights (640 bytes) and inputs (64 bytes) and outputs (10 bytes) need 714 bytes at least, 713 are available\n"
+        "  hint: memories.sram.size_bytes: 714 is the least that would do"
+    )
+    assert_refused(command, 1, message, "compile", DIGITS, "--hw", "small.yaml")
+
+
+@pytest.mark.parametrize(("size_bytes", "code"), [(1647, 1), (1648, 0)])
+def test_the_least_size_is_enough_and_the_least(size_bytes: int, code: int, command: Command) -> None:
+    one_machine(command.folder, "small.yaml", "size_bytes: 524_288", f"size_bytes: {size_bytes}")
+    done = command("estimate", DIGITS, "--hw", "small.yaml")
+    assert done.code == code and ("1648 is the least" in done.err) == bool(code)
+
+
+def test_operators_tvm_cannot_lower_are_costed_but_not_compiled(command: Command) -> None:
+    nodes = "a = Relu(x) b = Det(a) c = Conv(x, w) e = Det(c) y = Add(b, e)"
+    write_network(command.folder / "net.onnx", nodes, (1, 2, 4, 4), {"w": (2, 2, 1, 1)})
+    message = (
+        "net.onnx: node node_b: TVM cannot lower this Det: Operator Det not implemented.\n"
+        "net.onnx: node node_e: TVM cannot lower this Det: Operator Det not implemented.\n"
+        "  hint: `codesign estimate` costs the network all the same"
+    )
+    assert_refused(command, 1, message, "compile", "net.onnx", "--hw", "edge_npu")
+    done = command("estimate", "net.onnx", "--hw", "edge_npu")
+    assert (done.code, done.err) == (0, "")
+    assert "node_b (Det): " in done.out.split("on the host\n")[1]
+
+
+# Output folders --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--output", "mine"], ["-o", "./mine/"]])
+def test_a_folder_that_is_no_build_is_left_alone(arguments: list[str], command: Command) -> None:
+    (command.folder / "mine").mkdir()
+    (command.folder / "mine" / "thesis.txt").write_text("years of work")
+    shown = Path(arguments[1])
+    message = (
+        f"{shown}: holds files, but no manifest.json of a codesign build: not replaced\n"
+        "  hint: choose another folder with --output"
+    )
+    assert_refused(command, 2, message, "compile", "good.onnx", "--hw", "edge_npu", *arguments)
+
+
+def test_an_output_that_is_a_file(command: Command) -> None:
+    (command.folder / "mine").write_text("years of work")
+    message = "mine: exists and is not a folder\n  hint: choose another folder with --output"
+    assert_refused(command, 2, message, "compile", "good.onnx", "--hw", "edge_npu", "--output", "mine")
+
+
+def test_the_output_folder_is_looked_at_before_any_work(command: Command) -> None:
+    (command.folder / "mine").write_text("years of work")
+    message = "mine: exists and is not a folder\n  hint: choose another folder with --output"
+    assert_refused(command, 2, message, "compile", "gone.onnx", "--hw", "edge_npu", "--output", "mine")
+
+
+# run and verify --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def built(command: Command) -> Command:
+    """The command, with a build of good.onnx in `build`."""
+    assert command("compile", "good.onnx", "--hw", "edge_npu").code == 0
+    return command
+
+
+def no_archive(folder: Path) -> None:
+    (folder / "bad.npz").write_text("nope")
+
+
+def pickled(folder: Path) -> None:
+    np.savez(folder / "bad.npz", x=np.array([{"not": "numbers"}], dtype=object))
+
+
+def other_name(folder: Path) -> None:
+    np.savez(folder / "bad.npz", image=random(1, 1, 3, 8, 8))
+
+
+def other_shape(folder: Path) -> None:
+    np.savez(folder / "bad.npz", x=random(1, 1, 3, 8, 9))
+
+
+PLAIN = (
+    "bad.npz: is no readable .npz file of plain arrays\n  hint: write it with numpy.savez(path, **{tensor_name: array})"
+)
+TAKES = "\n  hint: it takes x (float32 1x3x8x8)"
+ARRAYS: dict[str, tuple[Prepare, str]] = {
+    "missing": (nothing, "bad.npz: no such file\n  hint: give an .npz file with one array per input, by tensor name"),
+    "not npz": (no_archive, PLAIN),
+    "pickled": (pickled, PLAIN),
+    "wrong name": (
+        other_name,
+        f"build/model.so: has no input 'image'{TAKES}\nbuild/model.so: input 'x' is missing{TAKES}",
+    ),
+    "wrong shape": (other_shape, f"build/model.so: input 'x' is float32 1x3x8x9{TAKES}"),
+}
+
+
+def test_bad_arrays(built: Command) -> None:
+    for prepare, message in ARRAYS.values():
+        (built.folder / "bad.npz").unlink(missing_ok=True)
+        prepare(built.folder)
+        assert_refused(built, 2, message, "run", "build", "--input", "bad.npz", "--output", "y.npz")
+        of_verify = message.replace("build/model.so", "build")
+        assert_refused(built, 2, of_verify, "verify", "build", "--data", "bad.npz")
+
+
+def test_outputs_that_cannot_be_written(built: Command) -> None:
+    (built.folder / "mine").mkdir()
+    message = "mine: cannot be written: Is a directory\n  hint: choose another file with --output"
+    assert_refused(built, 2, message, "run", "build", "--input", "good.npz", "--output", "mine")
+
+
+def test_the_original_has_moved(built: Command) -> None:
+    (built.folder / "good.onnx").rename(built.folder / "moved.onnx")
+    message = "good.onnx: the original model is not there\n  hint: say where it is with --model FILE"
+    assert_refused(built, 2, message, "verify", "build")
+    done = built("verify", "build", "--model", "moved.onnx")
+    assert (done.code, done.err, done.out.splitlines()[-1]) == (0, "", "verified: 2 comparisons hold")
+
+
+def test_folders_that_are_no_build(command: Command) -> None:
+    (command.folder / "mine").mkdir()
+    (command.folder / "mine" / "thesis.txt").write_text("years of work")
+    for folder in ("mine", "gone"):
+        message = f"{folder}/model.so: no such file\n  hint: give a folder that `codesign compile` wrote"
+        assert_refused(command, 2, message, "run", folder, "--input", "good.npz", "--output", "y.npz")
+    hint = "\n  hint: give the folder that codesign compile wrote"
+    message = f"mine: is not a codesign build: it has no manifest.json{hint}"
+    assert_refused(command, 2, message, "verify", "mine")
+    assert_refused(command, 2, f"gone: there is no such folder{hint}", "verify", "gone")
+
+
+# Machines and passes by name -------------------------------------------------------------------------------------
+
+
+def test_names_that_are_not_known(command: Command) -> None:
+    machine = (
+        "--hw gemini16: there is no hardware profile of that name\n"
+        "  hint: did you mean gemmini16? there are ecnn, edge_npu, gemmini16; or give the path of a YAML file"
+    )
+    assert_refused(command, 2, machine, "hw", "show", "gemini16")
+    assert_refused(command, 2, machine, "hw", "copy", "gemini16", "mine.yaml")
+    message = "fold-batchnorm: no pass or pipeline is called so\n  hint: did you mean fold-batch-norm?"
+    assert_refused(command, 2, message, "passes", "explain", "fold-batchnorm")
+
+
+# A real process --------------------------------------------------------------------------------------------------
+
+
+def test_the_same_from_a_shell(tmp_path: Path) -> None:
+    truncated_by = 106
+    path = save(convolution(), tmp_path, "bad.onnx")
+    path.write_bytes(path.read_bytes()[:-truncated_by])
+    one_machine(tmp_path, "bad.yaml", "clock_mhz", "clock_mzh")
+    before = tree(tmp_path)
+    arguments = ["compile", "bad.onnx", "--hw"]
+    assert run_process(tmp_path, *arguments, "edge_npu") == Done(2, "", f"{MODELS['truncated'][1]}\n")
+    assert run_process(tmp_path, *arguments, "bad.yaml") == Done(2, "", f"{MACHINES['a typo'][2]}\n")
+    assert tree(tmp_path) == before
+
+
+def test_a_traceback_is_shown_when_asked_for(command: Command) -> None:
+    for arguments in (["--traceback", "compile", "gone.onnx"], ["compile", "gone.onnx", "--traceback"]):
+        done = command(*arguments, "--hw", "edge_npu")
+        assert (done.code, done.out) == (2, "")
+        assert done.err.startswith("Traceback (most recent call last):\n")
+        assert "codesign.errors.CodesignError: gone.onnx: no such file\n" in done.err
