@@ -11,7 +11,7 @@ from math import ceil
 
 from codesign.hardware.profile import HardwareProfile, Memory
 from codesign.mapping.layer_cost import Energy, LayerCost, Traffic
-from codesign.vocabulary import OperationKind, Operand
+from codesign.vocabulary import Operand, OperationKind
 from codesign.workload.layer import Layer
 
 VECTOR_UNIT = "vector_unit"
