@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,9 +47,9 @@ class Command:
         return Done(code, captured.out, captured.err)
 
 
-def run_process(folder: Path, *arguments: str | Path, program: str = "-m codesign") -> Done:
+def run_process(folder: Path, *arguments: str | Path, program: Sequence[str] = ("-m", "codesign")) -> Done:
     """The same in a fresh Python, with `folder` as the current one. program: what Python runs."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100", "NO_COLOR": "1"}
-    words = [sys.executable, *program.split(" ", 1), *map(str, arguments)]
+    words = [sys.executable, *program, *map(str, arguments)]
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     return Done(done.returncode, done.stdout, done.stderr)

@@ -139,7 +139,8 @@ MODELS: dict[str, tuple[Prepare, str]] = {
     ),
     "external data missing": (
         external("weights.bin"),
-        "bad.onnx: tensor 'w' has its data in a file that does not exist: weights.bin\n  hint: copy it beside the model",
+        "bad.onnx: tensor 'w' has its data in a file that does not exist: weights.bin\n"
+        "  hint: copy it beside the model",
     ),
     "symbolic batch": (
         open_batch,
@@ -234,7 +235,8 @@ def test_an_option_that_does_not_exist(command: Command) -> None:
 
 # Machines --------------------------------------------------------------------------------------------------------
 
-BOMB = "a: &a [x, x]\n" + "".join(f"{name}: &{name} [*{old}, *{old}]\n" for old, name in zip("abcdefg", "bcdefgh"))
+LEVELS = zip("abcdefg", "bcdefgh", strict=True)
+BOMB = "a: &a [x, x]\n" + "".join(f"{name}: &{name} [*{old}, *{old}]\n" for old, name in LEVELS)
 
 MACHINES: dict[str, tuple[str, str, str]] = {
     "a typo": ("clock_mhz", "clock_mzh", "bad.yaml:5:1: clock_mzh: unknown key\n  hint: did you mean clock_mhz?"),
@@ -295,7 +297,8 @@ def test_a_layer_that_fits_no_mapping(command: Command) -> None:
     one_machine(command.folder, "small.yaml", "size_bytes: 524_288", "size_bytes: 713")
     message = (
         f"{DIGITS}: nodes /widen/conv/Conv, /first/conv/Conv, /second/conv/Conv and 1 more: memory sram: "
-        "weights (1536 bytes) and inputs (48 bytes) and outputs (64 bytes) need 1648 bytes at least, 713 are available\n"
+        "weights (1536 bytes) and inputs (48 bytes) and outputs (64 bytes) need 1648 bytes at least, "
+        "713 are available\n"
         "  hint: memories.sram.size_bytes: 1648 is the least that would do\n"
         f"{DIGITS}: node /classifier/Gemm: memory sram: "
         "weights (640 bytes) and inputs (64 bytes) and outputs (10 bytes) need 714 bytes at least, 713 are available\n"

@@ -27,4 +27,11 @@ def _pipeline(name: str, package: str) -> str:
 
 
 def _entry(name: str, effect: str, text: str) -> str:
-    return fill(text, WIDTH_COLUMNS, initial_indent=f"  {name:20} {effect:12} ", subsequent_indent=" " * _INDENT)
+    return fill(
+        text,
+        WIDTH_COLUMNS,
+        initial_indent=f"  {name:20} {effect:12} ",
+        subsequent_indent=" " * _INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
