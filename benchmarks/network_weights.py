@@ -34,10 +34,13 @@ def _random(value: onnx.ValueInfoProto, generator: np.random.Generator) -> np.nd
 
 
 def negate_a_weight(model: onnx.ModelProto) -> None:
-    """Change the sign of the largest weight of the first convolution or dense layer."""
+    """Change the sign of the largest weight in the first filter of the first layer.
+
+    The first filter, because an untrained CondenseNet reads no other channel.
+    """
     weights, _ = next(_layers(model))
     values = numpy_helper.to_array(weights).copy()
-    values.flat[np.abs(values).argmax()] *= -1
+    values[0].flat[np.abs(values[0]).argmax()] *= -1
     weights.CopyFrom(numpy_helper.from_array(values, weights.name))
 
 
