@@ -169,9 +169,11 @@ def in_own_process(model: Path, hardware: str, limit_seconds: int) -> Measuremen
     try:
         answer, log = child.communicate(timeout=limit_seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
         return f"not done within {limit_seconds} s"
+    finally:  # nothing is left running, whether the time is up or the user has had enough
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.communicate()
     if child.returncode:
         last = [line for line in log.splitlines() if line.strip()] or [f"ended with {child.returncode}"]
         return last[-1].replace(f"{model.parent}{os.sep}", "")
