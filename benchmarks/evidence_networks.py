@@ -81,17 +81,17 @@ def network_to_try(model: Path, folder: Path) -> tuple[Path, bool]:
     import onnx
 
     tried, altered = model, folder / "altered.onnx"
-    for enlivened in (False, True):
-        proto = onnx.load(tried)
+    for gain in (0, 1, 2):
+        proto = onnx.load(model)
+        if gain:
+            enliven(proto, gain)
+            tried = folder / model.name
+            onnx.save(proto, tried)
         negate_a_weight(proto)
         onnx.save(proto, altered)
-        if enlivened or _difference(altered, tried) > FELT:
+        if _difference(altered, tried) > FELT:
             break
-        proto = onnx.load(model)
-        enliven(proto)
-        tried = folder / model.name
-        onnx.save(proto, tried)
-    return tried, enlivened
+    return tried, gain > 0
 
 
 def _difference(altered: Path, model: Path) -> float:

@@ -45,14 +45,14 @@ def negate_a_weight(model: onnx.ModelProto) -> None:
     weights.CopyFrom(numpy_helper.from_array(values, weights.name))
 
 
-def enliven(model: onnx.ModelProto) -> None:
-    """Scale the weights of every convolution and dense layer to a deviation of sqrt(1 / fan in), or sqrt(2 / fan in)
+def enliven(model: onnx.ModelProto, gain: int) -> None:
+    """Scale the weights of every convolution and dense layer to a deviation of sqrt(gain / fan in), or sqrt(2 / fan in)
     where an activation follows, and its biases to 0.1."""
     done: set[str] = set()
     activated, stored = _activated(model), _stored(model)
     for weights, node in _layers(model):
-        gain = 2 if node.output[0] in activated else 1
-        _scale(weights, sqrt(gain / _fan_in(node, tuple(weights.dims))), done)
+        power = 2 if node.output[0] in activated else gain
+        _scale(weights, sqrt(power / _fan_in(node, tuple(weights.dims))), done)
         if len(node.input) > 2 and node.input[2] in stored:
             _scale(stored[node.input[2]], BIAS_DEVIATION, done)
 
