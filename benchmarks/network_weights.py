@@ -34,14 +34,14 @@ def _random(value: onnx.ValueInfoProto, generator: np.random.Generator) -> np.nd
     return numbers.astype(dtype)
 
 
-def negate_a_weight(model: onnx.ModelProto) -> None:
-    """Change the sign of the largest weight in the first filter of the first layer.
+def negate_a_weight(model: onnx.ModelProto, place: int) -> None:
+    """Change the sign of the largest weight in one filter of the first layer; place: which filter.
 
-    The first filter, because an untrained CondenseNet reads no other channel.
+    Not any filter will do: some are dead (Relu), and an untrained CondenseNet reads the first channel alone.
     """
     weights, _ = next(_layers(model))
     values = numpy_helper.to_array(weights).copy()
-    values[0].flat[np.abs(values[0]).argmax()] *= -1
+    values[place].flat[np.abs(values[place]).argmax()] *= -1
     weights.CopyFrom(numpy_helper.from_array(values, weights.name))
 
 
