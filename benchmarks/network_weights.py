@@ -47,7 +47,7 @@ def negate_a_weight(model: onnx.ModelProto, place: int) -> None:
 
 def enliven(model: onnx.ModelProto, gain: int) -> None:
     """Scale the weights of every convolution and dense layer to a deviation of sqrt(gain / fan in), or sqrt(2 / fan in)
-    where an activation follows, and its biases to 0.1."""
+    where an activation follows, its biases to 0.1, and the scales of BatchNormalization to 1."""
     done: set[str] = set()
     activated, stored = _activated(model), _stored(model)
     for weights, node in _layers(model):
@@ -55,6 +55,9 @@ def enliven(model: onnx.ModelProto, gain: int) -> None:
         _scale(weights, sqrt(power / _fan_in(node, tuple(weights.dims))), done)
         if len(node.input) > 2 and node.input[2] in stored:
             _scale(stored[node.input[2]], BIAS_DEVIATION, done)
+    for node in model.graph.node:
+        if node.op_type == "BatchNormalization" and node.input[1] in stored:
+            _scale(stored[node.input[1]], 1.0, done)
 
 
 def _activated(model: onnx.ModelProto) -> set[str]:
