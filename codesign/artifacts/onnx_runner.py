@@ -47,6 +47,8 @@ def open_model(path: Path, wanted: Sequence[str] = ()) -> OnnxRunner:
         raise CodesignError(str(path), "no such file")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
+    # Its optimiser is no reference: it moves a Pad with zeros into MaxPool, which pads with minus infinity.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         model = onnx.load(path)
         outputs = tuple(value.name for value in model.graph.output)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 
 from codesign.errors import DoesNotFitError, Problem
 from codesign.hardware.profile import HardwareProfile
@@ -45,16 +44,31 @@ def identifier(name: str) -> str:
 
 
 def count_problems(model: str, planned: PlannedLayer, counted: LayerCounts) -> Iterator[Problem]:
-    """Where the scheduled code and the cost model disagree on one layer."""
-    charged = planned.cost.counts
-    if charged is None or charged == counted:
-        return
-    where = f"{model}: node {planned.layer.name}"
-    for field in fields(LayerCounts):
-        ours, theirs = getattr(charged, field.name), getattr(counted, field.name)
+    """Where the scheduled code and the cost model disagree on one layer, number by number."""
+    if planned.cost.counts is None:
+        raise ValueError(f"{planned.layer.name} has a mapping, but no counts to hold it against")
+    charged, found = _numbers(planned.cost.counts), _numbers(counted)
+    hint = "this is a fault of codesign: please report it with the model and the profile"
+    for what in dict.fromkeys((*charged, *found)):
+        ours, theirs = charged.get(what, []), found.get(what, [])
         if ours != theirs:
-            what = f"{field.name}: the cost model charged {ours}, the scheduled code shows {theirs}"
-            yield Problem(where, what, "this is a fault of codesign: please report it with the model and the profile")
+            problem = f"{what}: the cost model charged {_shown(ours)}, the scheduled code shows {_shown(theirs)}"
+            yield Problem(f"{model}: node {planned.layer.name}", problem, hint)
+
+
+def _numbers(counts: LayerCounts) -> dict[str, list[int]]:
+    """Every count by what it says, all of them where several say the same."""
+    numbers = {"useful MACs": [counts.macs_useful], "issued MACs": [counts.macs_issued]}
+    for move in counts.transfers:
+        what = f"elements of {move.operand} from {move.source} to {move.destination}"
+        numbers.setdefault(what, []).append(move.elements)
+    for tile in counts.allocations:
+        numbers.setdefault(f"elements of the tile of {tile.operand} in {tile.memory}", []).append(tile.elements)
+    return numbers
+
+
+def _shown(numbers: list[int]) -> str:
+    return " and ".join(map(str, numbers)) or "none"
 
 
 def _schedule(planned: PlannedLayer, profile: HardwareProfile, name: str) -> ScheduledLayer:
