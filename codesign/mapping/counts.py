@@ -31,9 +31,7 @@ def counts_of(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> Lay
             transfers.extend(_output_transfers(nest, mapping, levels, positions, unread))
         else:
             zeros = profile.conventions.padding_is_data
-            transfers.extend(
-                _input_transfers(nest, mapping, operand, levels, positions, zeros_everywhere=zeros)
-            )
+            transfers.extend(_input_transfers(nest, mapping, operand, levels, positions, zeros_everywhere=zeros))
     lanes = tuple(mapping.lanes(dimension) for dimension in DIMENSIONS)
     steps = prod(-(-size // lane) for size, lane in zip(nest.sizes, lanes, strict=True))
     return LayerCounts(

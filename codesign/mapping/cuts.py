@@ -92,9 +92,9 @@ class Hop:
 class Cut:
     """One operand leaving one on-chip memory.
 
-    hop: towards the lanes; of outputs: of a finished element outwards. partial_out, partial_back: of outputs, while their
-    reduction is not complete. grows: dimensions in which a larger tile at this cut saves traffic; growing any other only
-    costs capacity (its elements move once either way), so an optimal chain grows those after the cut.
+    hop: towards the lanes; of outputs: of a finished element outwards. partial_out, partial_back: of outputs, while
+    their reduction is not complete. grows: dimensions in which a larger tile at this cut saves traffic; growing any
+    other only costs capacity (its elements move once either way), so an optimal chain grows those after the cut.
     overhead: lane cycles of every refill beyond its transfers.
     """
 
@@ -110,30 +110,11 @@ class Cut:
 
 
 @dataclass(frozen=True, eq=False)
-class Metrics:
-    """Lower bounds of latency and energy as linear functions of extended cost vectors.
+class Least:
+    """Lower bounds of one cut: of every blend of cycles (Meter.blends), and of energy in pJ."""
 
-    An extended vector is [lanes, ports..., energy, bytes taken in each shared memory...]. For any price per byte, cost +
-    price x (bytes taken - size) is at most the cost of what fits: with a price, a bound sees that large tiles of
-    several operands do not fit one memory together (Lagrangian relaxation). latency, energy: one row a function;
-    the largest value counts. offsets: price x size, subtracted.
-    """
-
-    latency: Floats
-    latency_offsets: Floats
-    energy: Floats
-    energy_offsets: Floats
-
-    @cached_property
-    def rows(self) -> Floats:
-        """All functions, latency first."""
-        return np.vstack([self.latency, self.energy])
-
-    def bounds(self, values: Floats) -> tuple[Floats, Floats]:
-        """Latency and energy bounds from values of all functions (last axis)."""
-        split = len(self.latency)
-        latency = (values[..., :split] - self.latency_offsets).max(axis=-1)
-        return latency, (values[..., split:] - self.energy_offsets).max(axis=-1)
+    cycles: Floats
+    energy_pj: float
 
 
 @dataclass(eq=False)
@@ -147,7 +128,7 @@ class LayerSpace:
     meter: Meter
     rows: Window
     columns: Window
-    _least: dict[Cut, Floats] = field(default_factory=dict)
+    _least: dict[Cut, Least] = field(default_factory=dict)
     _tables: dict[tuple[int, bool], Floats] = field(default_factory=dict)
 
     @staticmethod
@@ -313,7 +294,7 @@ class LayerSpace:
         return np.ceil(self.elements(operand, sizes) * width)
 
     def bytes_taken(self, cut: Cut, tiles: Tiles, *, partial: bool) -> Floats | float:
-        """Bytes a cut placed at these tiles takes in one instance of its memory. partial: of outputs, as they arrive."""
+        """Bytes a cut placed here takes in one instance of its memory. partial: of outputs, as they arrive."""
         here = self._one_copy(cut.operand, cut.room, tiles.sizes, partial=partial)
         return np.where(tiles.whole, here, cut.room.copies * here)
 
@@ -322,75 +303,20 @@ class LayerSpace:
         here = cut.room.copies * self._one_copy(cut.operand, cut.room, tiles.sizes, partial=partial)
         return np.minimum(here, cut.room.whole_bytes)
 
-    @cached_property
-    def shared(self) -> tuple[str, ...]:
-        """On-chip memories in which tiles of several operands compete."""
-        users = [cut.memory for group in self.cuts for cut in group]
-        return tuple(sorted({memory for memory in users if users.count(memory) > 1}))
-
-    def extended(self, cut: Cut, tiles: Tiles) -> Floats:
-        """Cost vectors with the bytes taken in each shared memory behind them."""
-        taken = np.zeros((tiles.count, len(self.shared)))
-        if cut.memory in self.shared:
-            taken[:, self.shared.index(cut.memory)] = self.bytes_taken(cut, tiles, partial=False)
-        return np.hstack([self.costs(cut, tiles), taken])
-
-    @cached_property
-    def _everywhere(self) -> dict[Cut, Floats]:
-        """Extended costs of every cut at all its tiles that fit its memory."""
-        rows = {}
-        for cut in (cut for group in self.cuts for cut in group):
+    def least(self, cut: Cut) -> Least:
+        """What the cut costs wherever it is placed: the least over all its tiles that fit its memory."""
+        if cut not in self._least:
             tiles = self.grow((1,) * len(DIMENSIONS), cut)
             fits = np.ones(tiles.count, dtype=bool)
             if cut.room.size_bytes is not None:
                 fits &= self.least_bytes(cut, tiles) <= cut.room.size_bytes
-            rows[cut] = self.extended(cut, tiles)[fits]
-        return rows
-
-    @cached_property
-    def metrics(self) -> Metrics:
-        """Blends of cycles, and every port and the energy with the prices that bound this layer best."""
-        blends = self.meter.blends
-        latency = [np.hstack([blends, np.zeros((len(blends), 1 + len(self.shared)))])]
-        latency_offsets = [np.zeros(len(blends))]
-        unit = np.eye(len(self.meter.ports) + 2 + len(self.shared))
-        energy, energy_offsets = [unit[-1 - len(self.shared)][None, :]], [np.zeros(1)]
-        for index, memory in enumerate(self.shared):
-            size = float(self.profile.memories[memory].size_bytes or 0)
-            for component in range(1, len(self.meter.ports) + 2):
-                prices = self._prices(component, index, size)
-                rows = unit[component] + prices[:, None] * unit[len(self.meter.ports) + 2 + index]
-                is_energy = component == len(self.meter.ports) + 1
-                (energy if is_energy else latency).append(rows)
-                (energy_offsets if is_energy else latency_offsets).append(prices * size)
-        return Metrics(
-            np.vstack(latency), np.concatenate(latency_offsets), np.vstack(energy), np.concatenate(energy_offsets)
-        )
-
-    def _prices(self, component: int, index: int, size: float) -> Floats:
-        """Prices per byte of a shared memory around the one that raises the bound of one cost component most."""
-        parts = [(rows[:, component], rows[:, len(self.meter.ports) + 2 + index]) for rows in self._everywhere.values()]
-        if any(len(cost) == 0 for cost, _ in parts):
-            return np.zeros(0)
-        scale = sum(float(cost.min()) for cost, _ in parts) / size
-        grid = scale * 2.0 ** np.arange(-10, 9)
-        bound = -grid * size
-        for cost, taken in parts:
-            bound = bound + (cost[None, :] + grid[:, None] * taken[None, :]).min(axis=1)
-        best = int(bound.argmax())
-        if bound[best] <= scale * size:
-            return np.zeros(0)
-        return np.asarray(grid[best] * 2.0 ** np.asarray([-1.0, -0.5, 0.0, 0.5, 1.0]), dtype=np.float64)
-
-    def least(self, cut: Cut) -> Floats:
-        """The least of every metric over all tiles of a cut that fit its memory: what it costs wherever it is placed."""
-        if cut not in self._least:
-            self._least[cut] = self.least_of(self._everywhere[cut])
+            self._least[cut] = self.least_of(self.costs(cut, tiles)[fits])
         return self._least[cut]
 
-    def least_of(self, rows: Floats) -> Floats:
-        """The least of every metric over extended cost vectors."""
-        return np.asarray((rows @ self.metrics.rows.T).min(axis=0, initial=np.inf))
+    def least_of(self, rows: Floats) -> Least:
+        """The least of every blend, and of energy, over cost vectors."""
+        cycles = rows[:, :-1] @ self.meter.blends.T
+        return Least(cycles.min(axis=0, initial=np.inf), float(rows[:, -1].min(initial=np.inf)))
 
     def costs(self, cut: Cut, tiles: Tiles) -> Floats:
         """Cost vectors of placing a cut at each tile."""

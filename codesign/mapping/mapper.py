@@ -277,10 +277,10 @@ def choice_of(nest: LoopNest, mapping: Mapping) -> SpatialChoice:
 def _roof_cycles(space: LayerSpace) -> float:
     """Cycles no mapping with these lanes goes below: compute, and every cut's least traffic over every port."""
     total = space.constant()
-    values = space.metrics.rows @ np.concatenate([total, np.zeros(len(space.shared))])
+    cycles = space.meter.blends @ total[:-1]
     for cut in (cut for group in space.cuts for cut in group):
-        values = values + space.least(cut)
-    return float(space.metrics.bounds(values)[0])
+        cycles = cycles + space.least(cut).cycles
+    return float(cycles.max())
 
 
 def _nothing_fits(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codesign.mapping.cost import Vector
-from codesign.mapping.cuts import IRRELEVANT, Cut, Floats, LayerSpace, Tile, Tiles, regrowth
+from codesign.mapping.cuts import IRRELEVANT, Cut, Floats, LayerSpace, Least, Tile, Tiles, regrowth
 from codesign.vocabulary import DIMENSIONS, Operand
 
 
@@ -95,8 +95,8 @@ def _placed(prefix: Prefix, cut: Cut, tiles: Tiles) -> tuple[Floats, list[Floats
     return fixed, copies
 
 
-def least_from_here(prefix: Prefix, options: list[tuple[Cut, Tiles]]) -> dict[Cut, Floats]:
-    """Lower bounds (LayerSpace.metrics) of every waiting cut, wherever it is placed from this prefix's tile outwards."""
+def least_from_here(prefix: Prefix, options: list[tuple[Cut, Tiles]]) -> dict[Cut, Least]:
+    """Lower bounds of every waiting cut, wherever it is placed from this prefix's tile outwards."""
     space = prefix.space
     least = {cut: space.least(cut) for group in prefix.waiting for cut in group}
     for cut, tiles in options:
@@ -106,27 +106,23 @@ def least_from_here(prefix: Prefix, options: list[tuple[Cut, Tiles]]) -> dict[Cu
         if cut.room.size_bytes is not None:
             here = space.bytes_taken(cut, tiles, partial=_arrives_partial(prefix, cut))
             fitting &= here + prefix.used.get(cut.memory, 0.0) <= cut.room.size_bytes
-        least[cut] = np.maximum(space.least_of(space.extended(cut, tiles)[fitting]), least[cut])
+        found = space.least_of(space.costs(cut, tiles)[fitting])
+        cycles = np.maximum(found.cycles, least[cut].cycles)
+        least[cut] = Least(cycles, max(found.energy_pj, least[cut].energy_pj))
     return least
 
 
-def bounds(prefix: Prefix, cut: Cut, tiles: Tiles, least: dict[Cut, Floats]) -> tuple[Floats, Floats]:
+def bounds(prefix: Prefix, cut: Cut, tiles: Tiles, least: dict[Cut, Least]) -> tuple[Floats, Floats]:
     """Lower bounds of latency and energy of all completions; exact when no other cut waits."""
     space = prefix.space
     fixed, copies = _placed(prefix, cut, tiles)
     total = fixed + sum(copies)
-    taken = np.zeros((tiles.count, len(space.shared)))
-    for index, memory in enumerate(space.shared):
-        taken[:, index] = prefix.used.get(memory, 0.0)
-        if memory == cut.memory:
-            taken[:, index] += space.bytes_taken(cut, tiles, partial=_arrives_partial(prefix, cut))
-    values = np.hstack([total, taken]) @ space.metrics.rows.T
+    cycles, energy = total[:, :-1] @ space.meter.blends.T, total[:, -1]
     lanes = total[:, 0]
     for other in _others(prefix, cut):
-        values = values + least[other]
+        cycles, energy = cycles + least[other].cycles, energy + least[other].energy_pj
         lanes = lanes + space.fill_cycles(other, tiles)
-    latency, energy = space.metrics.bounds(values)
-    return np.maximum(latency, lanes), energy
+    return np.maximum(cycles.max(axis=1), lanes), energy
 
 
 def child(prefix: Prefix, cut: Cut, tiles: Tiles, index: int) -> Prefix:

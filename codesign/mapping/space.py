@@ -131,8 +131,6 @@ def tile_bytes(
     level = profile.memories[memory]
     per_lane = choice.replicated_lanes(level.replicated_over)
     instance = tuple(-(-size // lanes) for size, lanes in zip(tile, per_lane, strict=True))
-    bits = tile_elements(nest, operand, instance) * storage_bits(
-        profile, engine, operand, memory, partial=partial
-    )
+    bits = tile_elements(nest, operand, instance) * storage_bits(profile, engine, operand, memory, partial=partial)
     copies = 2 if refilled and level.double_buffered else 1
     return copies * -(-bits // 8)
