@@ -95,9 +95,10 @@ def is_outwards(realize: Any, tiles: list[str]) -> bool:
 
 def never(block: str, outwards: bool | None) -> Callable[[Any], Any]:
     """The block of this name never runs. outwards: of the copies called so, the one in this direction."""
-    from tvm import tirx
 
     def change(realize: Any) -> Any:
+        from tvm import tirx
+
         if realize.block.name_hint != block:
             return realize
         if outwards is not None and is_outwards(realize, TILES) != outwards:
@@ -155,9 +156,9 @@ def test_the_tir_reads_as_the_mapping(golden: Callable[[str, str], None]) -> Non
 
 
 def test_a_layer_counted_by_hand() -> None:
-    """2 outputs of 3 channels over 2 columns, one accumulator: every column's sums leave within each channel.
+    """2 outputs of 3 channels over 2 columns, accumulators for one column: they are left 6 times.
 
-    6 visits to each K: in the first of three channels sums start at zero; the other two bring them back.
+    In the first of the three channels sums start at zero; the other two bring them back.
     """
     profile = machine(
         {"accumulators": ["outputs"], "buffer": ["weights", "inputs"]}, {"lanes": {"size": 2, "unrolls": ["K"]}}
