@@ -33,14 +33,27 @@ class Case:
     profile: HardwareProfile
     mapping: Mapping
 
+    @property
+    def evicts(self) -> bool:
+        """Whether partial sums leave the accumulators."""
+        outputs = self.mapping.residence(Operand.OUTPUTS, "accumulators")
+        assert outputs is not None
+        return any(
+            loop.dimension in REDUCTION and loop.extent > 1 for loop in self.mapping.loops[: outputs.position]
+        )
+
 
 @st.composite
-def cases(draw: st.DrawFn, kind: OperationKind | None = None) -> Case:
-    """Ragged tiles, unit loops, idle lanes and any residence of copies that keeps partial sums in place."""
+def cases(draw: st.DrawFn, kind: OperationKind | None = None, *, evicting: bool = False) -> Case:
+    """Ragged tiles, unit loops, idle lanes and any residence of copies; partial sums stay or leave at any level.
+
+    evicting: they leave, wherever the engine leaves a reduction to the loops.
+    """
     random = draw(st.randoms(use_true_random=False))
     nest = random_nest(random, kind or random.choice(sorted(MAC_KINDS)))
     profile = random_profile(random)
-    return Case(nest, profile, random_mapping(random, nest, profile))
+    leaving = random.random() < 0.5 or evicting
+    return Case(nest, profile, random_mapping(random, nest, profile, leaving=leaving))
 
 
 def machine(memories: dict[str, list[str]], axes: dict[str, Any]) -> HardwareProfile:
@@ -152,8 +165,8 @@ def _axis(
     return dict(zip(names, (outputs, taps, stride, dilation, pads, size, input_dilation), strict=True))
 
 
-def random_mapping(random: Random, nest: LoopNest, profile: HardwareProfile) -> Mapping:
-    """Any chain of tiles, any order, any positions that leave the reduction inside the accumulators."""
+def random_mapping(random: Random, nest: LoopNest, profile: HardwareProfile, *, leaving: bool) -> Mapping:
+    """Any chain of tiles, any order, any positions. leaving: whether partial sums leave the accumulators."""
     choice = random.choice(spatial_choices(nest, profile.engines["array"]))
     chains = {
         dimension: _chain(random, steps) for dimension, steps in zip(DIMENSIONS, choice.steps, strict=True)
@@ -168,9 +181,12 @@ def random_mapping(random: Random, nest: LoopNest, profile: HardwareProfile) -> 
     reduction = [at for at, loop in enumerate(loops) if loop.dimension in REDUCTION and loop.extent > 1]
     residences = []
     for operand in Operand:
-        innermost = reduction[0] if operand is Operand.OUTPUTS and reduction else len(loops)
+        first, last = 0, len(loops)
+        if operand is Operand.OUTPUTS and reduction:
+            first, last = (reduction[0] + 1, last) if leaving else (0, reduction[0])
         memories = profile.hierarchy("array", operand)[:-1]
-        positions = sorted((random.randint(0, innermost) for _ in memories), reverse=True)
+        innermost = random.randint(first, last)
+        positions = [innermost, *sorted((random.randint(0, innermost) for _ in memories[1:]), reverse=True)]
         residences += [
             Residence(operand, memory, position) for memory, position in zip(memories, positions, strict=True)
         ]

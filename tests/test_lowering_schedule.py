@@ -132,10 +132,6 @@ def without(operand: Operand, memory: str) -> tuple[Residence, ...]:
     [
         (replace(MAPPING, residences=without(WEIGHTS, "sram")), "the mapping has no residence of weights in sram"),
         (
-            replace(MAPPING, residences=(*without(OUTPUTS, "accumulators"), Residence(OUTPUTS, "accumulators", 5))),
-            "the C loop lies outside the output tile in accumulators",
-        ),
-        (
             replace(MAPPING, residences=(*without(INPUTS, "sram"), Residence(INPUTS, "sram", 8))),
             "inputs: the tile in sram lies inside the one in registers",
         ),
