@@ -207,7 +207,7 @@ def test_a_mapping_of_nothing_lists_what_is_needed() -> None:
             "`codesign hw list` shows all; or give the path of a YAML file"),
         ("Gemmini", "--hw Gemmini: there is no hardware profile of that name\n  hint: did you mean gemmini16? "
             "`codesign hw list` shows all; or give the path of a YAML file"),
-        ("tpu", "--hw tpu: there is no hardware profile of that name\n"
+        ("warp9", "--hw warp9: there is no hardware profile of that name\n"
             "  hint: `codesign hw list` shows all; or give the path of a YAML file"),
         ("./ecnn.yaml", "ecnn.yaml: there is no such file"),
         ("gone/ecnn.yaml", "gone/ecnn.yaml: there is no such file"),
