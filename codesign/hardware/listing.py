@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from codesign.errors import CodesignError
 from codesign.hardware.loading import find_profile, known_profiles, load_profile, read_profile, validated
 from codesign.hardware.problems import dotted
-from codesign.hardware.profile import Engine, HardwareProfile, Memory, Name, Ports
+from codesign.hardware.profile import Conventions, Engine, HardwareProfile, Memory, Name, Ports
 from codesign.yaml_reader import YamlDocument, YamlPath, YamlValue, read_yaml
 
 _COLUMNS = 100
@@ -102,8 +102,16 @@ def _memory_line(name: str, memory: Memory) -> str:
     if memory.engines:
         parts.append(f"for {', '.join(memory.engines)}")
     if memory.size_bytes is not None:
-        parts.append("double-buffered" if memory.double_buffered else "single-buffered")
+        parts.append(_buffering(memory))
+    if memory.refill_overhead_cycles:
+        parts.append(f"{memory.refill_overhead_cycles} cycles lost at every refill")
     return "; ".join(parts)
+
+
+def _buffering(memory: Memory) -> str:
+    if memory.double_buffered:
+        return "double-buffered"
+    return "single-buffered, refills overlap all the same" if memory.overlapped else "single-buffered"
 
 
 def _ports_text(ports: Ports) -> str:
@@ -125,6 +133,18 @@ def _rest_lines(profile: HardwareProfile) -> Iterator[str]:
         f"host: {host.operations_per_cycle:g} operations and {host.bytes_per_cycle:g} bytes per cycle, "
         f"{host.energy_pj_per_operation:g} pJ per operation, {host.energy_pj_per_byte:g} pJ per byte"
     )
+    for line in _convention_lines(profile.conventions):
+        yield f"counts otherwise: {line}"
+
+
+def _convention_lines(conventions: Conventions) -> Iterator[str]:
+    """What a machine counts unlike the rest, a line each."""
+    if conventions.padding_is_data:
+        yield "zeros of the padding are stored and moved like data"
+    if conventions.first_partial_sums_are_read:
+        yield "accumulators are read on an output's first visit too"
+    if not conventions.fill_and_drain:
+        yield "the first tile in and the last one out take no time of their own"
 
 
 def check_profile(name_or_path: str | Path) -> list[str]:
