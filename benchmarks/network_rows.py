@@ -19,7 +19,9 @@ _WHAT = (
     "what convolutions and matrix products write, where the original has a tensor of that name. The control holds the",
     f"same outputs against the original with one weight of its first layer negated: it must exceed {TOLERANCE:g}.",
     "Weights scaled: untrained and so deep that only its biases reach the outputs, the same for every input. Equal",
-    "outputs would prove nothing, so its weights were scaled to a deviation of sqrt(2 / fan in) before both ran.",
+    "outputs would prove nothing, so before both ran its weights were scaled to the usual deviation, sqrt(2 / fan in).",
+    "On the host: layers at the end of a detector that picks boxes. Compared is what they are handed and what they",
+    "make of the original's scores: untrained ones are so alike that the smallest difference picks other boxes.",
     "Seconds are processor time. Utilisation: MACs over all cycles at the machine's peak.",
 )
 

@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 SEED = 2
 BIAS_DEVIATION = 0.1
 _LAYERS = ("Conv", "Gemm", "MatMul")
+_ACTIVATIONS = ("Relu", "PRelu", "LeakyRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Erf", "Tanh")
 
 
 def random_inputs(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -34,30 +35,47 @@ def _random(value: onnx.ValueInfoProto, generator: np.random.Generator) -> np.nd
 
 
 def negate_a_weight(model: onnx.ModelProto) -> None:
-    """Change the sign of the largest weight of the first convolution or dense layer."""
+    """Change the sign of the largest weight in the first filter of the first layer.
+
+    The first filter, because an untrained CondenseNet reads no other channel.
+    """
     weights, _ = next(_layers(model))
     values = numpy_helper.to_array(weights).copy()
-    values.flat[np.abs(values).argmax()] *= -1
+    values[0].flat[np.abs(values[0]).argmax()] *= -1
     weights.CopyFrom(numpy_helper.from_array(values, weights.name))
 
 
 def enliven(model: onnx.ModelProto) -> None:
-    """Scale the weights of every convolution and dense layer to a deviation of sqrt(2 / fan in), its biases to 0.1."""
+    """Scale the weights of every convolution and dense layer to a deviation of sqrt(1 / fan in), or sqrt(2 / fan in)
+    where an activation follows, and its biases to 0.1."""
     done: set[str] = set()
-    for weights, (biases, fan_in) in _layers(model):
-        _scale(weights, sqrt(2 / fan_in), done)
-        if biases is not None:
-            _scale(biases, BIAS_DEVIATION, done)
+    activated, stored = _activated(model), _stored(model)
+    for weights, node in _layers(model):
+        gain = 2 if node.output[0] in activated else 1
+        _scale(weights, sqrt(gain / _fan_in(node, tuple(weights.dims))), done)
+        if len(node.input) > 2 and node.input[2] in stored:
+            _scale(stored[node.input[2]], BIAS_DEVIATION, done)
 
 
-def _layers(model: onnx.ModelProto) -> Iterator[tuple[onnx.TensorProto, tuple[onnx.TensorProto | None, int]]]:
-    """Stored weights of every layer, its stored biases if any, and how many products one result sums."""
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+def _activated(model: onnx.ModelProto) -> set[str]:
+    """Tensors that an activation reads, those it reads through a normalisation included."""
+    activated: set[str] = set()
+    for node in reversed(model.graph.node):
+        if node.op_type in _ACTIVATIONS or (node.op_type == "BatchNormalization" and node.output[0] in activated):
+            activated.add(node.input[0])
+    return activated
+
+
+def _layers(model: onnx.ModelProto) -> Iterator[tuple[onnx.TensorProto, onnx.NodeProto]]:
+    """Stored weights of every layer, and its node."""
+    stored = _stored(model)
     for node in model.graph.node:
         if node.op_type in _LAYERS and node.input[1] in stored:
-            weights = stored[node.input[1]]
-            biases = stored.get(node.input[2]) if len(node.input) > 2 else None
-            yield weights, (biases, _fan_in(node, tuple(weights.dims)))
+            yield stored[node.input[1]], node
+
+
+def _stored(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    return {tensor.name: tensor for tensor in model.graph.initializer}
 
 
 def _fan_in(node: onnx.NodeProto, shape: tuple[int, ...]) -> int:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -46,7 +47,7 @@ def test_every_command_has_help(words: list[str], command: Command) -> None:
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith(f"Usage: {' '.join(['codesign', *words])} ")
     assert done == command(*words, "-h")
-    listed = re.findall(r"^  (?:-\w, )?(--[a-z-]+|[A-Z]+)(?:[ ].*?)?(?:  (.*))?$", done.out, re.MULTILINE)
+    listed = re.findall(r"^  (?:-\w, )?(--[a-z][a-z-]*|[A-Z]+)(?:[ ].*?)?(?:  (.*))?$", done.out, re.MULTILINE)
     assert listed and max(map(len, done.out.splitlines())) <= 80
 
 
@@ -266,3 +267,26 @@ def test_run_and_verify_a_build(command: Command) -> None:
         done = command("verify", "made/digits", *options)
         assert (done.code, done.err) == (0, "")
         assert done.out.splitlines()[-1] == "verified: 12 comparisons hold"
+
+
+# The page about it -----------------------------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+
+
+def test_every_example_on_the_page_runs_as_written(command: Command) -> None:
+    (command.folder / "examples").symlink_to(ROOT / "examples")
+    examples = [shlex.split(line.strip())[1:] for line in PAGE.splitlines() if line.startswith("    codesign ")]
+    assert {words[0] for words in examples} == {words[0] for words in COMMANDS[1:]}
+    for words in examples:
+        done = command(*words)
+        assert (words, done.code, done.err) == (words, 0, "") and done.out.strip()
+
+
+def test_the_page_names_every_command_and_option(command: Command) -> None:
+    for words in COMMANDS[1:]:
+        assert re.search(rf"^#.*\b{words[-1]}\b", PAGE, re.MULTILINE), words
+        options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", command(*words, "--help").out)) - {"--help"}
+        assert {option for option in options if option not in PAGE} == set()
+    shown = "".join(command(*words, "--help").out for words in COMMANDS)
+    assert {option for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", PAGE) if option not in shown} == set()

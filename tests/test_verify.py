@@ -11,12 +11,13 @@ import onnx_ir as ir
 import pytest
 
 from codesign.artifacts.manifest import write_manifest
-from codesign.artifacts.verification import relative_difference, verify
+from codesign.artifacts.verification import random_inputs, relative_difference, verify
 from codesign.errors import CodesignError
 from codesign.graph.graph import Graph
 from codesign.importers.onnx_importer import load_onnx
 from codesign.lowering.library import write_library
 from codesign.lowering.network import build_network
+from codesign.lowering.runtime import load_library
 from codesign.planning.plan import Identity, Plan
 from codesign.rewriting.record import PassRecord
 from tests.plans import sample_plan
@@ -162,3 +163,46 @@ def test_relative_difference_against_numpy() -> None:
         assert relative_difference(np.array(other), np.array([1.0, 2.0])) == np.inf
     assert relative_difference(np.array([0.0, 1e-9]), np.zeros(2)) == np.inf
     assert relative_difference(np.zeros((0, 4)), np.zeros((0, 4))) == 0.0
+
+
+def detector(folder: Path) -> Graph:
+    """Scores, of which the host picks those above a limit; the limit is the largest score, so that none is."""
+    nodes = """
+        s = Conv(x, w)  flat = Reshape(s, shape)  best = ReduceMax<keepdims = 0>(flat, last)
+        hot = Greater(best, limit)  where = NonZero(hot)
+        picked = Cast<to = 1>(where)  y = Concat<axis = 1>(picked, one)
+    """
+    path = write_network(folder / "detector.onnx", nodes.replace("\n", " "), (2, 3, 2, 2), {"w": (3, 3, 1, 1)})
+    model = onnx.load(path)
+    weights = onnx.numpy_helper.to_array(model.graph.initializer[0])[:, :, 0, 0]
+    x = np.random.default_rng(0).standard_normal((2, 3, 2, 2)).astype(np.float32)
+    limit = np.einsum("kc,bcyx->bkyx", weights.astype(np.float64), x).max()
+    constants = {
+        "last": np.array([2]),
+        "limit": np.float32(limit * (1 + 1e-6)),
+        "one": np.array([[1], [2]], np.float32),
+    }
+    for name, array in constants.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
+    onnx.save(model, path)
+    return load_onnx(path)
+
+
+@pytest.mark.parametrize(("factor", "sound"), [(1 + 4e-6, True), (1.01, False)])
+def test_the_host_picks_from_the_same_scores_for_all(tmp_path: Path, factor: float, sound: bool) -> None:
+    """Scores that are larger by a few roundings pass the limit, which is no fault; larger by a hundredth is one."""
+    graph = detector(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    larger = detector(other)
+    weight = larger.model.graph.initializers["w"]
+    assert weight.const_value is not None
+    weight.const_value = ir.Tensor((weight.const_value.numpy() * factor).astype(np.float32), name="w")
+    folder = build_folder(tmp_path, graph, built=larger)
+    library = load_library(folder)
+    assert library.run(random_inputs(library.interface))["y"].shape == (2, 2)  # one picked beside the constant
+    report = verify(folder, None, None)
+    assert report.ok is sound
+    failed = {d.tensor for d in report.differences if d.artifact == "model.so" and not d.ok}
+    assert ("best" in failed, "y" in failed) == (not sound, False)
+    assert report.notes[-1] == "host_tail.onnx is given what the reference hands it"

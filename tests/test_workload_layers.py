@@ -117,6 +117,27 @@ def test_the_tail_of_a_detector_is_host_work_at_its_bounds() -> None:
     assert result.nest.operations >= bounds["result"].elements
 
 
+def test_the_host_is_charged_for_what_a_tail_touches() -> None:
+    """One row of 3 x 160 indices is picked: it alone is read. A new shape moves nothing, a size needs no data."""
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["where"], name="where"),
+        helper.make_node("Unsqueeze", ["where", "one"], ["rows"], name="rows"),
+        helper.make_node("Shape", ["rows"], ["sizes"], name="sizes"),
+        helper.make_node("Gather", ["rows", "one"], ["row"], name="row"),
+    ]
+    layers = layers_of(graph_of(nodes, (1, 40, 4), {"one": np.array([1])}, ["sizes", "row"]))
+    touched = {
+        layer.name: (layer.nest.input_elements, layer.nest.output_elements, layer.nest.operations) for layer in layers
+    }
+    assert touched == {
+        "where": (160 * 4, 3 * 160 * 8, 3 * 160),
+        "rows": (0, 0, 1),
+        "sizes": (0, 3 * 8, 3),
+        "row": (160 * 8, 160 * 8, 160),
+    }
+    assert {layer.nest.kind for layer in layers} == {OperationKind.HOST}
+
+
 def shared(name: str) -> Path:
     path = MODELS / name
     if not path.exists():

@@ -26,7 +26,7 @@ def why(plan: Plan, layer: PlannedLayer) -> str:
 
 def _host(layer: PlannedLayer) -> str:
     reason = layer.note or f"no engine runs {layer.layer.op}"
-    return f"on the host ({reason}), {count_text(layer.layer.nest.operations)} operations"
+    return f"on the host ({reason}), {count_text(layer.layer.nest.operations + layer.layer.nest.macs)} operations"
 
 
 def _vector_unit(layer: PlannedLayer) -> str:

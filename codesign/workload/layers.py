@@ -18,6 +18,9 @@ from codesign.workload.operators.table import OPERATORS
 from codesign.workload.tensors import activations, elements, is_computed_once, results, tensor_bytes
 
 _UNKNOWN = Entry(host_nest)
+_VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+_SIZES = frozenset({"Shape", "Size"})
+_PICKS = frozenset({"Gather", "GatherElements", "GatherND", "Slice"})
 
 
 def layers_of(graph: Graph) -> tuple[Layer, ...]:
@@ -86,7 +89,7 @@ def _tail_layers(tail: HostTail) -> Iterator[Layer]:
     for name, op in tail.nodes:
         reads = tuple(str(value.name) for value in activations(nodes[name]))
         writes = tuple(str(value.name) for value in results(nodes[name]))
-        nest = _bounded_nest([sizes[read] for read in reads], [sizes[written] for written in writes])
+        nest = _bounded_nest(op, [sizes[read] for read in reads], [sizes[written] for written in writes])
         yield Layer(name, op, nest, reads, writes)
 
 
@@ -97,8 +100,22 @@ class _Size:
     elements: int
     bytes: int
 
+    def at_most(self, elements: int) -> _Size:
+        """No more than that many of its elements."""
+        kept = min(self.elements, elements)
+        return _Size(kept, kept * (self.bytes // self.elements) if self.elements else 0)
 
-def _bounded_nest(reads: list[_Size], writes: list[_Size]) -> LoopNest:
+
+def _bounded_nest(op: str, reads: list[_Size], writes: list[_Size]) -> LoopNest:
+    """Host work on tensors of these sizes. What a node does not touch is not charged: a view moves nothing, a shape is
+    known without its tensor, and of a tensor that elements are picked from, as much is read as is written."""
+    if op in _VIEWS:
+        reads, writes = [], []
+    if op in _SIZES:
+        reads = []
+    if op in _PICKS:
+        most = sum(size.elements for size in writes)
+        reads = [reads[0].at_most(most), *reads[1:]] if reads else []
     written = sum(size.elements for size in writes)
     return LoopNest(
         OperationKind.HOST,
