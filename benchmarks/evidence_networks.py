@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from datetime import date
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,17 +82,17 @@ def network_to_try(model: Path, folder: Path) -> tuple[Path, bool]:
     import onnx
 
     tried, altered = model, folder / "altered.onnx"
-    for enlivened in (False, True):
-        proto = onnx.load(tried)
-        negate_a_weight(proto)
-        onnx.save(proto, altered)
-        if enlivened or _difference(altered, tried) > FELT:
-            break
+    for gain, place in product((0, 1, 2), (0, 1)):
         proto = onnx.load(model)
-        enliven(proto)
-        tried = folder / model.name
-        onnx.save(proto, tried)
-    return tried, enlivened
+        if gain:
+            enliven(proto, gain)
+            tried = folder / model.name
+            onnx.save(proto, tried)
+        negate_a_weight(proto, place)
+        onnx.save(proto, altered)
+        if _difference(altered, tried) > FELT:
+            break
+    return tried, gain > 0
 
 
 def _difference(altered: Path, model: Path) -> float:

@@ -34,27 +34,30 @@ def _random(value: onnx.ValueInfoProto, generator: np.random.Generator) -> np.nd
     return numbers.astype(dtype)
 
 
-def negate_a_weight(model: onnx.ModelProto) -> None:
-    """Change the sign of the largest weight in the first filter of the first layer.
+def negate_a_weight(model: onnx.ModelProto, place: int) -> None:
+    """Change the sign of the largest weight in one filter of the first layer; place: which filter.
 
-    The first filter, because an untrained CondenseNet reads no other channel.
+    Not any filter will do: some are dead (Relu), and an untrained CondenseNet reads the first channel alone.
     """
     weights, _ = next(_layers(model))
     values = numpy_helper.to_array(weights).copy()
-    values[0].flat[np.abs(values[0]).argmax()] *= -1
+    values[place].flat[np.abs(values[place]).argmax()] *= -1
     weights.CopyFrom(numpy_helper.from_array(values, weights.name))
 
 
-def enliven(model: onnx.ModelProto) -> None:
-    """Scale the weights of every convolution and dense layer to a deviation of sqrt(1 / fan in), or sqrt(2 / fan in)
-    where an activation follows, and its biases to 0.1."""
+def enliven(model: onnx.ModelProto, gain: int) -> None:
+    """Scale the weights of every convolution and dense layer to a deviation of sqrt(gain / fan in), or sqrt(2 / fan in)
+    where an activation follows, its biases to 0.1, and the scales of BatchNormalization to 1."""
     done: set[str] = set()
     activated, stored = _activated(model), _stored(model)
     for weights, node in _layers(model):
-        gain = 2 if node.output[0] in activated else 1
-        _scale(weights, sqrt(gain / _fan_in(node, tuple(weights.dims))), done)
+        power = 2 if node.output[0] in activated else gain
+        _scale(weights, sqrt(power / _fan_in(node, tuple(weights.dims))), done)
         if len(node.input) > 2 and node.input[2] in stored:
             _scale(stored[node.input[2]], BIAS_DEVIATION, done)
+    for node in model.graph.node:
+        if node.op_type == "BatchNormalization" and node.input[1] in stored:
+            _scale(stored[node.input[1]], 1.0, done)
 
 
 def _activated(model: onnx.ModelProto) -> set[str]:
