@@ -137,8 +137,8 @@ class Conventions(Section):
     """How a machine, or the tool that published its figures, counts what others count differently.
 
     padding_is_data: zeros of the padding are stored and moved like data (otherwise they are made on chip).
-    first_partial_sums_are_read: accumulators are read on an output's first visit too. fill_and_drain: the first tile in and
-    the last one out lengthen a layer.
+    first_partial_sums_are_read: accumulators are read on an output's first visit too. fill_and_drain: the first tile
+    in and the last one out lengthen a layer.
     """
 
     padding_is_data: bool = False

@@ -122,7 +122,7 @@ class Evaluation:
     @property
     def latency_cycles(self) -> float:
         """The longest of the lanes and all ports."""
-        return max(self.lane_cycles, *self.port_cycles.values())
+        return max([self.lane_cycles, *self.port_cycles.values()])
 
 
 def evaluate(nest: LoopNest, mapping: Mapping, profile: HardwareProfile, counts: LayerCounts) -> Evaluation:
@@ -209,7 +209,7 @@ def layer_cost(
 
 
 def _limit(found: Evaluation) -> str:
-    port, busy = max(found.port_cycles.items(), key=lambda item: item[1])
+    port, busy = max(found.port_cycles.items(), key=lambda item: item[1], default=("", 0.0))
     if busy > found.lane_cycles:
         return port
     waiting = found.lane_cycles - found.compute_cycles
