@@ -54,7 +54,7 @@ def test_figures_are_those_of_the_problem(configuration: str) -> None:
 
 
 def published() -> Iterator[tuple[str, str, str]]:
-    """(configuration, layer, objective), known without the files so that the tests have names where these are absent."""
+    """(configuration, layer, objective), written out so that the tests have names where the files are absent."""
     layers = ("conv1", "conv2_1a", "conv3_1a", "conv3_1b", "conv3_s", "conv4_1a", "conv4_1b", "conv4_s")
     for layer in (*layers, "conv5_1a", "conv5_1b", "conv5_s"):
         for objective in ("EDP", "latency", "energy"):
