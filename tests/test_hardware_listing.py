@@ -12,7 +12,6 @@ from codesign.hardware.listing import check_profile, copy_profile, list_profiles
 from codesign.hardware.loading import load_profile, read_profile, shipped_folder
 from codesign.hardware.profile import HardwareProfile
 
-
 SHIPPED = sorted(path.stem for path in shipped_folder().glob("*.yaml"))
 
 

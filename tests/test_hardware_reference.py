@@ -54,9 +54,9 @@ def test_figures_are_those_of_the_problem(configuration: str) -> None:
 
 
 def published() -> Iterator[tuple[str, str, str]]:
-    """(configuration, layer, objective), known without the files so that the tests have names where these are absent."""
+    """(configuration, layer, objective), written out so that the tests have names where the files are absent."""
     layers = ("conv1", "conv2_1a", "conv3_1a", "conv3_1b", "conv3_s", "conv4_1a", "conv4_1b", "conv4_s")
-    for layer in (*layers, "conv5_1a", "conv5_1b", "conv5_s"):
+    for layer in (*layers, "conv5_1a", "conv5_1b", "conv5_s", "fc"):
         for objective in ("EDP", "latency", "energy"):
             yield "A_16x16_64KiB", layer, objective
         yield "B_32x32_512KiB", layer, "EDP"
@@ -133,10 +133,12 @@ def test_weights_inputs_and_sums_move_as_zigzag_counts_them(configuration: str, 
     counts = counts_of(nest, mapping, profile)
     moved = {(part.operand, part.source, part.destination): part for part in counts.transfers}
     words = result["word_access"]
+    rounding = 0.01 if layer == "fc" else 0.0  # 1,000 classes in 63 steps: ZigZag reckons with 15.87 lanes, we with 16
 
     def compare(operand: str, source: str, destination: str, bits: int, memory: str, way: str, port_bits: int) -> None:
         ours = moved[OPERAND_OF[operand], source, destination].elements * bits / port_bits
-        assert abs(words[f"{operand}@{memory}"][way] - ours) < 1, f"{operand} {source} -> {destination}"
+        theirs = words[f"{operand}@{memory}"][way]
+        assert abs(theirs - ours) < max(1, rounding * theirs), f"{operand} {source} -> {destination}"
 
     buffer, off_chip = {"reference_a": (128, 64), "reference_b": (512, 128)}[profile.name]
     compare("W", "rf_w", "weight_latch", 8, "rf_w", "rd_out_to_low", 8)

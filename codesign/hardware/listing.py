@@ -12,7 +12,14 @@ from textwrap import fill
 from pydantic import TypeAdapter, ValidationError
 
 from codesign.errors import CodesignError
-from codesign.hardware.loading import find_profile, known_profiles, load_profile, read_profile, validated
+from codesign.hardware.loading import (
+    find_profile,
+    known_profiles,
+    load_profile,
+    read_profile,
+    shipped_folder,
+    validated,
+)
 from codesign.hardware.problems import dotted
 from codesign.hardware.profile import Conventions, Engine, HardwareProfile, Memory, Name, Ports
 from codesign.yaml_reader import YamlDocument, YamlPath, YamlValue, read_yaml
@@ -45,6 +52,29 @@ def _listed(path: Path, name: str, origin: str) -> ListedProfile:
     except CodesignError as error:
         return ListedProfile(name, path, origin, problem=str(error.problems[0]).splitlines()[0])
     return ListedProfile(name, path, origin, profile.description, profile.peak_macs_per_cycle, profile.clock_mhz)
+
+
+def machine_table() -> str:
+    """The shipped machines as rows of a Markdown table, without what was published where (docs/hardware.md)."""
+    rows = [
+        "| Machine | MACs per cycle | Clock, MHz | On chip, KiB | Off chip, bytes per cycle |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for path in sorted(shipped_folder().glob("*.yaml")):
+        profile = read_profile(path).profile
+        on_chip = sum(profile.total_bytes(memory) or 0 for memory in list(profile.memories)[:-1])
+        ports = profile.memories[profile.off_chip].ports
+        widths = [port.bytes_per_cycle for port in (ports.read_write, ports.read) if port is not None]
+        off_chip = f"{widths[0]:g}" if widths else "no limit"
+        peak = f"{profile.peak_macs_per_cycle:,}"
+        rows.append(f"| `{profile.name}` | {peak} | {profile.clock_mhz:g} | {_kibibytes(on_chip)} | {off_chip} |")
+    return "\n".join(rows)
+
+
+def _kibibytes(size_bytes: int) -> str:
+    """Three digits or all whole ones: 0.094, 8.06, 183, 29,056."""
+    kibibytes = size_bytes / 1024
+    return f"{kibibytes:,.0f}" if kibibytes >= 100 else f"{kibibytes:.3g}"
 
 
 def show_profile(name_or_path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import Annotated, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -78,10 +79,7 @@ class Engine(Section):
     @property
     def peak_macs_per_cycle(self) -> int:
         """Lanes of the array."""
-        peak = 1
-        for axis in self.axes.values():
-            peak *= axis.size
-        return peak
+        return prod(axis.size for axis in self.axes.values())
 
 
 class Port(Section):
@@ -137,8 +135,8 @@ class Conventions(Section):
     """How a machine, or the tool that published its figures, counts what others count differently.
 
     padding_is_data: zeros of the padding are stored and moved like data (otherwise they are made on chip).
-    first_partial_sums_are_read: accumulators are read on an output's first visit too. fill_and_drain: the first tile
-    in and the last one out lengthen a layer.
+    first_partial_sums_are_read: accumulators are read on an output's first visit too. fill_and_drain: the first tile in
+    and the last one out lengthen a layer.
     """
 
     padding_is_data: bool = False
@@ -205,6 +203,16 @@ class HardwareProfile(Section):
             name
             for name, memory in self.memories.items()
             if operand in memory.holds and (not memory.engines or engine in memory.engines)
+        )
+
+    def total_bytes(self, memory: str) -> int | None:
+        """Bytes of all instances of one memory together, for the engine that has most of them; None if unbounded."""
+        level = self.memories[memory]
+        if level.size_bytes is None:
+            return None
+        served = [self.engines[name].axes for name in level.engines or self.engines]
+        return level.size_bytes * max(
+            prod(axis.size for name, axis in axes.items() if name in level.replicated_over) for axes in served
         )
 
     def bits(self, operand: Operand) -> int:
