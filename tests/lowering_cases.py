@@ -38,9 +38,7 @@ class Case:
         """Whether partial sums leave the accumulators."""
         outputs = self.mapping.residence(Operand.OUTPUTS, "accumulators")
         assert outputs is not None
-        return any(
-            loop.dimension in REDUCTION and loop.extent > 1 for loop in self.mapping.loops[: outputs.position]
-        )
+        return any(loop.dimension in REDUCTION and loop.extent > 1 for loop in self.mapping.loops[: outputs.position])
 
 
 @st.composite
@@ -109,9 +107,7 @@ def random_nest(random: Random, kind: OperationKind) -> LoopNest:
     if kind in PRODUCTS:
         groups = random.randint(1, 3) if kind is OperationKind.MATMUL else 1
         columns = random.randint(1, 9)
-        return LoopNest(
-            kind, (1, groups, outputs, channels, 1, columns, 1, 1), input_rows=1, input_columns=columns
-        )
+        return LoopNest(kind, (1, groups, outputs, channels, 1, columns, 1, 1), input_rows=1, input_columns=columns)
     match kind:
         case OperationKind.CONVOLUTION:
             groups = 1
@@ -168,9 +164,7 @@ def _axis(
 def random_mapping(random: Random, nest: LoopNest, profile: HardwareProfile, *, leaving: bool) -> Mapping:
     """Any chain of tiles, any order, any positions. leaving: whether partial sums leave the accumulators."""
     choice = random.choice(spatial_choices(nest, profile.engines["array"]))
-    chains = {
-        dimension: _chain(random, steps) for dimension, steps in zip(DIMENSIONS, choice.steps, strict=True)
-    }
+    chains = {dimension: _chain(random, steps) for dimension, steps in zip(DIMENSIONS, choice.steps, strict=True)}
     order = [dimension for dimension in DIMENSIONS for _ in chains[dimension]]
     random.shuffle(order)
     if random.random() < 0.6:  # loops over outputs outside all of the reduction: tiles are finished early

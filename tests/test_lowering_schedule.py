@@ -90,9 +90,7 @@ def _touched(nest: LoopNest, axis: int, at: int) -> bool:
 
 def test_int8_accumulates_in_int32() -> None:
     generator = np.random.default_rng(3)
-    inputs, weights = (
-        generator.integers(-128, 128, array.shape, dtype=np.int8) for array in operands(NEST)
-    )
+    inputs, weights = (generator.integers(-128, 128, array.shape, dtype=np.int8) for array in operands(NEST))
     found = run(schedule_layer(NEST, MAPPING, MACHINE, "layer", "int8").function, inputs, weights, NEST, "int32")
     exact = onnxruntime_outputs(NEST, inputs.astype(np.float32), weights.astype(np.float32))
     assert (found == exact).all()

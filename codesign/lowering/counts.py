@@ -164,9 +164,7 @@ def _connected(loops: Iterable[Loop], terms: Iterable[Term]) -> list[tuple[list[
 
 def _environment(loops: list[Loop]) -> Environment:
     """Each loop's values along an axis of its own."""
-    return {
-        loop: np.arange(loop.extent).reshape([-1 if other is loop else 1 for other in loops]) for loop in loops
-    }
+    return {loop: np.arange(loop.extent).reshape([-1 if other is loop else 1 for other in loops]) for loop in loops}
 
 
 def _where(loops: list[Loop], conditions: Iterable[Term]) -> Grid:

@@ -131,9 +131,7 @@ def _dimension_loops(schedule: Any, block: Any, nest: LoopNest) -> dict[Dimensio
     return loops
 
 
-def _insert_copies(
-    schedule: Any, block: Any, copies: dict[Operand, list[Copy]], *, padded: bool
-) -> dict[Copy, Any]:
+def _insert_copies(schedule: Any, block: Any, copies: dict[Operand, list[Copy]], *, padded: bool) -> dict[Copy, Any]:
     """Copy blocks at the top of the function, from the outermost memory inwards; the padding joins the first."""
     blocks = {}
     for buffer_index, operand in enumerate((Operand.INPUTS, Operand.WEIGHTS)):
