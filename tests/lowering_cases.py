@@ -33,14 +33,25 @@ class Case:
     profile: HardwareProfile
     mapping: Mapping
 
+    @property
+    def evicts(self) -> bool:
+        """Whether partial sums leave the accumulators."""
+        outputs = self.mapping.residence(Operand.OUTPUTS, "accumulators")
+        assert outputs is not None
+        return any(loop.dimension in REDUCTION and loop.extent > 1 for loop in self.mapping.loops[: outputs.position])
+
 
 @st.composite
-def cases(draw: st.DrawFn, kind: OperationKind | None = None) -> Case:
-    """Ragged tiles, unit loops, idle lanes and any residence of copies that keeps partial sums in place."""
+def cases(draw: st.DrawFn, kind: OperationKind | None = None, *, evicting: bool = False) -> Case:
+    """Ragged tiles, unit loops, idle lanes and any residence of copies; partial sums stay or leave at any level.
+
+    evicting: they leave, wherever the engine leaves a reduction to the loops.
+    """
     random = draw(st.randoms(use_true_random=False))
     nest = random_nest(random, kind or random.choice(sorted(MAC_KINDS)))
     profile = random_profile(random)
-    return Case(nest, profile, random_mapping(random, nest, profile))
+    leaving = random.random() < 0.5 or evicting
+    return Case(nest, profile, random_mapping(random, nest, profile, leaving=leaving))
 
 
 def machine(memories: dict[str, list[str]], axes: dict[str, Any]) -> HardwareProfile:
@@ -96,9 +107,7 @@ def random_nest(random: Random, kind: OperationKind) -> LoopNest:
     if kind in PRODUCTS:
         groups = random.randint(1, 3) if kind is OperationKind.MATMUL else 1
         columns = random.randint(1, 9)
-        return LoopNest(
-            kind, (1, groups, outputs, channels, 1, columns, 1, 1), input_rows=1, input_columns=columns
-        )
+        return LoopNest(kind, (1, groups, outputs, channels, 1, columns, 1, 1), input_rows=1, input_columns=columns)
     match kind:
         case OperationKind.CONVOLUTION:
             groups = 1
@@ -152,12 +161,10 @@ def _axis(
     return dict(zip(names, (outputs, taps, stride, dilation, pads, size, input_dilation), strict=True))
 
 
-def random_mapping(random: Random, nest: LoopNest, profile: HardwareProfile) -> Mapping:
-    """Any chain of tiles, any order, any positions that leave the reduction inside the accumulators."""
+def random_mapping(random: Random, nest: LoopNest, profile: HardwareProfile, *, leaving: bool) -> Mapping:
+    """Any chain of tiles, any order, any positions. leaving: whether partial sums leave the accumulators."""
     choice = random.choice(spatial_choices(nest, profile.engines["array"]))
-    chains = {
-        dimension: _chain(random, steps) for dimension, steps in zip(DIMENSIONS, choice.steps, strict=True)
-    }
+    chains = {dimension: _chain(random, steps) for dimension, steps in zip(DIMENSIONS, choice.steps, strict=True)}
     order = [dimension for dimension in DIMENSIONS for _ in chains[dimension]]
     random.shuffle(order)
     if random.random() < 0.6:  # loops over outputs outside all of the reduction: tiles are finished early
@@ -168,9 +175,12 @@ def random_mapping(random: Random, nest: LoopNest, profile: HardwareProfile) -> 
     reduction = [at for at, loop in enumerate(loops) if loop.dimension in REDUCTION and loop.extent > 1]
     residences = []
     for operand in Operand:
-        innermost = reduction[0] if operand is Operand.OUTPUTS and reduction else len(loops)
+        first, last = 0, len(loops)
+        if operand is Operand.OUTPUTS and reduction:
+            first, last = (reduction[0] + 1, last) if leaving else (0, reduction[0])
         memories = profile.hierarchy("array", operand)[:-1]
-        positions = sorted((random.randint(0, innermost) for _ in memories), reverse=True)
+        innermost = random.randint(first, last)
+        positions = [innermost, *sorted((random.randint(0, innermost) for _ in memories[1:]), reverse=True)]
         residences += [
             Residence(operand, memory, position) for memory, position in zip(memories, positions, strict=True)
         ]

@@ -13,7 +13,7 @@ from codesign.mapping.counts import counts_of
 from codesign.mapping.legality import problems_of
 from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
 from codesign.mapping.space import larger_sizes, loop_extent, spatial_choices
-from codesign.vocabulary import DIMENSIONS, MAC_KINDS, REDUCTION, Operand, OperationKind
+from codesign.vocabulary import DIMENSIONS, MAC_KINDS, Operand, OperationKind
 from codesign.workload.loop_nest import LoopNest
 
 
@@ -130,15 +130,12 @@ def _loop_lists(full: tuple[int, ...], tile: tuple[int, ...]) -> Iterator[tuple[
 def _residences(
     profile: HardwareProfile, engine: str, loops: tuple[TemporalLoop, ...]
 ) -> Iterator[tuple[Residence, ...]]:
-    reduction = [at for at, loop in enumerate(loops) if loop.dimension in REDUCTION]
     options: list[list[tuple[Residence, ...]]] = []
     for operand in Operand:
         levels = profile.hierarchy(engine, operand)[:-1]
         chains = []
         for positions in combinations_with_replacement(range(len(loops) + 1), len(levels)):
             inner_first = positions[::-1]
-            if operand is Operand.OUTPUTS and reduction and inner_first[0] > reduction[0]:
-                continue
             chains.append(tuple(Residence(operand, level, at) for level, at in zip(levels, inner_first, strict=True)))
         options.append(chains)
     for parts in product(*options):
@@ -147,4 +144,4 @@ def _residences(
 
 def price(nest: LoopNest, profile: HardwareProfile, mapping: Mapping) -> Evaluation:
     """The closed-form cost of one mapping."""
-    return evaluate(mapping, profile, counts_of(nest, mapping, profile))
+    return evaluate(nest, mapping, profile, counts_of(nest, mapping, profile))

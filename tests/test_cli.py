@@ -22,7 +22,7 @@ from codesign.rewriting.pipeline import pipeline_names
 from tests.command import ROOT, Command, run_process
 
 DIGITS = ROOT / "examples" / "digits" / "digits.onnx"
-MACHINES = ("ecnn", "edge_npu", "gemmini16")
+MACHINES = tuple(sorted(path.stem for path in (ROOT / "hw_profiles").glob("*.yaml")))
 COMMANDS = [
     [],
     *([name] for name in ("compile", "estimate", "run", "verify", "hw", "passes")),

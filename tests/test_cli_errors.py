@@ -189,7 +189,7 @@ OPTIONS: dict[str, tuple[list[str], str]] = {
     "unknown hardware": (
         ["--hw", "edge_npuu"],
         "--hw edge_npuu: there is no hardware profile of that name\n"
-        "  hint: did you mean edge_npu? there are ecnn, edge_npu, gemmini16; or give the path of a YAML file",
+        "  hint: did you mean edge_npu? `codesign hw list` shows all; or give the path of a YAML file",
     ),
     "wrong hardware path": (["--hw", "machines/mine.yaml"], "machines/mine.yaml: there is no such file"),
     "unknown pass": (
@@ -438,7 +438,7 @@ def test_folders_that_are_no_build(command: Command) -> None:
 def test_names_that_are_not_known(command: Command) -> None:
     machine = (
         "--hw gemini16: there is no hardware profile of that name\n"
-        "  hint: did you mean gemmini16? there are ecnn, edge_npu, gemmini16; or give the path of a YAML file"
+        "  hint: did you mean gemmini16? `codesign hw list` shows all; or give the path of a YAML file"
     )
     assert_refused(command, 2, machine, "hw", "show", "gemini16")
     assert_refused(command, 2, machine, "hw", "copy", "gemini16", "mine.yaml")

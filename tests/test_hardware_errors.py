@@ -103,7 +103,7 @@ ONE_EDIT = [
      "24:1: vectorunit: unknown key\n  hint: did you mean vector_unit?"),
     ("clock_mhz: 100", "clock_mhz: 100\ncolour: red",
      "4:1: colour: unknown key\n  hint: allowed here: name, description, clock_mhz, precision, engines, memories, "
-     "vector_unit, host, source, assumed"),
+     "vector_unit, host, conventions, source, assumed"),
     ("[convolution, dense]", "[conv, dense]",
      '7:18: engines.array.operations[0]: "conv" is not known here\n  hint: did you mean convolution?'),
     ("[convolution, dense]", "[convolution, max_pool]",
@@ -204,11 +204,11 @@ def test_a_mapping_of_nothing_lists_what_is_needed() -> None:
     ("name", "message"),
     [
         ("ecn.yaml", "--hw ecn.yaml: there is no hardware profile of that name\n  hint: did you mean ecnn? "
-            "there are ecnn, edge_npu, gemmini16; or give the path of a YAML file"),
+            "`codesign hw list` shows all; or give the path of a YAML file"),
         ("Gemmini", "--hw Gemmini: there is no hardware profile of that name\n  hint: did you mean gemmini16? "
-            "there are ecnn, edge_npu, gemmini16; or give the path of a YAML file"),
-        ("tpu", "--hw tpu: there is no hardware profile of that name\n"
-            "  hint: there are ecnn, edge_npu, gemmini16; or give the path of a YAML file"),
+            "`codesign hw list` shows all; or give the path of a YAML file"),
+        ("warp9", "--hw warp9: there is no hardware profile of that name\n"
+            "  hint: `codesign hw list` shows all; or give the path of a YAML file"),
         ("./ecnn.yaml", "ecnn.yaml: there is no such file"),
         ("gone/ecnn.yaml", "gone/ecnn.yaml: there is no such file"),
         ("x" * 5000 + "/y", "x" * 5000 + "/y: there is no such file"),

@@ -12,6 +12,8 @@ from codesign.hardware.listing import check_profile, copy_profile, list_profiles
 from codesign.hardware.loading import load_profile, read_profile, shipped_folder
 from codesign.hardware.profile import HardwareProfile
 
+SHIPPED = sorted(path.stem for path in shipped_folder().glob("*.yaml"))
+
 
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,9 +27,9 @@ def edge_npu_text() -> str:
 
 def test_list_names_the_shipped_machines() -> None:
     listed = {profile.name: profile for profile in list_profiles()}
-    assert list(listed) == ["ecnn", "edge_npu", "gemmini16"]
+    assert list(listed) == SHIPPED
     assert {profile.origin for profile in listed.values()} == {"shipped"}
-    assert [profile.peak_macs_per_cycle for profile in listed.values()] == [73728, 1024, 256]
+    assert [listed[name].peak_macs_per_cycle for name in ("ecnn", "edge_npu", "gemmini16")] == [73728, 1024, 256]
     assert listed["edge_npu"].clock_mhz == 500
     assert listed["edge_npu"].description == "plain 32x32 int8 array with 512 KiB SRAM and one DRAM channel"
 
@@ -38,7 +40,7 @@ def test_list_shows_the_one_that_wins_and_what_is_wrong_with_it(
     (tmp_path / "ecnn.yaml").write_text("name: [\n", encoding="utf-8")
     monkeypatch.setenv("CODESIGN_HW_PATH", str(tmp_path))
     listed = {profile.name: profile for profile in list_profiles()}
-    assert list(listed) == ["ecnn", "edge_npu", "gemmini16"]
+    assert list(listed) == SHIPPED
     assert listed["ecnn"].origin == "CODESIGN_HW_PATH"
     assert listed["ecnn"].problem.startswith(f"{tmp_path}/ecnn.yaml:2:1: not valid YAML: ")
     assert listed["edge_npu"].problem == ""
@@ -63,6 +65,23 @@ def test_show_says_everything_that_is_in_the_file() -> None:
     profile = load_profile("gemmini16").profile
     for key, note in (*profile.source.items(), *profile.assumed.items()):
         assert f"{key}: {' '.join(note.split())}" in flat
+
+
+def test_show_says_what_is_counted_otherwise() -> None:
+    flat = " ".join(show_profile("reference_a").split())
+    for phrase in (
+        "counts otherwise: zeros of the padding are stored and moved like data",
+        "counts otherwise: accumulators are read on an output's first visit too",
+        "counts otherwise: the first tile in and the last one out take no time of their own",
+        "gb: 65,536 bytes; holds weights, inputs, outputs; 16 / 16 bytes per cycle read / written; 1.2 / 1.32 pJ per "
+        "byte read / written; single-buffered, refills overlap all the same",
+    ):
+        assert phrase in flat
+    assert "single-buffered, refills overlap all the same; 94 cycles lost at every refill" in " ".join(
+        show_profile("systolic_ws").split()
+    )
+    assert "counts otherwise" not in show_profile("edge_npu")
+    assert "lost at every refill" not in show_profile("edge_npu")
 
 
 def test_check_finds_figures_without_source_and_dead_notes() -> None:
@@ -106,7 +125,7 @@ def test_check_of_a_wrong_file_raises() -> None:
         check_profile("bad.yaml")
 
 
-@pytest.mark.parametrize("name", ["ecnn", "edge_npu", "gemmini16"])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_copy_keeps_all_but_the_name(name: str) -> None:
     target = copy_profile(name, Path("my_npu"))
     assert target == Path("my_npu.yaml")

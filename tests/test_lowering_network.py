@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from codesign.graph.graph import Graph, node_name
 from codesign.hardware.loading import load_profile
 from codesign.importers.onnx_importer import load_onnx
 from codesign.lowering.computation import layer_function
+from codesign.lowering.counts import counts_of_function
 from codesign.lowering.library import write_library
 from codesign.lowering.network import build_network, compute_outputs
 from codesign.lowering.runtime import Library, load_library
@@ -27,6 +29,7 @@ from codesign.lowering.unsupported import unsupported_nodes
 from codesign.mapping.mapper import Objective, search
 from codesign.mapping.mapping import Mapping
 from codesign.workload.layers import layers_of
+from tests.lowering_cases import random_mapping, random_profile
 from tests.small_networks import convolutions, input_of, products, rows, write_network
 
 MODELS = Path(__file__).resolve().parents[2] / "shared" / "models"
@@ -52,6 +55,18 @@ def mapped_layers(graph: Graph, machine: str) -> dict[str, ScheduledLayer]:
         if layer.nest.has_macs and engines:
             best = search(layer.nest, profile, engines[0], Objective.LATENCY).mapping
             found[layer.name] = schedule_layer(layer.nest, best, profile, f"layer_{at}")
+    return found
+
+
+def evicting_layers(graph: Graph) -> dict[str, ScheduledLayer]:
+    """Every compute layer on a machine of its own, partial sums leaving its accumulators."""
+    found = {}
+    for at, layer in enumerate(layers_of(graph)):
+        if layer.nest.has_macs:
+            random = Random(at)
+            profile = random_profile(random)
+            mapping = random_mapping(random, layer.nest, profile, leaving=True)
+            found[layer.name] = schedule_layer(layer.nest, mapping, profile, f"layer_{at}")
     return found
 
 
@@ -91,6 +106,17 @@ def test_library_of_mapped_layers_equals_onnxruntime(network: Callable[[Path], G
     graph = network(tmp_path)
     layers = mapped_layers(graph, "edge_npu")
     assert len(layers) >= 4
+    assert_equal_to_onnxruntime(built(graph, tmp_path, layers), graph)
+
+
+@pytest.mark.parametrize("network", [convolutions, products])
+def test_library_of_layers_whose_sums_leave_equals_onnxruntime(
+    network: Callable[[Path], Graph], tmp_path: Path
+) -> None:
+    graph = network(tmp_path)
+    layers = evicting_layers(graph)
+    counts = [counts_of_function(layer.function) for layer in layers.values()]
+    assert sum(any(transfer.partial for transfer in count.transfers) for count in counts) >= 3
     assert_equal_to_onnxruntime(built(graph, tmp_path, layers), graph)
 
 

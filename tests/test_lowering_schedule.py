@@ -90,9 +90,7 @@ def _touched(nest: LoopNest, axis: int, at: int) -> bool:
 
 def test_int8_accumulates_in_int32() -> None:
     generator = np.random.default_rng(3)
-    inputs, weights = (
-        generator.integers(-128, 128, array.shape, dtype=np.int8) for array in operands(NEST)
-    )
+    inputs, weights = (generator.integers(-128, 128, array.shape, dtype=np.int8) for array in operands(NEST))
     found = run(schedule_layer(NEST, MAPPING, MACHINE, "layer", "int8").function, inputs, weights, NEST, "int32")
     exact = onnxruntime_outputs(NEST, inputs.astype(np.float32), weights.astype(np.float32))
     assert (found == exact).all()
@@ -131,10 +129,6 @@ def without(operand: Operand, memory: str) -> tuple[Residence, ...]:
     ("mapping", "message"),
     [
         (replace(MAPPING, residences=without(WEIGHTS, "sram")), "the mapping has no residence of weights in sram"),
-        (
-            replace(MAPPING, residences=(*without(OUTPUTS, "accumulators"), Residence(OUTPUTS, "accumulators", 5))),
-            "the C loop lies outside the output tile in accumulators",
-        ),
         (
             replace(MAPPING, residences=(*without(INPUTS, "sram"), Residence(INPUTS, "sram", 8))),
             "inputs: the tile in sram lies inside the one in registers",

@@ -90,7 +90,7 @@ def test_cost_invariants(nest: LoopNest, profile: HardwareProfile, objective: Ob
     off_chip = {part.operand: part.read_bytes + part.write_bytes for part in cost.traffic if part.memory == "dram"}
     assert off_chip[Operand.INPUTS] >= touched
     assert off_chip[Operand.WEIGHTS] >= nest.elements(Operand.WEIGHTS)
-    assert off_chip[Operand.OUTPUTS] == nest.elements(Operand.OUTPUTS)
+    assert off_chip[Operand.OUTPUTS] >= nest.elements(Operand.OUTPUTS)
 
 
 @examples(80)

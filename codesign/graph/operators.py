@@ -1,7 +1,7 @@
 """Typed views of the operators that do arithmetic: attributes read once, defaults and auto_pad resolved to numbers.
 
 Every view has `of(node)`, which answers None for another operator, a 3-D window, or a form no part here understands.
-Windows are always two-dimensional (rows, columns): a 1-D operator is a 2-D one of height 1, and `rank` says which it was.
+Windows are always two-dimensional (rows, columns): a 1-D operator is a 2-D one of height 1; `rank` says which it was.
 Pads stand in ONNX order: top, left, bottom, right. Shapes must be static (they are, after import).
 Source: the operator definitions of the ONNX specification.
 """

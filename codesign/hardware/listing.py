@@ -12,9 +12,16 @@ from textwrap import fill
 from pydantic import TypeAdapter, ValidationError
 
 from codesign.errors import CodesignError
-from codesign.hardware.loading import find_profile, known_profiles, load_profile, read_profile, validated
+from codesign.hardware.loading import (
+    find_profile,
+    known_profiles,
+    load_profile,
+    read_profile,
+    shipped_folder,
+    validated,
+)
 from codesign.hardware.problems import dotted
-from codesign.hardware.profile import Engine, HardwareProfile, Memory, Name, Ports
+from codesign.hardware.profile import Conventions, Engine, HardwareProfile, Memory, Name, Ports
 from codesign.yaml_reader import YamlDocument, YamlPath, YamlValue, read_yaml
 
 _COLUMNS = 100
@@ -45,6 +52,29 @@ def _listed(path: Path, name: str, origin: str) -> ListedProfile:
     except CodesignError as error:
         return ListedProfile(name, path, origin, problem=str(error.problems[0]).splitlines()[0])
     return ListedProfile(name, path, origin, profile.description, profile.peak_macs_per_cycle, profile.clock_mhz)
+
+
+def machine_table() -> str:
+    """The shipped machines as rows of a Markdown table, without what was published where (docs/hardware.md)."""
+    rows = [
+        "| Machine | MACs per cycle | Clock, MHz | On chip, KiB | Off chip, bytes per cycle |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for path in sorted(shipped_folder().glob("*.yaml")):
+        profile = read_profile(path).profile
+        on_chip = sum(profile.total_bytes(memory) or 0 for memory in list(profile.memories)[:-1])
+        ports = profile.memories[profile.off_chip].ports
+        widths = [port.bytes_per_cycle for port in (ports.read_write, ports.read) if port is not None]
+        off_chip = f"{widths[0]:g}" if widths else "no limit"
+        peak = f"{profile.peak_macs_per_cycle:,}"
+        rows.append(f"| `{profile.name}` | {peak} | {profile.clock_mhz:g} | {_kibibytes(on_chip)} | {off_chip} |")
+    return "\n".join(rows)
+
+
+def _kibibytes(size_bytes: int) -> str:
+    """Three digits or all whole ones: 0.094, 8.06, 183, 29,056."""
+    kibibytes = size_bytes / 1024
+    return f"{kibibytes:,.0f}" if kibibytes >= 100 else f"{kibibytes:.3g}"
 
 
 def show_profile(name_or_path: str) -> str:
@@ -102,8 +132,16 @@ def _memory_line(name: str, memory: Memory) -> str:
     if memory.engines:
         parts.append(f"for {', '.join(memory.engines)}")
     if memory.size_bytes is not None:
-        parts.append("double-buffered" if memory.double_buffered else "single-buffered")
+        parts.append(_buffering(memory))
+    if memory.refill_overhead_cycles:
+        parts.append(f"{memory.refill_overhead_cycles} cycles lost at every refill")
     return "; ".join(parts)
+
+
+def _buffering(memory: Memory) -> str:
+    if memory.double_buffered:
+        return "double-buffered"
+    return "single-buffered, refills overlap all the same" if memory.overlapped else "single-buffered"
 
 
 def _ports_text(ports: Ports) -> str:
@@ -125,6 +163,18 @@ def _rest_lines(profile: HardwareProfile) -> Iterator[str]:
         f"host: {host.operations_per_cycle:g} operations and {host.bytes_per_cycle:g} bytes per cycle, "
         f"{host.energy_pj_per_operation:g} pJ per operation, {host.energy_pj_per_byte:g} pJ per byte"
     )
+    for line in _convention_lines(profile.conventions):
+        yield f"counts otherwise: {line}"
+
+
+def _convention_lines(conventions: Conventions) -> Iterator[str]:
+    """What a machine counts unlike the rest, a line each."""
+    if conventions.padding_is_data:
+        yield "zeros of the padding are stored and moved like data"
+    if conventions.first_partial_sums_are_read:
+        yield "accumulators are read on an output's first visit too"
+    if not conventions.fill_and_drain:
+        yield "the first tile in and the last one out take no time of their own"
 
 
 def check_profile(name_or_path: str | Path) -> list[str]:

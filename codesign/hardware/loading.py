@@ -69,7 +69,7 @@ def find_profile(name_or_path: str) -> Path:
             return found.path
         known.add(found.name)
     guess = did_you_mean(name, sorted(known))
-    hint = f"{guess} there are {', '.join(sorted(known))}; or give the path of a YAML file".strip()
+    hint = f"{guess} `codesign hw list` shows all; or give the path of a YAML file".strip()
     raise CodesignError(f"--hw {name_or_path}", "there is no hardware profile of that name", hint)
 
 

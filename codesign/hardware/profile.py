@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import Annotated, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -78,10 +79,7 @@ class Engine(Section):
     @property
     def peak_macs_per_cycle(self) -> int:
         """Lanes of the array."""
-        peak = 1
-        for axis in self.axes.values():
-            peak *= axis.size
-        return peak
+        return prod(axis.size for axis in self.axes.values())
 
 
 class Port(Section):
@@ -117,7 +115,8 @@ class Memory(Section):
     along them (per-lane registers: all axes; an axis an engine lacks counts once); empty means one shared instance.
     engines: the engines it serves (all, if empty). The innermost memory of the outputs counts entries of accumulator
     width. double_buffered: a tile that is refilled takes twice its bytes, and transfers overlap with compute; without
-    it they do not overlap.
+    it they do not overlap, unless `overlapped` says that they do all the same (dual-ported, or an idealised figure).
+    refill_overhead_cycles: the lanes wait so long at every refill beyond its transfers (the skew of a systolic array).
     """
 
     holds: Annotated[tuple[Operand, ...], Different] = Field(min_length=1)
@@ -128,6 +127,21 @@ class Memory(Section):
     replicated_over: Annotated[tuple[Name, ...], Different] = ()
     engines: Annotated[tuple[Name, ...], Different] = ()
     double_buffered: bool = True
+    overlapped: bool = False
+    refill_overhead_cycles: Annotated[int, Field(ge=0, strict=True)] = 0
+
+
+class Conventions(Section):
+    """How a machine, or the tool that published its figures, counts what others count differently.
+
+    padding_is_data: zeros of the padding are stored and moved like data (otherwise they are made on chip).
+    first_partial_sums_are_read: accumulators are read on an output's first visit too. fill_and_drain: the first tile in
+    and the last one out lengthen a layer.
+    """
+
+    padding_is_data: bool = False
+    first_partial_sums_are_read: bool = False
+    fill_and_drain: bool = True
 
 
 class VectorUnit(Section):
@@ -161,6 +175,7 @@ class HardwareProfile(Section):
     memories: dict[Name, Memory] = Field(min_length=2)
     vector_unit: VectorUnit | None = None
     host: Host
+    conventions: Conventions = Conventions()
     source: dict[str, str] = {}
     assumed: dict[str, str] = {}
 
@@ -188,6 +203,16 @@ class HardwareProfile(Section):
             name
             for name, memory in self.memories.items()
             if operand in memory.holds and (not memory.engines or engine in memory.engines)
+        )
+
+    def total_bytes(self, memory: str) -> int | None:
+        """Bytes of all instances of one memory together, for the engine that has most of them; None if unbounded."""
+        level = self.memories[memory]
+        if level.size_bytes is None:
+            return None
+        served = [self.engines[name].axes for name in level.engines or self.engines]
+        return level.size_bytes * max(
+            prod(axis.size for name, axis in axes.items() if name in level.replicated_over) for axes in served
         )
 
     def bits(self, operand: Operand) -> int:

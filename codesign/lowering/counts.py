@@ -35,26 +35,42 @@ def counts_of_function(function: Any, off_chip: str = "dram") -> LayerCounts:
 
 
 class _Reading:
-    """The statements of one function by their part: copies, initialisations, the update."""
+    """The statements of one function by their part: copies, initialisations, the update.
+
+    fills: those copies that bring partial sums back, recognised by coming before the update.
+    """
 
     def __init__(self, function: Any, off_chip: str) -> None:
         self.off_chip = off_chip
         self.moves: list[Statement] = []
         self.initialisations: list[Statement] = []
         updates: list[Statement] = []
-        for statement in statements_of(function):
+        statements = statements_of(function)
+        for statement in statements:
             _sort_into(statement, self.moves, self.initialisations, updates)
         if len(updates) != 1:
             raise ValueError(f"one update block was expected, not {len(updates)}")
         self.update = updates[0]
         self.operands = self._operands_of_buffers(function)
+        early = statements[: statements.index(self.update)]
+        self.fills = [move for move in self.moves if move in early and self._operand(move) is Operand.OUTPUTS]
 
     def _operands_of_buffers(self, function: Any) -> dict[Any, Operand]:
         operands = dict(zip(function.params, (Operand.INPUTS, Operand.WEIGHTS, Operand.OUTPUTS), strict=True))
         operands[self.update.store.buffer] = Operand.OUTPUTS
         for move in self.moves:
-            operands[move.store.buffer] = operands[move.loads[0].buffer]
+            source, destination = move.loads[0].buffer, move.store.buffer
+            operand = operands[source if source in operands else destination]
+            operands[source] = operands[destination] = operand
         return operands
+
+    def _operand(self, move: Statement) -> Operand:
+        return self.operands[move.store.buffer]
+
+    def _partial(self, move: Statement) -> bool:
+        """Whether partial sums move: they come back into the tile they leave."""
+        ends = {move.store.buffer, move.loads[0].buffer}
+        return any(ends == {fill.store.buffer, fill.loads[0].buffer} for fill in self.fills)
 
     def _memory(self, access: Access) -> str:
         return access.memory or self.off_chip
@@ -63,9 +79,8 @@ class _Reading:
         """Copies between memories: elements really read, so no zeros of the padding."""
         for move in self.moves:
             elements = iterations(move.loops, (*move.conditions, *move.guards))
-            yield Transfer(
-                self.operands[move.store.buffer], self._memory(move.loads[0]), self._memory(move.store), elements
-            )
+            source, destination = self._memory(move.loads[0]), self._memory(move.store)
+            yield Transfer(self._operand(move), source, destination, elements, self._partial(move))
 
     def engine_transfers(self) -> Iterator[Transfer]:
         """What the lanes read and write. An output's first visit adds to the initial zero, which is never read."""
@@ -81,7 +96,9 @@ class _Reading:
     def allocations(self) -> Iterator[Allocation]:
         """Tiles: what one run of a copy's own loops covers, on the side that lies further in."""
         for move in self.moves:
-            operand = self.operands[move.store.buffer]
+            if move in self.fills:
+                continue  # the copy out of the same tile speaks for it
+            operand = self._operand(move)
             inner = move.loads[0] if operand is Operand.OUTPUTS else move.store
             yield Allocation(
                 operand, self._memory(inner), prod(loop.extent for loop in move.loops[len(move.loops) - move.own :])
@@ -147,14 +164,12 @@ def _connected(loops: Iterable[Loop], terms: Iterable[Term]) -> list[tuple[list[
 
 def _environment(loops: list[Loop]) -> Environment:
     """Each loop's values along an axis of its own."""
-    return {
-        loop: np.arange(loop.extent).reshape([-1 if other is loop else 1 for other in loops]) for loop in loops
-    }
+    return {loop: np.arange(loop.extent).reshape([-1 if other is loop else 1 for other in loops]) for loop in loops}
 
 
 def _where(loops: list[Loop], conditions: Iterable[Term]) -> Grid:
     environment = _environment(loops)
     valid = np.ones([loop.extent for loop in loops], dtype=bool)
     for condition in conditions:
-        valid &= condition.value(environment)
+        valid &= np.asarray(condition.value(environment), dtype=bool)
     return valid

@@ -5,7 +5,9 @@
         for <loops[position:]>:        steps of the engine
             for <spatial loops>:       its lanes, annotated codesign.axis and codesign.lanes
                 outputs += inputs * weights
-        <copy finished outputs outwards>
+        <copy the tile of outputs outwards>
+
+A tile of outputs inside a reduction loop leaves before its sums are complete: codesign.lowering.partial_sums.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 from codesign.hardware.profile import HardwareProfile
 from codesign.lowering.computation import COMPUTE_STAGE, PAD_STAGE, index_letters, layer_function, loop_order
 from codesign.lowering.finishing import Finish
+from codesign.lowering.partial_sums import Eviction, return_partial_sums
 from codesign.lowering.tir_reading import AXIS_ANNOTATION, LANES_ANNOTATION, scope_of
 from codesign.mapping.mapping import Mapping
 from codesign.vocabulary import DIMENSIONS, REDUCTION, Dimension, Operand
@@ -57,8 +60,7 @@ def schedule_layer(
     """Realise a mapping of one layer on one machine.
 
     Raises ValueError for a mapping that is none of this layer and machine: a residence is missing or at no loop, an
-    outer memory's tile lies inside an inner one's, loops do not cover a dimension, or a reduction loop lies outside the
-    accumulators' tile (partial sums never leave their innermost memory).
+    outer memory's tile lies inside an inner one's, or loops do not cover a dimension.
     """
     from tvm import s_tir
 
@@ -67,16 +69,19 @@ def schedule_layer(
             raise ValueError(f"{residence.operand} in {residence.memory}: there is no position {residence.position}")
     steps = _without_unit_loops(mapping)
     copies = {operand: _copies(steps, profile, operand) for operand in Operand}
-    _check_loops(nest, steps, copies[Operand.OUTPUTS][0])
+    _check_loops(nest, steps)
     schedule = s_tir.Schedule(layer_function(nest, name, dtype), error_render_level="fast")
     block = schedule.get_sblock(COMPUTE_STAGE)
     loops = _dimension_loops(schedule, block, nest)
     blocks = _insert_copies(schedule, block, copies, padded=len(schedule.get_producers(block)) > 0)
     temporal, inner = _order_loops(schedule, loops, nest, steps)
     _place_copies(schedule, copies, blocks, temporal)
-    schedule.decompose_reduction(block, [*temporal, *inner][copies[Operand.OUTPUTS][0].position])
+    evictions = _evictions(schedule, steps, copies[Operand.OUTPUTS], temporal)
+    if not evictions:
+        schedule.decompose_reduction(block, [*temporal, *inner][copies[Operand.OUTPUTS][0].position])
     finish = _finish(schedule, nest, steps, copies, blocks, temporal)
-    return ScheduledLayer(finish.apply(schedule.mod["main"]), name, nest, mapping)
+    function = return_partial_sums(finish.apply(schedule.mod["main"]), evictions)
+    return ScheduledLayer(function, name, nest, mapping)
 
 
 def lanes_in_loops(nest: LoopNest, mapping: Mapping) -> tuple[int, ...]:
@@ -111,10 +116,7 @@ def _copies(mapping: Mapping, profile: HardwareProfile, operand: Operand) -> lis
     return copies
 
 
-def _check_loops(nest: LoopNest, mapping: Mapping, accumulators: Copy) -> None:
-    for loop in mapping.loops[: accumulators.position]:
-        if loop.dimension in REDUCTION and loop.extent > 1:
-            raise ValueError(f"the {loop.dimension} loop lies outside the output tile in {accumulators.memory}")
+def _check_loops(nest: LoopNest, mapping: Mapping) -> None:
     for dimension, covered in zip(DIMENSIONS, mapping.tile(nest, 0), strict=True):
         if covered < nest.size(dimension):
             raise ValueError(f"the loops cover {covered} of {nest.size(dimension)} in {dimension}")
@@ -129,9 +131,7 @@ def _dimension_loops(schedule: Any, block: Any, nest: LoopNest) -> dict[Dimensio
     return loops
 
 
-def _insert_copies(
-    schedule: Any, block: Any, copies: dict[Operand, list[Copy]], *, padded: bool
-) -> dict[Copy, Any]:
+def _insert_copies(schedule: Any, block: Any, copies: dict[Operand, list[Copy]], *, padded: bool) -> dict[Copy, Any]:
     """Copy blocks at the top of the function, from the outermost memory inwards; the padding joins the first."""
     blocks = {}
     for buffer_index, operand in enumerate((Operand.INPUTS, Operand.WEIGHTS)):
@@ -191,6 +191,18 @@ def _place_copies(
     for copy in copies[Operand.OUTPUTS]:
         if copy.position > 0:
             schedule.reverse_compute_at(blocks[copy], temporal[copy.position - 1], preserve_unit_loops=True)
+
+
+def _evictions(schedule: Any, mapping: Mapping, copies: list[Copy], temporal: list[Any]) -> list[Eviction]:
+    """The tiles of outputs that lie inside loops over the reduction, innermost first."""
+    variables = [schedule.get(loop).loop_var for loop in temporal]
+    evictions = []
+    for copy in copies:
+        outside = zip(variables[: copy.position], mapping.loops, strict=False)
+        reductions = tuple(variable for variable, loop in outside if loop.dimension in REDUCTION)
+        if reductions:
+            evictions.append(Eviction(variables[copy.position - 1], reductions, innermost=copy is copies[0]))
+    return evictions
 
 
 def _finish(

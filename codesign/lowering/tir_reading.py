@@ -77,7 +77,7 @@ class Access:
         return memory_of(str(self.buffer.ty.storage_scope))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Statement:
     """One store of the function.
 

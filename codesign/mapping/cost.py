@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from codesign.hardware.profile import HardwareProfile, Ports
 from codesign.mapping.layer_cost import Energy, LayerCost, Traffic
 from codesign.mapping.mapping import ENGINE, LayerCounts, Mapping, Transfer
-from codesign.mapping.space import storage_bits
 from codesign.vocabulary import Operand
 from codesign.workload.loop_nest import LoopNest
 
@@ -58,19 +57,20 @@ class Meter:
         """No cost at all."""
         return np.zeros(len(self.ports) + 2)
 
-    def bytes_moved(self, operand: Operand, memory: str) -> float:
-        """Bytes one element takes when it enters or leaves a memory."""
-        return storage_bits(self.profile, self.engine, operand, memory) / 8
+    def bytes_moved(self, operand: Operand, source: str, destination: str, *, partial: bool) -> float:
+        """Bytes of one element on its way: outputs at accumulator width to and from the lanes, and while partial."""
+        wide = operand is Operand.OUTPUTS and (partial or ENGINE in (source, destination))
+        return (self.profile.precision.accumulators_bits if wide else self.profile.bits(operand)) / 8
 
-    def hop(self, operand: Operand, source: str, destination: str) -> Vector:
+    def hop(self, operand: Operand, source: str, destination: str, *, partial: bool = False) -> Vector:
         """Cost of moving one element; lane cycles only where the destination (or the drained source) cannot overlap."""
         vector = self.zero()
         slowest = 0.0
+        size = self.bytes_moved(operand, source, destination, partial=partial)
         for memory, reading in ((source, True), (destination, False)):
             if memory == ENGINE:
                 continue
             level = self.profile.memories[memory]
-            size = self.bytes_moved(operand, memory)
             vector[-1] += size * (level.read_pj_per_byte if reading else level.write_pj_per_byte)
             port, bandwidth = _port(level.ports, memory, reading)
             if port:
@@ -80,18 +80,24 @@ class Meter:
             vector[0] = slowest
         return vector
 
-    def fill(self, operand: Operand, source: str, destination: str) -> float:
+    def fill(self, operand: Operand, source: str, destination: str, *, partial: bool = False) -> float:
         """Lane cycles per element of the first tile in (or the last out): 0 where refills stop the lanes anyway."""
-        if ENGINE in (source, destination) or self._stops_the_lanes(operand, source, destination):
+        inwards = operand is Operand.OUTPUTS and self._level(source) > self._level(destination)
+        if ENGINE in (source, destination) or inwards or not self.profile.conventions.fill_and_drain:
             return 0.0
-        hop = self.hop(operand, source, destination)
+        if self._stops_the_lanes(operand, source, destination):
+            return 0.0
+        hop = self.hop(operand, source, destination, partial=partial)
         return float(hop[1:-1].max(initial=0.0))
 
     def _stops_the_lanes(self, operand: Operand, source: str, destination: str) -> bool:
         if ENGINE in (source, destination):
             return False
-        buffer = source if operand is Operand.OUTPUTS else destination
-        return not self.profile.memories[buffer].double_buffered
+        buffer = self.profile.memories[min(source, destination, key=self._level)]
+        return not (buffer.double_buffered or buffer.overlapped)
+
+    def _level(self, memory: str) -> int:
+        return -1 if memory == ENGINE else list(self.profile.memories).index(memory)
 
 
 def _port(ports: Ports, memory: str, reading: bool) -> tuple[str, float]:
@@ -116,18 +122,21 @@ class Evaluation:
     @property
     def latency_cycles(self) -> float:
         """The longest of the lanes and all ports."""
-        return max(self.lane_cycles, *self.port_cycles.values())
+        return max([self.lane_cycles, *self.port_cycles.values()])
 
 
-def evaluate(mapping: Mapping, profile: HardwareProfile, counts: LayerCounts) -> Evaluation:
-    """Price the counts of one mapping."""
+def evaluate(nest: LoopNest, mapping: Mapping, profile: HardwareProfile, counts: LayerCounts) -> Evaluation:
+    """Price the counts of one mapping of a nest."""
     meter = Meter(profile, mapping.engine)
     engine = profile.engines[mapping.engine]
     compute = compute_cycles(counts, mapping)
     total = meter.zero()
     for transfer in counts.transfers:
-        total += transfer.elements * meter.hop(transfer.operand, transfer.source, transfer.destination)
+        total += transfer.elements * meter.hop(
+            transfer.operand, transfer.source, transfer.destination, partial=transfer.partial
+        )
     total[0] += compute + engine.pipeline_depth_cycles + fill_cycles(meter, counts)
+    total[0] += refill_overhead_cycles(nest, mapping, profile)
     total[-1] += counts.macs_useful * engine.energy_pj_per_mac
     ports = dict(zip(meter.ports, total[1:-1].tolist(), strict=True))
     return Evaluation(compute, float(total[0]), ports, float(total[-1]))
@@ -146,7 +155,20 @@ def fill_cycles(meter: Meter, counts: LayerCounts) -> float:
         if ENGINE in (transfer.source, transfer.destination):
             continue
         held_in = transfer.source if transfer.operand is Operand.OUTPUTS else transfer.destination
-        cycles += tiles[transfer.operand, held_in] * meter.fill(transfer.operand, transfer.source, transfer.destination)
+        if (transfer.operand, held_in) not in tiles:
+            continue  # partial sums on their way back in from off chip: nothing starts or ends with them
+        cycles += tiles[transfer.operand, held_in] * meter.fill(
+            transfer.operand, transfer.source, transfer.destination, partial=transfer.partial
+        )
+    return cycles
+
+
+def refill_overhead_cycles(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> int:
+    """Cycles the lanes wait at refills beyond the transfers: tiles of each residence x its memory's overhead."""
+    cycles = 0
+    for part in mapping.residences:
+        tiles = prod(-(-size // tile) for size, tile in zip(nest.sizes, mapping.tile(nest, part.position), strict=True))
+        cycles += tiles * profile.memories[part.memory].refill_overhead_cycles
     return cycles
 
 
@@ -163,7 +185,7 @@ def layer_cost(
 ) -> LayerCost:
     """The full cost of one mapped layer."""
     meter = Meter(profile, mapping.engine)
-    found = evaluate(mapping, profile, counts)
+    found = evaluate(nest, mapping, profile, counts)
     cycles = ceil(round(found.latency_cycles, 6))
     lane_extra = min(cycles - found.compute_cycles, ceil(round(found.lane_cycles - found.compute_cycles, 6)))
     peak = profile.engines[mapping.engine].peak_macs_per_cycle
@@ -187,7 +209,7 @@ def layer_cost(
 
 
 def _limit(found: Evaluation) -> str:
-    port, busy = max(found.port_cycles.items(), key=lambda item: item[1])
+    port, busy = max(found.port_cycles.items(), key=lambda item: item[1], default=("", 0.0))
     if busy > found.lane_cycles:
         return port
     waiting = found.lane_cycles - found.compute_cycles
@@ -220,4 +242,6 @@ def _traffic(meter: Meter, counts: LayerCounts) -> tuple[Traffic, ...]:
 def _add(into: dict[tuple[str, Operand], float], meter: Meter, transfer: Transfer, memory: str) -> None:
     if memory != ENGINE:
         key = (memory, transfer.operand)
-        into[key] = into.get(key, 0.0) + transfer.elements * meter.bytes_moved(transfer.operand, memory)
+        into[key] = into.get(key, 0.0) + transfer.elements * meter.bytes_moved(
+            transfer.operand, transfer.source, transfer.destination, partial=transfer.partial
+        )

@@ -7,7 +7,7 @@ from math import prod
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.mapping import ENGINE, Allocation, LayerCounts, Mapping, Transfer
 from codesign.mapping.window import windows_of
-from codesign.vocabulary import DIMENSIONS, RELEVANT, Dimension, Operand
+from codesign.vocabulary import DIMENSIONS, REDUCTION, RELEVANT, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
 
 Tile = tuple[int, ...]
@@ -27,9 +27,11 @@ def counts_of(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> Lay
         for level, position in zip(levels, positions, strict=False):
             allocations.append(Allocation(operand, level, tile_elements(nest, operand, mapping.tile(nest, position))))
         if operand is Operand.OUTPUTS:
-            transfers.extend(_output_transfers(nest, mapping, levels))
+            unread = 0 if profile.conventions.first_partial_sums_are_read else nest.elements(operand)
+            transfers.extend(_output_transfers(nest, mapping, levels, positions, unread))
         else:
-            transfers.extend(_input_transfers(nest, mapping, operand, levels, positions))
+            zeros = profile.conventions.padding_is_data
+            transfers.extend(_input_transfers(nest, mapping, operand, levels, positions, zeros_everywhere=zeros))
     lanes = tuple(mapping.lanes(dimension) for dimension in DIMENSIONS)
     steps = prod(-(-size // lane) for size, lane in zip(nest.sizes, lanes, strict=True))
     return LayerCounts(
@@ -63,12 +65,18 @@ def _position(mapping: Mapping, operand: Operand, memory: str) -> int:
 
 
 def _input_transfers(
-    nest: LoopNest, mapping: Mapping, operand: Operand, levels: tuple[str, ...], positions: list[int]
+    nest: LoopNest,
+    mapping: Mapping,
+    operand: Operand,
+    levels: tuple[str, ...],
+    positions: list[int],
+    *,
+    zeros_everywhere: bool,
 ) -> list[Transfer]:
     transfers = []
     for index, position in enumerate(positions):
-        from_off_chip = index == len(positions) - 1
-        elements = _refilled(nest, mapping, operand, position, zeros=not from_off_chip)
+        zeros = zeros_everywhere or index < len(positions) - 1
+        elements = _refilled(nest, mapping, operand, position, zeros=zeros)
         transfers.append(Transfer(operand, levels[index + 1], levels[index], elements))
     transfers.append(Transfer(operand, levels[0], ENGINE, engine_reads(nest, mapping, operand)))
     return transfers
@@ -110,12 +118,23 @@ def engine_reads(nest: LoopNest, mapping: Mapping, operand: Operand) -> int:
     )
 
 
-def _output_transfers(nest: LoopNest, mapping: Mapping, levels: tuple[str, ...]) -> list[Transfer]:
-    visits = engine_reads(nest, mapping, Operand.OUTPUTS)
+def _output_transfers(
+    nest: LoopNest, mapping: Mapping, levels: tuple[str, ...], positions: list[int], unread: int
+) -> list[Transfer]:
+    """Outputs on their way out, and partial sums on their way back in.
+
+    With a reduction loop outside a position, the tile leaves and returns once for every iteration of those loops; it
+    does not return before its first visit, as it starts at zero (`unread` elements).
+    """
     finished = nest.elements(Operand.OUTPUTS)
-    hops = [Transfer(Operand.OUTPUTS, inner, outer, finished) for inner, outer in zip(levels, levels[1:], strict=False)]
-    return [
+    visits = engine_reads(nest, mapping, Operand.OUTPUTS)
+    transfers = [
         Transfer(Operand.OUTPUTS, ENGINE, levels[0], visits),
-        Transfer(Operand.OUTPUTS, levels[0], ENGINE, visits - finished),
-        *hops,
+        Transfer(Operand.OUTPUTS, levels[0], ENGINE, visits - unread),
     ]
+    for inner, outer, position in zip(levels, levels[1:], positions, strict=False):
+        rounds = prod(loop.extent for loop in mapping.loops[:position] if loop.dimension in REDUCTION)
+        transfers.append(Transfer(Operand.OUTPUTS, inner, outer, rounds * finished, partial=rounds > 1))
+        if rounds > 1:
+            transfers.append(Transfer(Operand.OUTPUTS, outer, inner, rounds * finished - unread, partial=True))
+    return transfers

@@ -66,35 +66,47 @@ def regrowth(tile: Tile, tiles: Tiles, full: Tile, dimensions: Sequence[int]) ->
 
 @dataclass(frozen=True, eq=False)
 class Room:
-    """What a cut takes in one memory. per_lane: lanes with an instance of their own, None for a shared one.
+    """What a cut takes in its memory. per_lane: lanes with an instance of their own, None for a shared one.
 
-    bytes_per_element: as stored there. copies: 2 when refilled tiles are double-buffered. whole_bytes: of the whole
-    tensor, which is never refilled.
+    bytes_per_element: as stored there; partial_bytes: while partial sums arrive. copies: 2 when refilled tiles are
+    double-buffered. whole_bytes: of the whole tensor, which is never refilled.
     """
 
-    memory: str
     size_bytes: int | None
     per_lane: Tile | None
     bytes_per_element: float
+    partial_bytes: float
     copies: int
     whole_bytes: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
-    """One operand leaving one on-chip memory (outputs: all of its on-chip memories at once).
+class Hop:
+    """Costs per element between a cut's memory and the next one out, and lane cycles per element of its first tile."""
 
-    grows: dimensions in which a larger tile at this cut saves traffic; growing any other dimension only costs capacity
-    (its elements move once either way), so an optimal chain grows those after the cut.
+    vector: Vector
+    fill: float
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """One operand leaving one on-chip memory.
+
+    hop: towards the lanes; of outputs: of a finished element outwards. partial_out, partial_back: of outputs, while
+    their reduction is not complete. grows: dimensions in which a larger tile at this cut saves traffic; growing any
+    other only costs capacity (its elements move once either way), so an optimal chain grows those after the cut.
+    overhead: lane cycles of every refill beyond its transfers.
     """
 
     operand: Operand
-    memories: tuple[str, ...]
-    hop: Vector
-    fill: float
+    memory: str
+    hop: Hop
+    partial_out: Hop
+    partial_back: Hop
     grows: tuple[int, ...]
     from_off_chip: bool
-    rooms: tuple[Room, ...]
+    overhead: int
+    room: Room
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,10 +144,6 @@ class LayerSpace:
 
     def _cuts(self, operand: Operand) -> tuple[Cut, ...]:
         levels = self.profile.hierarchy(self.engine, operand)
-        if operand is Operand.OUTPUTS:
-            fill = sum(self.meter.fill(operand, inner, outer) for inner, outer in zip(levels, levels[1:], strict=False))
-            rooms = tuple(self._room(operand, memory) for memory in levels[:-1])
-            return (Cut(operand, levels[:-1], self.meter.zero(), fill, (C, FY, FX), True, rooms),)
         grows = IRRELEVANT[operand]
         if operand is Operand.INPUTS:
             grows += (OY, FY) if self.rows.taps > 1 else ()
@@ -143,22 +151,36 @@ class LayerSpace:
         return tuple(
             Cut(
                 operand,
-                (inner,),
-                self.meter.hop(operand, outer, inner),
-                self.meter.fill(operand, outer, inner),
+                inner,
+                *self._hops(operand, inner, outer),
                 grows,
                 outer == levels[-1],
-                (self._room(operand, inner),),
+                self.profile.memories[inner].refill_overhead_cycles,
+                self._room(operand, inner),
             )
             for inner, outer in zip(levels, levels[1:], strict=False)
         )
 
+    def _hops(self, operand: Operand, inner: str, outer: str) -> tuple[Hop, Hop, Hop]:
+        """Towards the lanes (outputs: finished, outwards); partial sums outwards and back."""
+
+        def hop(source: str, destination: str, partial: bool) -> Hop:
+            vector = self.meter.hop(operand, source, destination, partial=partial)
+            return Hop(vector, self.meter.fill(operand, source, destination, partial=partial))
+
+        nothing = Hop(self.meter.zero(), 0.0)
+        if operand is not Operand.OUTPUTS:
+            return hop(outer, inner, False), nothing, nothing
+        return hop(inner, outer, False), hop(inner, outer, True), hop(outer, inner, True)
+
     def _room(self, operand: Operand, memory: str) -> Room:
         level = self.profile.memories[memory]
         per_lane = self.choice.replicated_lanes(level.replicated_over) if level.replicated_over else None
-        width = storage_bits(self.profile, self.engine, operand, memory) / 8
-        room = Room(memory, level.size_bytes, per_lane, width, 2 if level.double_buffered else 1)
-        return replace(room, whole_bytes=float(self._one_copy(operand, room, self.nest.sizes)))
+        width, partial_width = (
+            storage_bits(self.profile, self.engine, operand, memory, partial=partial) / 8 for partial in (False, True)
+        )
+        room = Room(level.size_bytes, per_lane, width, partial_width, 2 if level.double_buffered else 1)
+        return replace(room, whole_bytes=float(self._one_copy(operand, room, self.nest.sizes, partial=False)))
 
     def tiles(self, count: int, steps: Sequence[Floats | int]) -> Tiles:
         """Tiles given in steps."""
@@ -174,25 +196,19 @@ class LayerSpace:
         return Tiles(count, tuple(steps), tuple(sizes), whole)
 
     def grow(self, tile: Tile, cut: Cut) -> Tiles:
-        """Tiles that may follow `tile` outwards at a cut: growth in its dimensions alone, and the whole tensor if it
-        fits.
+        """Tiles that may follow `tile` outwards at a cut: growth in its dimensions alone, and the whole tensor.
 
-        Outputs leave complete: their reduction dimensions grow to their full size at once. The whole tensor is never
-        refilled, so under double buffering it may take less than a smaller tile.
+        The whole tensor is never refilled, so under double buffering it may take less than a smaller tile.
         """
         full = self.choice.steps
         grown = [index for index in cut.grows if tile[index] < full[index]]
-        complete = cut.operand is Operand.OUTPUTS
-        options = [
-            np.asarray([full[index]] if complete else larger_sizes(full[index], tile[index]), dtype=np.float64)
-            for index in grown
-        ]
+        options = [np.asarray(larger_sizes(full[index], tile[index]), dtype=np.float64) for index in grown]
         steps: list[Floats | int] = list(tile)
         for index, mesh in zip(grown, np.meshgrid(*options, indexing="ij"), strict=True):
             steps[index] = mesh.ravel()
         count = prod(len(option) for option in options)
         reached = all(index in grown for index, size in enumerate(tile) if size < full[index])
-        if reached or any(room.size_bytes is not None and room.whole_bytes > room.size_bytes for room in cut.rooms):
+        if reached or (cut.room.size_bytes is not None and cut.room.whole_bytes > cut.room.size_bytes):
             return self.tiles(count, steps)
         for index, size in enumerate(tile):
             if size < full[index]:
@@ -200,16 +216,8 @@ class LayerSpace:
                 steps[index] = np.append(here, float(full[index]))
         return self.tiles(count + 1, steps)
 
-    def whole_alone(self, tile: Tile) -> Tiles | None:
-        """The whole tensor as the only tile that follows; None when `tile` is whole already."""
-        full = self.choice.steps
-        if tile == full:
-            return None
-        steps = [np.asarray([float(new)]) if new > old else old for old, new in zip(tile, full, strict=True)]
-        return self.tiles(1, steps)
-
     def constant(self) -> Vector:
-        """Costs that no tile changes: compute, what the lanes read and accumulate, and the outputs' way out."""
+        """Costs that no tile changes: compute, and what the lanes read and accumulate."""
         engine = self.profile.engines[self.engine]
         total = self.meter.zero()
         total[0] = prod(self.choice.steps) + engine.pipeline_depth_cycles
@@ -217,14 +225,17 @@ class LayerSpace:
         for operand in (Operand.WEIGHTS, Operand.INPUTS):
             innermost = self.profile.hierarchy(self.engine, operand)[0]
             total += self._lane_reads(operand) * self.meter.hop(operand, innermost, ENGINE)
-        levels = self.profile.hierarchy(self.engine, Operand.OUTPUTS)
-        finished = self.nest.elements(Operand.OUTPUTS)
+        accumulators = self.profile.hierarchy(self.engine, Operand.OUTPUTS)[0]
         visits = self._lane_reads(Operand.OUTPUTS)
-        total += visits * self.meter.hop(Operand.OUTPUTS, ENGINE, levels[0])
-        total += (visits - finished) * self.meter.hop(Operand.OUTPUTS, levels[0], ENGINE)
-        for inner, outer in zip(levels, levels[1:], strict=False):
-            total += finished * self.meter.hop(Operand.OUTPUTS, inner, outer)
+        total += visits * self.meter.hop(Operand.OUTPUTS, ENGINE, accumulators)
+        total += (visits - self.unread_outputs) * self.meter.hop(Operand.OUTPUTS, accumulators, ENGINE)
         return total
+
+    @cached_property
+    def unread_outputs(self) -> int:
+        """Outputs whose first visit starts at zero without reading it."""
+        read = self.profile.conventions.first_partial_sums_are_read
+        return 0 if read else self.nest.elements(Operand.OUTPUTS)
 
     def _lane_reads(self, operand: Operand) -> int:
         steps, sizes, lanes = self.choice.steps, self.nest.sizes, self.choice.lanes
@@ -234,20 +245,19 @@ class LayerSpace:
         rows = self.rows.read_by_lanes(lanes[OY], lanes[FY])
         return total * sizes[B] * sizes[G] * sizes[C] * rows * self.columns.read_by_lanes(lanes[OX], lanes[FX])
 
-    def moved(self, cut: Cut, tiles: Tiles) -> Floats | float:
-        """Elements copied into the cut's memory over the whole layer (outputs: 0, they are constant)."""
-        if cut.operand is Operand.OUTPUTS:
-            return 0.0
+    def moved(self, cut: Cut, tiles: Tiles) -> Floats:
+        """Elements copied into the cut's memory over the whole layer (outputs: visits of all elements)."""
         repeats: Floats | float = 1.0
         for index in IRRELEVANT[cut.operand]:
             repeats = repeats * -(-self.choice.steps[index] // tiles.steps[index])
-        if cut.operand is Operand.WEIGHTS:
-            return repeats * self.nest.elements(cut.operand)
-        size, zeros = tiles.sizes, not cut.from_off_chip
+        if cut.operand is not Operand.INPUTS:
+            return _spread(repeats * self.nest.elements(cut.operand), tiles.count)
+        size = tiles.sizes
+        zeros = self.profile.conventions.padding_is_data or not cut.from_off_chip
         rows = self._table(self.rows, OY, FY, zeros)[_index(size[OY]), _index(size[FY])]
         columns = self._table(self.columns, OX, FX, zeros)[_index(size[OX]), _index(size[FX])]
         channels = self.nest.sizes[B] * self.nest.sizes[G] * self.nest.sizes[C]
-        return np.asarray(repeats * channels * rows * columns, dtype=np.float64)
+        return _spread(repeats * channels * rows * columns, tiles.count)
 
     def _table(self, window: Window, output: int, tap: int, zeros: bool) -> Floats:
         """Window.moved by tile of outputs and of taps, for the tile sizes there are."""
@@ -275,62 +285,81 @@ class LayerSpace:
             total = total * size[INDEX[dimension]]
         return total
 
-    def _one_copy(self, operand: Operand, room: Room, sizes: Sequence[Floats | int]) -> Floats | float:
+    def _one_copy(
+        self, operand: Operand, room: Room, sizes: Sequence[Floats | int], *, partial: bool
+    ) -> Floats | float:
         if room.per_lane is not None:
             sizes = [-(-size // lanes) for size, lanes in zip(sizes, room.per_lane, strict=True)]
-        return np.ceil(self.elements(operand, sizes) * room.bytes_per_element)
+        width = room.partial_bytes if partial else room.bytes_per_element
+        return np.ceil(self.elements(operand, sizes) * width)
 
-    def bytes_taken(self, cut: Cut, room: Room, tiles: Tiles) -> Floats | float:
-        """Bytes a cut placed at these tiles takes in one instance of a memory."""
-        here = self._one_copy(cut.operand, room, tiles.sizes)
-        return np.where(tiles.whole, here, room.copies * here)
+    def bytes_taken(self, cut: Cut, tiles: Tiles, *, partial: bool) -> Floats | float:
+        """Bytes a cut placed here takes in one instance of its memory. partial: of outputs, as they arrive."""
+        here = self._one_copy(cut.operand, cut.room, tiles.sizes, partial=partial)
+        return np.where(tiles.whole, here, cut.room.copies * here)
 
-    def least_bytes(self, cut: Cut, room: Room, tiles: Tiles) -> Floats | float:
-        """Bytes the cut takes in a memory wherever it is placed at these tiles or further out."""
-        return np.minimum(room.copies * self._one_copy(cut.operand, room, tiles.sizes), room.whole_bytes)
+    def least_bytes(self, cut: Cut, tiles: Tiles, *, partial: bool = False) -> Floats | float:
+        """Bytes the cut takes in its memory wherever it is placed at these tiles or further out."""
+        here = cut.room.copies * self._one_copy(cut.operand, cut.room, tiles.sizes, partial=partial)
+        return np.minimum(here, cut.room.whole_bytes)
 
     def least(self, cut: Cut) -> Least:
-        """What the cut costs wherever it is placed: the least over all its tiles that fit with the outputs.
-
-        Outputs leave either outside the cut, then their accumulators hold at least the cut's tile, or inside it, then
-        the cut's tile has the whole reduction.
-        """
+        """What the cut costs wherever it is placed: the least over all its tiles that fit its memory."""
         if cut not in self._least:
-            self._least[cut] = self._search_least(cut)
+            tiles = self.grow((1,) * len(DIMENSIONS), cut)
+            fits = np.ones(tiles.count, dtype=bool)
+            if cut.room.size_bytes is not None:
+                fits &= self.least_bytes(cut, tiles) <= cut.room.size_bytes
+            self._least[cut] = self.least_of(self.costs(cut, tiles)[fits])
         return self._least[cut]
 
-    def _search_least(self, cut: Cut) -> Least:
-        (outputs,) = self.cuts[-1]
-        full = self.choice.steps
-        tiles = self.grow((1,) * len(full), cut)
-        reduced = self.tiles(
-            tiles.count, [full[index] if index in (C, FY, FX) else at for index, at in enumerate(tiles.steps)]
-        )
-        outside = self._fit_alone(cut, tiles) & self._fit_alone(outputs, tiles)
-        rows = np.concatenate(
-            [self.costs(cut, tiles)[outside], self.costs(cut, reduced)[self._fit_alone(cut, reduced)]]
-        )
+    def least_of(self, rows: Floats) -> Least:
+        """The least of every blend, and of energy, over cost vectors."""
         cycles = rows[:, :-1] @ self.meter.blends.T
         return Least(cycles.min(axis=0, initial=np.inf), float(rows[:, -1].min(initial=np.inf)))
 
     def costs(self, cut: Cut, tiles: Tiles) -> Floats:
-        """Cost vectors of placing a cut at each tile: its copies, and the first (outputs: the last) tile's way."""
-        moved = np.broadcast_to(np.asarray(self.moved(cut, tiles), dtype=np.float64), (tiles.count,))
-        rows = moved[:, None] * cut.hop[None, :]
-        rows[:, 0] += self.fill_cycles(cut, tiles)
+        """Cost vectors of placing a cut at each tile."""
+        return self.repeated_costs(cut, tiles) + self.settled_costs(cut, tiles)
+
+    def repeated_costs(self, cut: Cut, tiles: Tiles) -> Floats:
+        """The copies, which ragged loops further out may repeat (`regrowth`)."""
+        moved = self.moved(cut, tiles)
+        if cut.operand is not Operand.OUTPUTS:
+            return moved[:, None] * cut.hop.vector[None, :]
+        visits = np.where(self.complete(tiles), 0.0, moved)
+        return visits[:, None] * (cut.partial_out.vector + cut.partial_back.vector)[None, :]
+
+    def settled_costs(self, cut: Cut, tiles: Tiles) -> Floats:
+        """What no loop further out changes: the first tile in or the last one out, and finished outputs."""
+        rows = np.zeros((tiles.count, len(cut.hop.vector)))
+        elements = self.elements(cut.operand, tiles.sizes)
+        refills = prod(-(-full // at) for full, at in zip(self.choice.steps, tiles.steps, strict=True))
+        if cut.operand is not Operand.OUTPUTS:
+            rows[:, 0] = cut.hop.fill * elements + cut.overhead * refills
+            return rows
+        complete = self.complete(tiles)
+        rows[:, 0] = np.where(complete, cut.hop.fill, cut.partial_out.fill) * elements + cut.overhead * refills
+        finished = np.where(complete, float(self.nest.elements(Operand.OUTPUTS)), 0.0)
+        rows += finished[:, None] * cut.hop.vector[None, :]
+        rows -= np.where(complete, 0.0, float(self.unread_outputs))[:, None] * cut.partial_back.vector[None, :]
         return rows
 
-    def fill_cycles(self, cut: Cut, tiles: Tiles) -> Floats | float:
-        """Lane cycles until the first tile is in (the last is out)."""
-        return cut.fill * self.elements(cut.operand, tiles.sizes)
+    def complete(self, tiles: Tiles) -> NDArray[np.bool_]:
+        """Which tiles hold the whole reduction."""
+        complete = np.ones(tiles.count, dtype=bool)
+        for index in (C, FY, FX):
+            complete &= np.asarray(tiles.steps[index]) == self.choice.steps[index]
+        return complete
 
-    def _fit_alone(self, cut: Cut, tiles: Tiles) -> NDArray[np.bool_]:
-        """Which tiles leave room for nothing but this cut."""
-        fits = np.ones(tiles.count, dtype=bool)
-        for room in cut.rooms:
-            if room.size_bytes is not None:
-                fits &= np.asarray(self.least_bytes(cut, room, tiles)) <= room.size_bytes
-        return fits
+    def fill_cycles(self, cut: Cut, tiles: Tiles) -> Floats | float:
+        """Lane cycles until the first tile is in (the last is out), at these tiles or further out."""
+        fill = min(cut.hop.fill, cut.partial_out.fill) if cut.operand is Operand.OUTPUTS else cut.hop.fill
+        return fill * self.elements(cut.operand, tiles.sizes)
+
+
+def _spread(values: Floats | float, count: int) -> Floats:
+    return np.broadcast_to(np.asarray(values, dtype=np.float64), (count,))
 
 
 def _index(size: Floats | int) -> NDArray[np.intp] | int:

@@ -7,7 +7,7 @@ from math import prod
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.mapper import choice_of, residence_bytes
 from codesign.mapping.mapping import Mapping
-from codesign.vocabulary import DIMENSIONS, REDUCTION, Dimension, Operand
+from codesign.vocabulary import DIMENSIONS, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
 
 
@@ -69,9 +69,6 @@ def _residence_problems(mapping: Mapping, profile: HardwareProfile) -> list[str]
         positions = [part.position for part in parts if part is not None]
         if positions != sorted(positions, reverse=True) or not 0 <= positions[-1] <= positions[0] <= len(mapping.loops):
             problems.append(f"{operand}: positions {positions} do not move outwards within the loops")
-        elif operand is Operand.OUTPUTS:
-            early = [loop for loop in mapping.loops[: positions[0]] if loop.dimension in REDUCTION and loop.extent > 1]
-            problems.extend(f"outputs leave {levels[0]} inside a loop over {loop.dimension}" for loop in early)
     return problems
 
 

@@ -31,7 +31,7 @@ from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
 from codesign.mapping.prefix import Prefix, bounds, child, fits, least_from_here, placeable, root_of
 from codesign.mapping.space import SpatialChoice, loop_extent, spatial_choices, tile_bytes
-from codesign.vocabulary import DIMENSIONS, Operand
+from codesign.vocabulary import DIMENSIONS, REDUCTION, Operand
 from codesign.workload.loop_nest import LoopNest
 
 EXPANSION_LIMIT = 20_000
@@ -172,7 +172,7 @@ class _Search:
 
     def dominated(self, prefix: Prefix) -> bool:
         """True when another prefix at the same tile with the same cuts left costs and takes no more in any respect."""
-        key = (prefix.space, prefix.tile, *(len(cuts) for cuts in prefix.waiting))
+        key = (prefix.space, prefix.tile, prefix.partial, *(len(cuts) for cuts in prefix.waiting))
         memories = prefix.space.profile.memories
         taken = np.asarray([prefix.used.get(name, 0.0) for name in memories])
         costs = np.concatenate([prefix.fixed, *prefix.copies, taken])
@@ -224,9 +224,7 @@ def _mapping(best: Prefix) -> Mapping:
         tile = grown
         if cut is not None:
             inside.append((cut, len(inner_first)))
-    residences = tuple(
-        Residence(cut.operand, memory, len(inner_first) - loops) for cut, loops in inside for memory in cut.memories
-    )
+    residences = [Residence(cut.operand, cut.memory, len(inner_first) - loops) for cut, loops in inside]
     ranked = sorted(residences, key=lambda part: list(Operand).index(part.operand))
     return Mapping(best.space.engine, best.space.choice.loops, tuple(reversed(inner_first)), tuple(ranked))
 
@@ -246,8 +244,28 @@ def residence_bytes(
 ) -> int:
     """Bytes one residence takes in one instance of its memory."""
     refilled = any(loop.extent > 1 for loop in mapping.loops[: part.position])
-    tile = mapping.tile(nest, part.position)
-    return tile_bytes(nest, profile, choice, mapping.engine, part.operand, part.memory, tile, refilled=refilled)
+    return tile_bytes(
+        nest,
+        profile,
+        choice,
+        mapping.engine,
+        part.operand,
+        part.memory,
+        mapping.tile(nest, part.position),
+        refilled=refilled,
+        partial=_arrives_partial(mapping, profile, part),
+    )
+
+
+def _arrives_partial(mapping: Mapping, profile: HardwareProfile, part: Residence) -> bool:
+    """True when outputs reach this memory before their reduction is complete."""
+    levels = profile.hierarchy(mapping.engine, Operand.OUTPUTS)
+    if part.operand is not Operand.OUTPUTS or part.memory == levels[0]:
+        return False
+    inner = mapping.residence(Operand.OUTPUTS, levels[levels.index(part.memory) - 1])
+    if inner is None:
+        raise ValueError(f"the mapping has no residence of outputs inside {part.memory}")
+    return any(loop.extent > 1 and loop.dimension in REDUCTION for loop in mapping.loops[: inner.position])
 
 
 def choice_of(nest: LoopNest, mapping: Mapping) -> SpatialChoice:
@@ -299,8 +317,7 @@ def _least_needs(space: LayerSpace) -> dict[str, tuple[float, list[str]]]:
     smallest = space.tiles(1, (1,) * len(DIMENSIONS))
     needs: dict[str, tuple[float, list[str]]] = {}
     for cut in (cut for group in space.cuts for cut in group):
-        for room in cut.rooms:
-            amount = float(np.max(space.least_bytes(cut, room, smallest)))
-            before, parts = needs.get(room.memory, (0.0, []))
-            needs[room.memory] = (before + amount, [*parts, f"{cut.operand} ({amount:.0f} bytes)"])
+        amount = float(np.max(space.least_bytes(cut, smallest)))
+        before, parts = needs.get(cut.memory, (0.0, []))
+        needs[cut.memory] = (before + amount, [*parts, f"{cut.operand} ({amount:.0f} bytes)"])
     return needs

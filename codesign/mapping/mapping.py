@@ -83,6 +83,8 @@ class Mapping:
 class Transfer:
     """Elements of one operand moved from one memory to the next over the whole layer (padding zeros not counted).
 
+    partial: outputs whose reduction is not complete; they move at accumulator width.
+
     Into and out of ENGINE, lanes that use the same element in the same cycle count it once (multicast), lanes
     that add into the same output count it once (reduction), and zeros of the padding are counted: they sit in the tile.
     """
@@ -91,6 +93,7 @@ class Transfer:
     source: str
     destination: str
     elements: int
+    partial: bool = False
 
 
 @dataclass(frozen=True, order=True)

@@ -14,58 +14,62 @@ from codesign.vocabulary import DIMENSIONS, Operand
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """A chain of tiles with the cuts placed so far. costs of weights and inputs copies may still grow by `regrowth`."""
+    """A chain of tiles with the cuts placed so far.
+
+    waiting: cuts by operand, innermost first. fixed: costs that stay; copies: by operand, those `regrowth` may still
+    raise. used: bytes per memory. partial: the outputs' last cut lies inside a reduction loop.
+    """
 
     space: LayerSpace
     tile: Tile
     waiting: tuple[tuple[Cut, ...], ...]
     fixed: Vector
-    copies: tuple[Vector, Vector]
+    copies: tuple[Vector, ...]
     used: dict[str, float]
     chain: tuple[tuple[Cut, Tile], ...]
-    grown: tuple[int, ...]
+    partial: bool
 
 
 def root_of(space: LayerSpace) -> Prefix:
     """The empty chain: one step of the lanes, no cut placed."""
-    zero = space.meter.zero()
-    return Prefix(space, (1,) * len(DIMENSIONS), space.cuts, space.constant(), (zero, zero), {}, (), ())
+    copies = tuple(space.meter.zero() for _ in Operand)
+    return Prefix(space, (1,) * len(DIMENSIONS), space.cuts, space.constant(), copies, {}, (), partial=False)
 
 
 def placeable(prefix: Prefix) -> list[tuple[Cut, Tiles]]:
-    """The next cut of every operand with the tiles to try: all, or the whole tensor where another order covers them."""
-    space = prefix.space
+    """The next cut of every operand with the tiles to try; one alone where it is best placed at once."""
+    space, full = prefix.space, prefix.space.choice.steps
     options = []
-    for rank, waiting in enumerate(prefix.waiting):
+    for waiting in prefix.waiting:
         if not waiting:
             continue
-        covered = _covered(prefix, waiting[0], rank)
-        tiles = space.whole_alone(prefix.tile) if covered else space.grow(prefix.tile, waiting[0])
-        if tiles is not None:
-            options.append((waiting[0], tiles))
+        cut = waiting[0]
+        tiles = space.grow(prefix.tile, cut)
+        if all(prefix.tile[index] == full[index] for index in cut.grows) and _never_smaller(prefix, cut):
+            return [(cut, tiles)]
+        options.append((cut, tiles))
     return options
 
 
-def _covered(prefix: Prefix, cut: Cut, rank: int) -> bool:
-    """A cut that cannot grow here and gained nothing from the last growth belongs before the last cut."""
-    if not prefix.chain or prefix.chain[-1][0].operand is cut.operand:
-        return False
-    full = prefix.space.choice.steps
-    if any(prefix.tile[index] < full[index] for index in cut.grows) or set(prefix.grown) & set(cut.grows):
-        return False
-    last = list(Operand).index(prefix.chain[-1][0].operand)
-    return bool(prefix.grown) or rank < last
+def _never_smaller(prefix: Prefix, cut: Cut) -> bool:
+    """True when the cut takes no less further out: as it saves nothing there either, it is best placed at once."""
+    one = prefix.space.tiles(1, prefix.tile)
+    here = prefix.space.bytes_taken(cut, one, partial=_arrives_partial(prefix, cut))
+    return bool(np.max(here) <= cut.room.whole_bytes)
+
+
+def _arrives_partial(prefix: Prefix, cut: Cut) -> bool:
+    return prefix.partial and cut.operand is Operand.OUTPUTS
 
 
 def fits(prefix: Prefix, cut: Cut, tiles: Tiles) -> NDArray[np.bool_]:
     """Which tiles fit, counting what is placed, the cut here, and the least every waiting cut takes later."""
     space = prefix.space
     need: dict[str, Floats | float] = dict(prefix.used)
-    for room in cut.rooms:
-        need[room.memory] = need.get(room.memory, 0.0) + space.bytes_taken(cut, room, tiles)
+    here = space.bytes_taken(cut, tiles, partial=_arrives_partial(prefix, cut))
+    need[cut.memory] = need.get(cut.memory, 0.0) + here
     for other in _others(prefix, cut):
-        for room in other.rooms:
-            need[room.memory] = need.get(room.memory, 0.0) + space.least_bytes(other, room, tiles)
+        need[other.memory] = need.get(other.memory, 0.0) + space.least_bytes(other, tiles)
     fitting = np.ones(tiles.count, dtype=bool)
     for memory, amount in need.items():
         size = space.profile.memories[memory].size_bytes
@@ -79,20 +83,15 @@ def _others(prefix: Prefix, cut: Cut) -> list[Cut]:
     return [waiting for group in prefix.waiting for waiting in group if waiting is not cut]
 
 
-def _placed(prefix: Prefix, cut: Cut, tiles: Tiles) -> tuple[Vector, list[Vector]]:
+def _placed(prefix: Prefix, cut: Cut, tiles: Tiles) -> tuple[Floats, list[Floats]]:
     """Fixed costs and growing copies of all children, one row each."""
     space = prefix.space
-    full = space.choice.steps
-    fixed = np.repeat(prefix.fixed[None, :], tiles.count, axis=0)
-    fixed[:, 0] += space.fill_cycles(cut, tiles)
+    fixed = prefix.fixed + space.settled_costs(cut, tiles)
     copies = []
-    for operand, vector in zip((Operand.WEIGHTS, Operand.INPUTS), prefix.copies, strict=True):
-        factor = np.asarray(regrowth(prefix.tile, tiles, full, IRRELEVANT[operand]), dtype=np.float64)
-        rows = np.broadcast_to(factor, (tiles.count,))[:, None] * vector[None, :]
-        if operand is cut.operand:
-            moved = np.broadcast_to(np.asarray(space.moved(cut, tiles), dtype=np.float64), (tiles.count,))
-            rows = rows + moved[:, None] * cut.hop[None, :]
-        copies.append(rows)
+    for operand, vector in zip(Operand, prefix.copies, strict=True):
+        factor = regrowth(prefix.tile, tiles, space.choice.steps, IRRELEVANT[operand])
+        rows = np.broadcast_to(np.asarray(factor, dtype=np.float64), (tiles.count,))[:, None] * vector[None, :]
+        copies.append(rows + space.repeated_costs(cut, tiles) if operand is cut.operand else rows)
     return fixed, copies
 
 
@@ -102,15 +101,14 @@ def least_from_here(prefix: Prefix, options: list[tuple[Cut, Tiles]]) -> dict[Cu
     least = {cut: space.least(cut) for group in prefix.waiting for cut in group}
     for cut, tiles in options:
         if tiles.count == 1:
-            continue  # the whole tensor alone, or a cut that cannot grow: no more is known than before
+            continue  # a cut that cannot grow: no more is known than before
         fitting = np.ones(tiles.count, dtype=bool)
-        for room in cut.rooms:
-            if room.size_bytes is not None:
-                fitting &= space.bytes_taken(cut, room, tiles) + prefix.used.get(room.memory, 0.0) <= room.size_bytes
-        rows = space.costs(cut, tiles)[fitting]
-        cycles = (rows[:, :-1] @ space.meter.blends.T).min(axis=0, initial=np.inf)
-        energy = float(rows[:, -1].min(initial=np.inf))
-        least[cut] = Least(np.maximum(cycles, least[cut].cycles), max(energy, least[cut].energy_pj))
+        if cut.room.size_bytes is not None:
+            here = space.bytes_taken(cut, tiles, partial=_arrives_partial(prefix, cut))
+            fitting &= here + prefix.used.get(cut.memory, 0.0) <= cut.room.size_bytes
+        found = space.least_of(space.costs(cut, tiles)[fitting])
+        cycles = np.maximum(found.cycles, least[cut].cycles)
+        least[cut] = Least(cycles, max(found.energy_pj, least[cut].energy_pj))
     return least
 
 
@@ -118,7 +116,7 @@ def bounds(prefix: Prefix, cut: Cut, tiles: Tiles, least: dict[Cut, Least]) -> t
     """Lower bounds of latency and energy of all completions; exact when no other cut waits."""
     space = prefix.space
     fixed, copies = _placed(prefix, cut, tiles)
-    total = fixed + copies[0] + copies[1]
+    total = fixed + sum(copies)
     cycles, energy = total[:, :-1] @ space.meter.blends.T, total[:, -1]
     lanes = total[:, 0]
     for other in _others(prefix, cut):
@@ -129,16 +127,15 @@ def bounds(prefix: Prefix, cut: Cut, tiles: Tiles, least: dict[Cut, Least]) -> t
 
 def child(prefix: Prefix, cut: Cut, tiles: Tiles, index: int) -> Prefix:
     """The prefix with one more cut, placed at one of the tiles."""
-    tile = tiles.pick(index)
-    one = prefix.space.tiles(1, _like(tiles, tile))
+    space, tile = prefix.space, tiles.pick(index)
+    one = space.tiles(1, _like(tiles, tile))
     fixed, copies = _placed(prefix, cut, one)
-    used = dict(prefix.used)
-    for room in cut.rooms:
-        used[room.memory] = used.get(room.memory, 0.0) + float(np.max(prefix.space.bytes_taken(cut, room, one)))
+    taken = float(np.max(space.bytes_taken(cut, one, partial=_arrives_partial(prefix, cut))))
+    used = {**prefix.used, cut.memory: prefix.used.get(cut.memory, 0.0) + taken}
     waiting = tuple(tuple(other for other in group if other is not cut) for group in prefix.waiting)
-    grown = tuple(index for index, (old, new) in enumerate(zip(prefix.tile, tile, strict=True)) if new > old)
-    chain = (*prefix.chain, (cut, tile))
-    return Prefix(prefix.space, tile, waiting, fixed[0], (copies[0][0], copies[1][0]), used, chain, grown)
+    partial = not space.complete(one)[0] if cut.operand is Operand.OUTPUTS else prefix.partial
+    kept = tuple(rows[0] for rows in copies)
+    return Prefix(space, tile, waiting, fixed[0], kept, used, (*prefix.chain, (cut, tile)), bool(partial))
 
 
 def _like(tiles: Tiles, tile: Tile) -> list[Floats | int]:

@@ -5,8 +5,8 @@ Declared space (the mapper searches it, brute force in the tests enumerates it b
   within the axis, and only maximal choices count (no factor can be raised to its next size);
 * temporal: tile sizes in steps of the lanes are `tile_sizes` of the step count; from tile to tile outwards each divides
   the next, the whole dimension always may follow (its loop is then ragged);
-* residence: one position per operand and on-chip memory, in the one loop list, outer memories no further inside; all
-  reduction loops inside the accumulator's position.
+* residence: one position per operand and on-chip memory, in the one loop list, outer memories no further inside. A
+  reduction loop outside a position of the outputs makes their partial sums leave and return.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ def axis_factors(axis: Axis, remaining: Tile) -> list[dict[Dimension, int]]:
     return [dict(zip(axis.unrolls, factors, strict=True)) for factors in sorted(maximal, reverse=True)]
 
 
-def storage_bits(profile: HardwareProfile, engine: str, operand: Operand, memory: str) -> int:
-    """Width of one element of an operand in a memory: partial sums at accumulator width in their innermost memory."""
-    if operand is Operand.OUTPUTS and profile.hierarchy(engine, operand)[0] == memory:
+def storage_bits(profile: HardwareProfile, engine: str, operand: Operand, memory: str, *, partial: bool) -> int:
+    """Width of one element in a memory: outputs at accumulator width in their innermost memory and while partial."""
+    if operand is Operand.OUTPUTS and (partial or profile.hierarchy(engine, operand)[0] == memory):
         return profile.precision.accumulators_bits
     return profile.bits(operand)
 
@@ -122,11 +122,15 @@ def tile_bytes(
     tile: Tile,
     *,
     refilled: bool,
+    partial: bool,
 ) -> int:
-    """Bytes a tile takes in ONE instance of a memory; twice its size when it is refilled under double buffering."""
+    """Bytes a tile takes in ONE instance of a memory; twice its size when it is refilled under double buffering.
+
+    partial: outputs arrive in the memory before their reduction is complete.
+    """
     level = profile.memories[memory]
     per_lane = choice.replicated_lanes(level.replicated_over)
     instance = tuple(-(-size // lanes) for size, lanes in zip(tile, per_lane, strict=True))
-    bits = tile_elements(nest, operand, instance) * storage_bits(profile, engine, operand, memory)
+    bits = tile_elements(nest, operand, instance) * storage_bits(profile, engine, operand, memory, partial=partial)
     copies = 2 if refilled and level.double_buffered else 1
     return copies * -(-bits // 8)
