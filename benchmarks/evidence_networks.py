@@ -55,6 +55,7 @@ def measure(model: Path, hardware: str) -> Measurement:
         plan = compile(str(tried), hw=hardware, output=folder / "build", on_step=on_step).plan
         clock["end"] = time.process_time()
         compared = compare(folder, tried)
+        exported = difference_as_exported(folder, model, hardware) if enlivened else None
     mapped = [layer for layer in plan.layers if layer.cost.mapping is not None]
     return Measurement(
         enlivened=enlivened,
@@ -71,7 +72,25 @@ def measure(model: Path, hardware: str) -> Measurement:
         schedule_seconds=clock["building"] - clock["scheduling"],
         build_seconds=clock["end"] - clock["building"],
         compared=compared,
+        as_exported=exported,
     )
+
+
+def difference_as_exported(folder: Path, model: Path, hardware: str) -> float:
+    """Of the outputs, between the file compiled as it is and the file itself. folder: gets another build."""
+    import onnx
+
+    from codesign.artifacts.onnx_runner import open_model
+    from codesign.artifacts.verification import relative_difference
+    from codesign.compiler import compile
+    from codesign.lowering.runtime import load_library
+
+    library = load_library(compile(str(model), hw=hardware, output=folder / "exported").folder)
+    inputs = random_inputs(onnx.load(model))
+    made = [tensor.name for tensor in library.interface.outputs]
+    final, inner = open_model(model, made).run(inputs)
+    truth, ours = {**final, **inner}, library.run(inputs)
+    return max(relative_difference(ours[name], truth[name]) for name in made)
 
 
 def network_to_try(model: Path, folder: Path) -> tuple[Path, bool]:

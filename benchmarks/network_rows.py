@@ -19,7 +19,8 @@ _WHAT = (
     "what convolutions and matrix products write, where the original has a tensor of that name. The control holds the",
     f"same outputs against the original with one weight of its first layer negated: it must exceed {TOLERANCE:g}.",
     "Weights scaled: untrained and so deep that only its biases reach the outputs, the same for every input. Equal",
-    "outputs would prove nothing, so before both ran its weights were scaled to the usual deviation, sqrt(2 / fan in).",
+    "outputs would prove nothing, so it was compared once more with weights scaled to the usual deviation,",
+    "sqrt(2 / fan in), and everything but the column `as exported` is about that copy.",
     "On the host: layers at the end of a detector that picks boxes. Compared is what they are handed and what they",
     "make of the original's scores: untrained ones are so alike that the smallest difference picks other boxes.",
     "Seconds are processor time. Utilisation: MACs over all cycles at the machine's peak.",
@@ -47,7 +48,8 @@ class Comparison(Part):
 class Measurement(Part):
     """One network. enlivened: its weights were scaled first. nodes: of the original file; layers: of the plan; mapped:
     those on an array engine; proven: those of them whose mapping is proven best; host: those on the host. *_seconds:
-    of processor time."""
+    of processor time. as_exported: relative difference of the outputs of the file as it is, where `compared` is about
+    scaled weights."""
 
     enlivened: bool
     nodes: int
@@ -63,6 +65,7 @@ class Measurement(Part):
     schedule_seconds: float
     build_seconds: float
     compared: Comparison
+    as_exported: float | None = None
 
     @property
     def fault(self) -> str:
@@ -72,6 +75,8 @@ class Measurement(Part):
             return f"the outputs differ by {found.outputs:.1e}"
         if not found.layers < TOLERANCE:
             return f"{found.worst_layer} differs by {found.layers:.1e}"
+        if self.as_exported is not None and not self.as_exported < TOLERANCE:
+            return f"the outputs differ by {self.as_exported:.1e} as exported"
         if found.spread == 0:
             return "every value of an output is the same: this proves nothing"
         if not found.control > TOLERANCE:
@@ -124,16 +129,18 @@ def table(rows: list[tuple[Row, Measurement]]) -> Iterator[str]:
     """Lines of a Markdown table."""
     yield (
         "| network | exporter | weights | nodes | MACs | layers mapped / proven | on the host | plan s | schedule s "
-        "| build s | outputs | worst layer | one weight negated | cycles | utilisation |"
+        "| build s | outputs as exported | outputs compared | worst layer | one weight negated | cycles | utilisation |"
     )
-    yield "|---|---|---|" + "---:|" * 12
+    yield "|---|---|---|" + "---:|" * 13
     for row, found in rows:
         compared = found.compared
+        exported = compared.outputs if not found.enlivened else found.as_exported
+        as_exported = "-" if exported is None else f"{exported:.1e}"
         yield (
             f"| {row.network} | {row.exporter} | {'scaled' if found.enlivened else 'as exported'} "
             f"| {found.nodes} | {found.macs:,} | {found.mapped} / {found.proven} "
             f"| {found.host} | {found.plan_seconds:.1f} | {found.schedule_seconds:.1f} | {found.build_seconds:.1f} "
-            f"| {compared.outputs:.1e} | {compared.layers:.1e} | {compared.control:.1e} "
+            f"| {as_exported} | {compared.outputs:.1e} | {compared.layers:.1e} | {compared.control:.1e} "
             f"| {found.cycles:,} | {found.utilization:.1%} |"
         )
 

@@ -39,18 +39,19 @@ def vector_cost(layer: Layer, profile: HardwareProfile) -> LayerCost:
     )
 
 
-def fused_cost(layer: Layer, profile: HardwareProfile, producer_cycles: int) -> LayerCost:
+def fused_cost(layer: Layer, profile: HardwareProfile, free_cycles: int) -> tuple[LayerCost, int]:
     """An activation applied to its producer's outputs on their way out: nothing is stored in between.
 
-    It costs the cycles by which the vector unit is slower than the producer, and its operations' energy.
+    It costs its operations' energy, and the cycles it needs beyond `free_cycles`, those in which its producer leaves
+    the vector unit idle. Returned with the cycles that are still free after it.
     """
     unit = profile.vector_unit
     if unit is None:
         raise ValueError(f"{profile.name} has no vector unit")
     compute = ceil(layer.nest.operations / unit.lanes)
-    extra = max(0, compute - producer_cycles)
+    extra = max(0, compute - free_cycles)
     work = Energy(VECTOR_UNIT, layer.nest.operations * unit.energy_pj_per_operation)
-    return _cost(extra, extra, VECTOR_UNIT, (), (work,))
+    return _cost(extra, extra, VECTOR_UNIT, (), (work,)), max(0, free_cycles - compute)
 
 
 def host_cost(layer: Layer, profile: HardwareProfile) -> LayerCost:

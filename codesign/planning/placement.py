@@ -107,16 +107,23 @@ def fuse_activations(
         for name in set(planned.layer.inputs):
             consumers[name] = consumers.get(name, 0) + 1
     heads: dict[str, PlannedLayer] = {}
+    free_cycles: dict[str, int] = {}
     fused = []
     for planned in layers:
         head = _head(planned, heads, consumers, outputs)
         if head is not None:
-            cost = fused_cost(planned.layer, profile, head.cost.cycles)
+            name = head.layer.name
+            cost, free_cycles[name] = fused_cost(planned.layer, profile, free_cycles.get(name, _free_cycles(head)))
             planned = replace(planned, cost=cost, fused_into=head.layer.name)
         fused.append(planned)
         for name in planned.layer.outputs:
             heads[name] = head or planned
     return fused
+
+
+def _free_cycles(head: PlannedLayer) -> int:
+    """Cycles in which a layer leaves the vector unit idle."""
+    return head.cost.cycles - (head.cost.compute_cycles if head.engine == VECTOR_UNIT else 0)
 
 
 def _head(
