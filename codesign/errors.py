@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Self
 
 EXIT_DONE = 0
 EXIT_DOES_NOT_FIT = 1
 EXIT_BAD_INPUT = 2
+_LEAST_PREFIX = 3  # shorter beginnings say too little about what was meant
+_CUTOFF = 0.65
 
 
 @dataclass(frozen=True)
@@ -53,3 +56,17 @@ class DoesNotFitError(CodesignError):
     """The input is good, but something does not fit or a check failed: exit code 1."""
 
     exit_code = EXIT_DOES_NOT_FIT
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`did you mean X?` for the nearest known name, or nothing."""
+    close = nearest(name, known)
+    return f"did you mean {close}?" if close else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that `name` begins or misspells, or nothing."""
+    lower = {candidate.lower(): candidate for candidate in reversed(tuple(known))}
+    begun = [candidate for candidate in lower if len(name) >= _LEAST_PREFIX and candidate.startswith(name.lower())]
+    close = begun[-1:] or get_close_matches(name.lower(), lower, n=1, cutoff=_CUTOFF)
+    return lower[close[0]] if close else ""

@@ -202,7 +202,7 @@ OPTIONS: dict[str, tuple[list[str], str]] = {
     ),
     "two bad passes at once": (
         ["--passes", "fold,fix-resolution{size=big}"],
-        "--passes: no pass or pipeline is called fold\n  hint: `codesign passes list` shows all\n"
+        "--passes: no pass or pipeline is called fold\n  hint: did you mean fold-batch-norm?\n"
         "--passes: fix-resolution: size must be an integer, not 'big'\n"
         "  hint: rows and columns of the new input; 0: the power of two nearest to each",
     ),

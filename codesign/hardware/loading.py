@@ -14,8 +14,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 import codesign
-from codesign.errors import CodesignError
-from codesign.hardware.problems import did_you_mean, problems_of
+from codesign.errors import CodesignError, did_you_mean
+from codesign.hardware.problems import problems_of
 from codesign.hardware.profile import HardwareProfile
 from codesign.yaml_reader import YamlDocument, read_yaml
 

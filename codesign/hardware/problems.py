@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from types import NoneType
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from codesign.errors import Problem
+from codesign.errors import Problem, did_you_mean, nearest
 from codesign.hardware.units import number_for
 from codesign.yaml_reader import YamlDocument, YamlPath
 
 _SHOWN_CHARACTERS = 40
-_LEAST_PREFIX = 3  # shorter beginnings say too little about what was meant
-_CUTOFF = 0.65
 
 
 def problems_of(error: ValidationError, document: YamlDocument, model: type[BaseModel]) -> tuple[Problem, ...]:
@@ -49,20 +46,6 @@ def dotted(path: YamlPath) -> str:
     return text.removeprefix(".")
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """`did you mean X?` for the nearest known name, or nothing."""
-    close = _nearest(name, known)
-    return f"did you mean {close}?" if close else ""
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    """The known name `name` begins or misspells, or nothing."""
-    lower = {candidate.lower(): candidate for candidate in reversed(known)}
-    begun = [candidate for candidate in lower if len(name) >= _LEAST_PREFIX and candidate.startswith(name.lower())]
-    close = begun[-1:] or get_close_matches(name.lower(), lower, n=1, cutoff=_CUTOFF)
-    return lower[close[0]] if close else ""
-
-
 def _path(detail: ErrorDetails) -> YamlPath:
     return tuple(part for part in detail["loc"] if part != "[key]")
 
@@ -79,7 +62,7 @@ def _meant(path: YamlPath, missing: Sequence[str | int], model: type[BaseModel])
         for key in candidates:
             if key.startswith(f"{name}_"):
                 return key
-        close = _nearest(name, candidates)
+        close = nearest(name, candidates)
         if close:
             return close
     return ""

@@ -18,9 +18,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from codesign.errors import CodesignError
+from codesign.errors import CodesignError, did_you_mean
 from codesign.rewriting.graph_pass import Effect, GraphPass
-from codesign.rewriting.options import did_you_mean, options_of, value_text
+from codesign.rewriting.options import options_of, value_text
 
 ENTRY_POINTS = "codesign.passes"
 SHIPPED = "passes"

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from codesign.errors import CodesignError, Problem
+from codesign.errors import CodesignError, Problem, did_you_mean
 from codesign.rewriting.graph_pass import GraphPass
 from codesign.yaml_reader import YamlValue
 
@@ -95,12 +94,6 @@ def _problem(
 
 def _all_options(options: Mapping[str, Option]) -> str:
     return f"its options: {', '.join(options)}" if options else "it has no options"
-
-
-def did_you_mean(name: str, known: Mapping[str, object]) -> str:
-    """`did you mean X?` for the closest known name, or nothing."""
-    close = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else ""
 
 
 def text_of(configured: GraphPass) -> str:

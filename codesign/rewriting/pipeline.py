@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from codesign.errors import CodesignError, Problem
+from codesign.errors import CodesignError, Problem, did_you_mean
 from codesign.rewriting.catalogue import SHIPPED, catalogue, explain_pass, find_pass, pass_names, shipped_package
 from codesign.rewriting.graph_pass import GraphPass
-from codesign.rewriting.options import configure, did_you_mean, text_of
+from codesign.rewriting.options import configure, text_of
 from codesign.yaml_reader import YamlDocument, YamlPath, YamlValue, parse_yaml, read_yaml
 
 DEFAULT = "default"

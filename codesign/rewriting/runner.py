@@ -10,11 +10,10 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from codesign.errors import CodesignError, DoesNotFitError
+from codesign.errors import CodesignError, DoesNotFitError, did_you_mean
 from codesign.graph.graph import Graph
 from codesign.rewriting.check import Face, problem_after
 from codesign.rewriting.graph_pass import Applied, Declined, GraphPass, PassContext
-from codesign.rewriting.options import did_you_mean
 from codesign.rewriting.pipeline import Pipeline
 from codesign.rewriting.record import PassRecord
 
