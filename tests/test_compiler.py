@@ -16,9 +16,11 @@ import pytest
 import codesign
 from codesign.compiler import Planned, Settings, plan_model
 from codesign.errors import CodesignError, DoesNotFitError
+from codesign.hardware.listing import list_profiles
+from codesign.hardware.loading import load_profile
 from codesign.lowering import layers as lowering
 from codesign.lowering.counts import counts_of_function
-from codesign.lowering.layers import schedule_layers
+from codesign.lowering.layers import as_executed, schedule_layers
 from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
 from codesign.planning.plan import Plan
 from codesign.vocabulary import Dimension, Operand, OperationKind
@@ -271,3 +273,22 @@ def with_all_tensors(proto: onnx.ModelProto) -> onnx.ModelProto:
     made = [name for node in proto.graph.node for name in node.output if name and name not in outputs]
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
     return proto
+
+
+@pytest.mark.parametrize("machine", [profile.name for profile in list_profiles()])
+def test_every_machine_schedules_the_digits_as_charged(machine: str) -> None:
+    """Machines whose published figures count more than is moved are held to what is moved."""
+    planned = plan_model(DIGITS, Settings(machine))
+    scheduled = schedule_layers(planned.plan, planned.hardware.profile)
+    mapped = [layer for layer in planned.plan.layers if layer.cost.mapping is not None]
+    assert set(scheduled) == {layer.layer.name for layer in mapped}
+
+
+def test_conventions_change_the_charge_and_not_the_code() -> None:
+    planned = plan_model(DIGITS, Settings("reference_a"))
+    profile = planned.hardware.profile
+    layer = next(layer for layer in planned.plan.layers if layer.cost.counts is not None)
+    executed = as_executed(layer, profile)
+    assert executed.cost.counts != layer.cost.counts, "padding is data and first visits are read there"
+    plain = load_profile("edge_npu").profile
+    assert as_executed(layer, plain) is layer

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from codesign.errors import DoesNotFitError, Problem
-from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.profile import Conventions, HardwareProfile
 from codesign.lowering.counts import counts_of_function
 from codesign.lowering.schedule import ScheduledLayer, schedule_layer
+from codesign.mapping.counts import counts_of
 from codesign.mapping.mapping import LayerCounts
 from codesign.planning.plan import Plan, PlannedLayer
 
@@ -31,11 +33,21 @@ def schedule_layers(
         layer = _schedule(planned, profile, f"layer_{number:03}_{identifier(planned.layer.name)}")
         functions[planned.layer.name] = layer
         counted = counts_of_function(layer.function, profile.off_chip)
-        problems.extend(count_problems(plan.model.name, planned, counted))
+        problems.extend(count_problems(plan.model.name, as_executed(planned, profile), counted))
     if problems:
         raise DoesNotFitError.of(problems)
     mapped = (planned for planned in plan.layers if planned.cost.mapping is not None)
     return {planned.layer.name: functions[planned.repeats_of or planned.layer.name] for planned in mapped}
+
+
+def as_executed(planned: PlannedLayer, profile: HardwareProfile) -> PlannedLayer:
+    """The layer with counts of what is really moved, where a profile's conventions count more (zeros of the padding as
+    data, accumulators read before they hold anything): code is held to these, the report keeps the convention's."""
+    if profile.conventions == Conventions() or planned.cost.mapping is None:
+        return planned
+    plain = profile.model_copy(update={"conventions": Conventions()})
+    counts = counts_of(planned.layer.nest, planned.cost.mapping, plain)
+    return replace(planned, cost=replace(planned.cost, counts=counts))
 
 
 def identifier(name: str) -> str:
