@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Self
 
-EXIT_DONE = 0
 EXIT_DOES_NOT_FIT = 1
 EXIT_BAD_INPUT = 2
 _LEAST_PREFIX = 3  # shorter beginnings say too little about what was meant

@@ -99,11 +99,6 @@ class Convolution(_Windowed):
         """Channels written, all groups together."""
         return shape_of(self.w)[0]
 
-    @property
-    def is_depthwise(self) -> bool:
-        """One input channel a group, and more than one group."""
-        return self.group > 1 and self.group == self.in_channels
-
     @classmethod
     def of(cls, node: ir.Node) -> Convolution | None:
         """The view, or None when the node is no 1-D or 2-D convolution."""

@@ -7,6 +7,7 @@ engine's pipeline); drain: the last output tile on the way out. Busy: bytes thro
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Mapping as Table
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from math import ceil, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from codesign.hardware.profile import HardwareProfile, Ports
+from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.layer_cost import Energy, LayerCost, Traffic
 from codesign.mapping.mapping import ENGINE, LayerCounts, Mapping, Transfer
 from codesign.vocabulary import Operand
@@ -34,13 +35,12 @@ class Meter:
     @cached_property
     def ports(self) -> tuple[str, ...]:
         """Names of all ports: `sram.read`, `dram.read_write`."""
-        names = []
-        for memory, level in self.profile.memories.items():
-            if level.ports.read_write is not None:
-                names.append(f"{memory}.read_write")
-            elif level.ports.read is not None:
-                names.extend((f"{memory}.read", f"{memory}.write"))
-        return tuple(names)
+        uses = (
+            port_of(self.profile, memory, reading=reading)[0]
+            for memory in self.profile.memories
+            for reading in (True, False)
+        )
+        return tuple(dict.fromkeys(name for name in uses if name))
 
     @cached_property
     def blends(self) -> Vector:
@@ -72,7 +72,7 @@ class Meter:
                 continue
             level = self.profile.memories[memory]
             vector[-1] += size * (level.read_pj_per_byte if reading else level.write_pj_per_byte)
-            port, bandwidth = _port(level.ports, memory, reading)
+            port, bandwidth = port_of(self.profile, memory, reading=reading)
             if port:
                 vector[1 + self.ports.index(port)] += size / bandwidth
                 slowest = max(slowest, size / bandwidth)
@@ -100,8 +100,9 @@ class Meter:
         return -1 if memory == ENGINE else list(self.profile.memories).index(memory)
 
 
-def _port(ports: Ports, memory: str, reading: bool) -> tuple[str, float]:
-    """Name and bytes per cycle of the port used; ("", 0) where the memory has none."""
+def port_of(profile: HardwareProfile, memory: str, *, reading: bool) -> tuple[str, float]:
+    """Name (`sram.read`, `dram.read_write`) and bytes per cycle of the port used; ("", 0) where the memory has none."""
+    ports = profile.memories[memory].ports
     if ports.read_write is not None:
         return f"{memory}.read_write", ports.read_write.bytes_per_cycle
     chosen = ports.read if reading else ports.write
@@ -189,6 +190,8 @@ def layer_cost(
     cycles = ceil(round(found.latency_cycles, 6))
     lane_extra = min(cycles - found.compute_cycles, ceil(round(found.lane_cycles - found.compute_cycles, 6)))
     peak = profile.engines[mapping.engine].peak_macs_per_cycle
+    traffic = _traffic(meter, counts)
+    engine = Energy("engine", counts.macs_useful * profile.engines[meter.engine].energy_pj_per_mac)
     return LayerCost(
         cycles=cycles,
         compute_cycles=found.compute_cycles,
@@ -196,8 +199,8 @@ def layer_cost(
         fill_drain_cycles=lane_extra,
         spatial_utilization=nest.macs / (found.compute_cycles * peak),
         temporal_utilization=found.compute_cycles / cycles,
-        energy=_energy(meter, counts),
-        traffic=_traffic(meter, counts),
+        energy=(engine, *memory_energies(traffic, profile)),
+        traffic=traffic,
         limited_by=_limit(found),
         bound_cycles=bound_cycles,
         gap=gap,
@@ -216,14 +219,14 @@ def _limit(found: Evaluation) -> str:
     return "fill and drain" if waiting > found.compute_cycles else "compute"
 
 
-def _energy(meter: Meter, counts: LayerCounts) -> tuple[Energy, ...]:
-    profile = meter.profile
-    parts = {"engine": counts.macs_useful * profile.engines[meter.engine].energy_pj_per_mac}
-    for traffic in _traffic(meter, counts):
-        level = profile.memories[traffic.memory]
-        spent = traffic.read_bytes * level.read_pj_per_byte + traffic.write_bytes * level.write_pj_per_byte
-        parts[traffic.memory] = parts.get(traffic.memory, 0.0) + spent
-    return tuple(Energy(component, energy) for component, energy in parts.items())
+def memory_energies(traffic: Iterable[Traffic], profile: HardwareProfile) -> tuple[Energy, ...]:
+    """Energy of every memory for the bytes it reads and writes."""
+    spent: dict[str, float] = {}
+    for part in traffic:
+        memory = profile.memories[part.memory]
+        energy = part.read_bytes * memory.read_pj_per_byte + part.write_bytes * memory.write_pj_per_byte
+        spent[part.memory] = spent.get(part.memory, 0.0) + energy
+    return tuple(Energy(name, energy) for name, energy in spent.items())
 
 
 def _traffic(meter: Meter, counts: LayerCounts) -> tuple[Traffic, ...]:

@@ -103,8 +103,9 @@ def search(
     queue: list[Entry] = []
     state = _Search(objective, queue, count())
     choices = spatial_choices(nest, profile.engines[engine])
-    for choice in choices:
-        state.expand(root_of(LayerSpace.of(nest, meter, choice)))
+    spaces = [LayerSpace.of(nest, meter, choice) for choice in choices]
+    for space in spaces:
+        state.expand(root_of(space))
     expansions = 0
     while queue and (expansions < limit or state.best is None):
         first, second, _, rank, family = heappop(queue) if expansions < limit else _pop_deepest(queue)
@@ -117,9 +118,9 @@ def search(
         state.expand(child(family.prefix, family.cut, family.tiles, family.order[rank]))
         expansions += 1
     if state.best is None:
-        raise _nothing_fits(nest, profile, engine, choices)
+        raise _nothing_fits(spaces)
     bound = min(state.value[0], queue[0][0]) if queue else state.value[0]
-    roof = min(_roof_cycles(LayerSpace.of(nest, meter, choice)) for choice in choices)
+    roof = min(_roof_cycles(space) for space in spaces)
     bound_cycles = max(roof, bound) if objective is Objective.LATENCY else roof
     return Found(_mapping(state.best), state.value[0], bound, bound_cycles, state.evaluations)
 
@@ -283,14 +284,11 @@ def _roof_cycles(space: LayerSpace) -> float:
     return float(cycles.max())
 
 
-def _nothing_fits(
-    nest: LoopNest, profile: HardwareProfile, engine: str, choices: tuple[SpatialChoice, ...]
-) -> DoesNotFitError:
+def _nothing_fits(spaces: list[LayerSpace]) -> DoesNotFitError:
     """The memory that is too small, what asks for it, and the least size that would do."""
-    meter = Meter(profile, engine)
+    profile, engine = spaces[0].profile, spaces[0].engine
     least: dict[str, tuple[float, list[str]]] = {}
-    for choice in choices:
-        space = LayerSpace.of(nest, meter, choice)
+    for space in spaces:
         for memory, (needed, parts) in _least_needs(space).items():
             if memory not in least or needed < least[memory][0]:
                 least[memory] = (needed, parts)

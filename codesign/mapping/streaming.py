@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from math import ceil
 
-from codesign.hardware.profile import HardwareProfile, Memory
+from codesign.hardware.profile import HardwareProfile, VectorUnit
+from codesign.mapping.cost import memory_energies, port_of
 from codesign.mapping.layer_cost import Energy, LayerCost, Traffic
 from codesign.vocabulary import Operand, OperationKind
 from codesign.workload.layer import Layer
@@ -26,13 +27,11 @@ def view_cost() -> LayerCost:
 
 def vector_cost(layer: Layer, profile: HardwareProfile) -> LayerCost:
     """A layer streamed through the vector unit."""
-    unit = profile.vector_unit
-    if unit is None:
-        raise ValueError(f"{profile.name} has no vector unit")
+    unit = _vector_unit(profile)
     traffic = _stream(layer, profile)
     compute = ceil(layer.nest.operations / unit.lanes)
     port, busy = _busiest(traffic, profile)
-    energies = _energies(traffic, profile)
+    energies = memory_energies(traffic, profile)
     work = Energy(VECTOR_UNIT, layer.nest.operations * unit.energy_pj_per_operation)
     return _cost(
         max(compute, ceil(busy)), compute, VECTOR_UNIT if compute >= busy else port, traffic, (work, *energies)
@@ -45,9 +44,7 @@ def fused_cost(layer: Layer, profile: HardwareProfile, free_cycles: int) -> tupl
     It costs its operations' energy, and the cycles it needs beyond `free_cycles`, those in which its producer leaves
     the vector unit idle. Returned with the cycles that are still free after it.
     """
-    unit = profile.vector_unit
-    if unit is None:
-        raise ValueError(f"{profile.name} has no vector unit")
+    unit = _vector_unit(profile)
     compute = ceil(layer.nest.operations / unit.lanes)
     extra = max(0, compute - free_cycles)
     work = Energy(VECTOR_UNIT, layer.nest.operations * unit.energy_pj_per_operation)
@@ -61,11 +58,11 @@ def host_cost(layer: Layer, profile: HardwareProfile) -> LayerCost:
     moved = sum(part.read_bytes + part.write_bytes for part in traffic)
     operations = nest.operations + 2 * nest.macs
     compute = ceil(operations / host.operations_per_cycle)
-    port, busy = _busiest(traffic, profile)
+    _, busy = _busiest(traffic, profile)
     waiting = ceil(max(moved / host.bytes_per_cycle, busy))
     work = Energy(HOST, operations * host.energy_pj_per_operation + moved * host.energy_pj_per_byte)
     cycles = max(compute, waiting, 1)
-    return _cost(cycles, min(compute, cycles), HOST, traffic, (work, *_energies(traffic, profile)))
+    return _cost(cycles, min(compute, cycles), HOST, traffic, (work, *memory_energies(traffic, profile)))
 
 
 def _cost(cycles: int, compute: int, limit: str, traffic: tuple[Traffic, ...], energy: tuple[Energy, ...]) -> LayerCost:
@@ -101,15 +98,9 @@ def _bytes(layer: Layer, profile: HardwareProfile) -> dict[Operand, int]:
 
 
 def _off_chip_alone(layer: Layer, profile: HardwareProfile) -> tuple[Traffic, ...]:
-    return tuple(
-        Traffic(
-            profile.off_chip,
-            operand,
-            0 if operand is Operand.OUTPUTS else size,
-            size if operand is Operand.OUTPUTS else 0,
-        )
-        for operand, size in _bytes(layer, profile).items()
-    )
+    sizes = _bytes(layer, profile)
+    read = (Traffic(profile.off_chip, operand, sizes[operand], 0) for operand in (Operand.WEIGHTS, Operand.INPUTS))
+    return (*read, Traffic(profile.off_chip, Operand.OUTPUTS, 0, sizes[Operand.OUTPUTS]))
 
 
 def _stream(layer: Layer, profile: HardwareProfile) -> tuple[Traffic, ...]:
@@ -129,28 +120,14 @@ def _busiest(traffic: tuple[Traffic, ...], profile: HardwareProfile) -> tuple[st
     """The port with the most busy cycles."""
     busy: dict[str, float] = {}
     for part in traffic:
-        for port, size, bandwidth in _uses(part, profile.memories[part.memory]):
-            busy[port] = busy.get(port, 0.0) + size / bandwidth
+        for size, reading in ((part.read_bytes, True), (part.write_bytes, False)):
+            port, bandwidth = port_of(profile, part.memory, reading=reading)
+            if port:
+                busy[port] = busy.get(port, 0.0) + size / bandwidth
     return max(busy.items(), key=lambda item: item[1], default=("", 0.0))
 
 
-def _uses(part: Traffic, memory: Memory) -> list[tuple[str, int, float]]:
-    ports = memory.ports
-    if ports.read_write is not None:
-        name, bandwidth = f"{part.memory}.read_write", ports.read_write.bytes_per_cycle
-        return [(name, part.read_bytes + part.write_bytes, bandwidth)]
-    uses = []
-    if ports.read is not None:
-        uses.append((f"{part.memory}.read", part.read_bytes, ports.read.bytes_per_cycle))
-    if ports.write is not None:
-        uses.append((f"{part.memory}.write", part.write_bytes, ports.write.bytes_per_cycle))
-    return uses
-
-
-def _energies(traffic: tuple[Traffic, ...], profile: HardwareProfile) -> tuple[Energy, ...]:
-    spent: dict[str, float] = {}
-    for part in traffic:
-        memory = profile.memories[part.memory]
-        energy = part.read_bytes * memory.read_pj_per_byte + part.write_bytes * memory.write_pj_per_byte
-        spent[part.memory] = spent.get(part.memory, 0.0) + energy
-    return tuple(Energy(name, energy) for name, energy in spent.items())
+def _vector_unit(profile: HardwareProfile) -> VectorUnit:
+    if profile.vector_unit is None:
+        raise ValueError(f"{profile.name} has no vector unit")
+    return profile.vector_unit
