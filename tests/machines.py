@@ -7,7 +7,7 @@ from itertools import combinations_with_replacement, product
 
 from hypothesis import strategies as st
 
-from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.profile import Buffering, HardwareProfile
 from codesign.mapping.cost import Evaluation, evaluate
 from codesign.mapping.counts import counts_of
 from codesign.mapping.legality import problems_of
@@ -50,6 +50,9 @@ def _volume(sizes: tuple[int, ...]) -> int:
     return total
 
 
+BUFFERING = st.sampled_from(list(Buffering)).map(str)
+
+
 @st.composite
 def profiles(draw: st.DrawFn) -> HardwareProfile:
     """Two- to four-level machines with shared or separate buffers, replicated registers, ports of either kind."""
@@ -64,7 +67,7 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
 
     def level(holds: list[str], size: int | None, **more: object) -> dict[str, object]:
         costs = {"read_pj_per_byte": draw(energy), "write_pj_per_byte": draw(energy)}
-        return {"holds": holds, "size_bytes": size, "ports": ports(), **costs, "double_buffered": draw(flag), **more}
+        return {"holds": holds, "size_bytes": size, "ports": ports(), **costs, "buffering": draw(BUFFERING), **more}
 
     axes = {
         "rows": {"size": draw(st.integers(1, 4)), "unrolls": draw(st.sampled_from([["C"], ["C", "FX"], ["OX", "FY"]]))},
@@ -83,7 +86,7 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
         case _:
             memories["weight_buffer"] = level(["weights"], draw(st.sampled_from([32, 128, 1024])))
             memories["feature_buffer"] = level(["inputs", "outputs"], draw(st.sampled_from([64, 256, 2048])))
-    memories["dram"] = {**level(["weights", "inputs", "outputs"], None), "double_buffered": True}
+    memories["dram"] = {**level(["weights", "inputs", "outputs"], None), "buffering": "double"}
     return HardwareProfile.model_validate(
         {
             "name": "random",

@@ -13,7 +13,7 @@ import yaml
 import codesign
 from codesign.hardware.listing import machine_table
 from codesign.hardware.loading import load_profile, shipped_folder
-from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.profile import Buffering, HardwareProfile
 from codesign.planning.plan import Plan
 from codesign.vocabulary import Operand, OperationKind
 
@@ -222,7 +222,7 @@ def test_every_lane_can_be_fed(name: str) -> None:
                 level = profile.memories[memory]
                 assert level.size_bytes is not None
                 bits = profile.precision.accumulators_bits if operand is Operand.OUTPUTS else profile.bits(operand)
-                copies = 2 if level.double_buffered else 1
+                copies = 2 if level.buffering is Buffering.DOUBLE else 1
                 assert level.size_bytes * 8 >= bits * copies, f"{operand} in {memory}"
 
 

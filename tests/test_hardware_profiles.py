@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from codesign.errors import CodesignError
 from codesign.hardware.listing import check_profile
 from codesign.hardware.loading import load_profile, read_profile, shipped_folder, validated
-from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.profile import Buffering, HardwareProfile
 from codesign.vocabulary import MAC_KINDS, OPERANDS, Dimension, Operand, OperationKind
 from codesign.yaml_reader import parse_yaml
 
@@ -208,8 +208,7 @@ def machines(draw: st.DrawFn) -> HardwareProfile:
             "write_pj_per_byte": draw(ENERGIES),
             "replicated_over": [] if last else draw(st.lists(st.sampled_from(axis_names), unique=True)),
             "engines": [] if everything else draw(st.lists(st.sampled_from(engine_names), unique=True)),
-            "double_buffered": draw(st.booleans()),
-            "overlapped": draw(st.booleans()),
+            "buffering": draw(st.sampled_from(list(Buffering))).value,
             "refill_overhead_cycles": draw(st.integers(0, 500)),
         }
 

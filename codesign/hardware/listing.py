@@ -21,7 +21,7 @@ from codesign.hardware.loading import (
     validated,
 )
 from codesign.hardware.problems import dotted
-from codesign.hardware.profile import Conventions, Engine, HardwareProfile, Memory, Name, Ports
+from codesign.hardware.profile import Buffering, Conventions, Engine, HardwareProfile, Memory, Name, Ports
 from codesign.yaml_reader import YamlDocument, YamlPath, YamlValue, read_yaml
 
 _COLUMNS = 100
@@ -139,9 +139,13 @@ def _memory_line(name: str, memory: Memory) -> str:
 
 
 def _buffering(memory: Memory) -> str:
-    if memory.double_buffered:
-        return "double-buffered"
-    return "single-buffered, refills overlap all the same" if memory.overlapped else "single-buffered"
+    match memory.buffering:
+        case Buffering.SINGLE:
+            return "single-buffered"
+        case Buffering.DOUBLE:
+            return "double-buffered"
+        case Buffering.OVERLAPPED:
+            return "single-buffered, refills overlap all the same"
 
 
 def _ports_text(ports: Ports) -> str:

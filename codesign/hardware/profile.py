@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import StrEnum
 from math import prod
 from typing import Annotated, Self, TypeVar
 
@@ -36,6 +37,18 @@ class Section(BaseModel):
     """Base of every part of a profile: immutable, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Buffering(StrEnum):
+    """How a memory holds a tile that is refilled, and whether the refill overlaps with compute.
+
+    single: one copy; filling, computing and emptying take turns. double: two copies, the next tile loads behind the one
+    in use. overlapped: one copy, and yet they overlap (dual-ported, or an idealised figure).
+    """
+
+    SINGLE = "single"
+    DOUBLE = "double"
+    OVERLAPPED = "overlapped"
 
 
 class Precision(Section):
@@ -114,8 +127,7 @@ class Memory(Section):
     outermost memory alone (off chip, unbounded). replicated_over: axes of the engine with an instance for every lane
     along them (per-lane registers: all axes; an axis an engine lacks counts once); empty means one shared instance.
     engines: the engines it serves (all, if empty). The innermost memory of the outputs counts entries of accumulator
-    width. double_buffered: a tile that is refilled takes twice its bytes, and transfers overlap with compute; without
-    it they do not overlap, unless `overlapped` says that they do all the same (dual-ported, or an idealised figure).
+    width. buffering: how a tile that is refilled is held, see Buffering.
     refill_overhead_cycles: the lanes wait so long at every refill beyond its transfers (the skew of a systolic array).
     """
 
@@ -126,8 +138,7 @@ class Memory(Section):
     write_pj_per_byte: NonNegativeFloat
     replicated_over: Annotated[tuple[Name, ...], Different] = ()
     engines: Annotated[tuple[Name, ...], Different] = ()
-    double_buffered: bool = True
-    overlapped: bool = False
+    buffering: Buffering = Buffering.DOUBLE
     refill_overhead_cycles: Annotated[int, Field(ge=0, strict=True)] = 0
 
 

@@ -16,7 +16,7 @@ from math import ceil, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.profile import Buffering, HardwareProfile
 from codesign.mapping.layer_cost import Energy, LayerCost, Traffic
 from codesign.mapping.mapping import ENGINE, LayerCounts, Mapping, Transfer
 from codesign.vocabulary import Operand
@@ -94,7 +94,7 @@ class Meter:
         if ENGINE in (source, destination):
             return False
         buffer = self.profile.memories[min(source, destination, key=self._level)]
-        return not (buffer.double_buffered or buffer.overlapped)
+        return buffer.buffering is Buffering.SINGLE
 
     def _level(self, memory: str) -> int:
         return -1 if memory == ENGINE else list(self.profile.memories).index(memory)

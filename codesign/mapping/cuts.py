@@ -15,7 +15,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.profile import Buffering, HardwareProfile
 from codesign.mapping.cost import Meter, Vector
 from codesign.mapping.mapping import ENGINE
 from codesign.mapping.space import SpatialChoice, larger_sizes, loop_extent, storage_bits, tile_sizes
@@ -179,7 +179,7 @@ class LayerSpace:
         width, partial_width = (
             storage_bits(self.profile, self.engine, operand, memory, partial=partial) / 8 for partial in (False, True)
         )
-        room = Room(level.size_bytes, per_lane, width, partial_width, 2 if level.double_buffered else 1)
+        room = Room(level.size_bytes, per_lane, width, partial_width, 2 if level.buffering is Buffering.DOUBLE else 1)
         return replace(room, whole_bytes=float(self._one_copy(operand, room, self.nest.sizes, partial=False)))
 
     def tiles(self, count: int, steps: Sequence[Floats | int]) -> Tiles:

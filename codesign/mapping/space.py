@@ -17,7 +17,7 @@ from functools import lru_cache
 from itertools import product
 from math import prod
 
-from codesign.hardware.profile import Axis, Engine, HardwareProfile
+from codesign.hardware.profile import Axis, Buffering, Engine, HardwareProfile
 from codesign.mapping.counts import tile_elements
 from codesign.mapping.mapping import SpatialLoop
 from codesign.vocabulary import DIMENSIONS, Dimension, Operand
@@ -132,5 +132,5 @@ def tile_bytes(
     per_lane = choice.replicated_lanes(level.replicated_over)
     instance = tuple(-(-size // lanes) for size, lanes in zip(tile, per_lane, strict=True))
     bits = tile_elements(nest, operand, instance) * storage_bits(profile, engine, operand, memory, partial=partial)
-    copies = 2 if refilled and level.double_buffered else 1
+    copies = 2 if refilled and level.buffering is Buffering.DOUBLE else 1
     return copies * -(-bits // 8)
