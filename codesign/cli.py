@@ -28,7 +28,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-hw_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Machines: list, show, check, copy, schema; FPGAs: boards, fit.")
+hw_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Machines: list, show, check, copy, schema; FPGAs: boards, fit."
+)
 passes_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Rewrites: list, explain.")
 app.add_typer(hw_app, name="hw")
 app.add_typer(passes_app, name="passes")
