@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from codesign.errors import CodesignError, Problem, did_you_mean
+from codesign.errors import CodesignError, Problem, did_you_mean, nearest
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLoop
 from codesign.vocabulary import Dimension, Operand
@@ -239,10 +239,12 @@ class _Reader:
             what = "an entry" if path else "a mapping file"
             self.refuse(path, f"{what} is a mapping with the keys {', '.join(needed)}, not {_shown(value)}")
             return {}
-        for key in value.keys() - set(known):
+        unknown = [key for key in value if key not in known]
+        for key in unknown:
             self.refuse((*path, key), f"{key}: unknown key", _hint(key, known))
+        meant = {nearest(key, known) for key in unknown}
         for key in needed:
-            if key not in value:
+            if key not in value and key not in meant:
                 self.refuse(path, f"{key}: missing key")
         return value
 
