@@ -58,7 +58,7 @@ def plan(
 # ---- what is written is read back
 
 
-@examples(60)
+@examples(40)
 @given(
     nests(largest=5, volume=300),
     nests(largest=4, volume=100),
@@ -93,7 +93,7 @@ def test_a_plan_written_and_replayed_is_the_same_plan(
         assert after.cost.gap == pytest.approx(after.cost.cycles / after.cost.bound_cycles - 1)
 
 
-@examples(60)
+@examples(40)
 @given(nests(largest=4, volume=48), profiles(), st.integers(0, 400), st.data())
 def test_any_legal_mapping_is_replayed_at_its_own_price(
     nest: LoopNest, profile: HardwareProfile, skip: int, data: st.DataObject

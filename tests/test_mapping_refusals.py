@@ -133,10 +133,18 @@ FITTING = [
         ["m.yaml:2:5: layer relu: activation has no multiply-accumulates, and only layers with them have a mapping"],
     ),
     (
-        "K: 32, C: 32, OY",
-        "K: 16, OY",
+        "sizes: {K: 32",
+        "sizes: {K: 16",
         [
             "m.yaml:3:13: layers first, second: K is 32, not 16",
+            "  hint: was the file written for another network, input shape or list of passes?",
+        ],
+    ),
+    (
+        "FY: 3, FX: 3}",
+        "FX: 3}",
+        [
+            "m.yaml:3:5: layers first, second: FY is 3, not 1",
             "  hint: was the file written for another network, input shape or list of passes?",
         ],
     ),

@@ -14,6 +14,7 @@ from codesign.mapping.legality import problems_of
 from codesign.mapping.mapper import on_chip_bytes
 from codesign.mapping.mapping import Mapping
 from codesign.planning.mapping_file import Entry
+from codesign.vocabulary import DIMENSIONS
 from codesign.workload.layer import Layer
 from codesign.workload.loop_nest import LoopNest
 
@@ -89,12 +90,13 @@ def _misfits(entry: Entry, layers: Sequence[Layer], profile: HardwareProfile) ->
             what = f"{nest.kind} has no multiply-accumulates, and only layers with them have a mapping"
             yield Problem(f"{entry.where()}: {who}", what)
             continue
-        wrong = [dimension for dimension, size in entry.sizes.items() if size != nest.size(dimension)]
-        for dimension in wrong:
-            where = f"{entry.where('sizes', str(dimension))}: {who}"
-            hint = "was the file written for another network, input shape or list of passes?"
-            yield Problem(where, f"{dimension} is {nest.size(dimension)}, not {entry.sizes[dimension]}", hint)
-        if wrong:
+        said = [entry.sizes.get(dimension, 1) for dimension in DIMENSIONS] if entry.sizes is not None else nest.sizes
+        for dimension, size in zip(DIMENSIONS, said, strict=True):
+            if size != nest.size(dimension):
+                where = f"{entry.where('sizes', str(dimension))}: {who}"
+                hint = "was the file written for another network, input shape or list of passes?"
+                yield Problem(where, f"{dimension} is {nest.size(dimension)}, not {size}", hint)
+        if tuple(said) != nest.sizes:
             continue  # a mapping of other loops: its reasons would say nothing more
         engine = entry.mapping.engine
         if nest.kind not in profile.engines[engine].operations:

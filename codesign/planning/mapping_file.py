@@ -39,12 +39,12 @@ Resting = dict[tuple[Operand, str], tuple[int, YamlPath]]  # position of each re
 
 @dataclass(frozen=True)
 class Entry:
-    """One mapping and the layers it is meant for. sizes: what the file says of them, perhaps nothing."""
+    """One mapping and the layers it is meant for. sizes: what they must have (1 where left out), None for anything."""
 
     document: YamlDocument
     path: YamlPath
     layers: tuple[str, ...]
-    sizes: dict[Dimension, int]
+    sizes: dict[Dimension, int] | None
     mapping: Mapping
 
     def where(self, *path: str | int) -> str:
@@ -88,7 +88,7 @@ class _Reader:
     def _entry(self, path: YamlPath, value: YamlValue) -> Entry | None:
         data = self._section(path, value, _ENTRY_KEYS, _NEEDED_KEYS)
         layers = self._layers((*path, "layers"), data["layers"]) if "layers" in data else ()
-        sizes = self._extents((*path, "sizes"), data.get("sizes", {}))
+        sizes = self._extents((*path, "sizes"), data["sizes"]) if "sizes" in data else None
         engine = self._engine((*path, "engine"), data["engine"]) if "engine" in data else None
         if engine is None or "lanes" not in data or "loops" not in data:
             return None
