@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from codesign.errors import CodesignError, DoesNotFitError, Problem
 from codesign.hardware.profile import HardwareProfile
+from codesign.mapping.fitting import problems_of_fit
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.mapper import Objective, map_layer
 from codesign.mapping.streaming import HOST, VECTOR_UNIT, VIEW, fused_cost, host_cost, vector_cost, view_cost
@@ -75,8 +76,8 @@ class Placer:
         for engine in engines:
             try:
                 costs.append((engine, map_layer(layer.nest, self.profile, engine, self.objective)))
-            except DoesNotFitError as error:
-                refused.extend(error.problems)
+            except DoesNotFitError as error:  # its own words where room is not what is missing
+                refused.extend(problems_of_fit(layer.nest, self.profile, engine) or error.problems)
         if not costs:
             self._refuse(layer, refused)
             return None
