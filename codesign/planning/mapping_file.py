@@ -34,7 +34,7 @@ MOST_LOOPS = 64
 _ENTRY_KEYS = ("layers", "sizes", "engine", "lanes", "loops")
 _NEEDED_KEYS = ("layers", "engine", "lanes", "loops")
 
-Resting = dict[tuple[Operand, str], tuple[int, YamlPath]]  # position of each residence, and its place in the file
+Resting = dict[tuple[Operand, str], tuple[Residence, YamlPath]]  # every residence, and its place in the file
 
 
 @dataclass(frozen=True)
@@ -184,24 +184,23 @@ class _Reader:
                 first = self.document.where(resting[operand, memory][1])
                 self.refuse(here, f"{operand} rest in {memory} already, at {first}", "remove one of the two")
             else:
-                resting[operand, memory] = position, here
+                resting[operand, memory] = Residence(operand, memory, position), here
 
     def _residences(self, path: YamlPath, resting: Resting, engine: str) -> tuple[Residence, ...]:
         """One residence for every operand and on-chip memory, the inner memories never outside the outer ones."""
-        residences = []
+        residences: list[Residence] = []
         for operand in Operand:
-            inner: tuple[str, int] | None = None
             for memory in self.profile.hierarchy(engine, operand)[:-1]:
                 if (operand, memory) not in resting:
                     hint = f"the line `{memory}: [{operand}]` stands above the loops whose {operand} it holds"
                     self.refuse(path, f"loops: no line says where {operand} rest in {memory}", hint)
                     continue
-                position, here = resting[operand, memory]
-                if inner is not None and position > inner[1]:
-                    problem = f"{operand} reach {inner[0]} through {memory}, which stands further inside"
-                    self.refuse(here, problem, f"move {memory} above {inner[0]}")
-                residences.append(Residence(operand, memory, position))
-                inner = memory, position
+                residence, here = resting[operand, memory]
+                inner = residences[-1] if residences and residences[-1].operand is operand else residence
+                if residence.position > inner.position:
+                    problem = f"{operand} reach {inner.memory} through {memory}, which stands further inside"
+                    self.refuse(here, problem, f"move {memory} above {inner.memory}")
+                residences.append(residence)
         return tuple(residences)
 
     def _extents(self, path: YamlPath, value: YamlValue) -> dict[Dimension, int]:
