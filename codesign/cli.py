@@ -45,6 +45,9 @@ BoardOption = Annotated[
 ]
 PackedOption = Annotated[bool, typer.Option("--packed", help="Put several narrow products into one DSP slice.")]
 PumpedOption = Annotated[bool, typer.Option("--double-pumped", help="Run DSP slices at twice the clock.")]
+BitsOption = Annotated[int, typer.Option("--bits", min=1, max=16, help="Of every weight and every activation.")]
+ClockOption = Annotated[float, typer.Option("--clock-mhz", min=1, max=2000, help="The clock of all stages.")]
+ShareOption = Annotated[int, typer.Option("--share", min=1, max=100, help="Percent of the board to use at most.")]
 HwOption = Annotated[str, typer.Option("--hw", metavar="NAME|FILE", help="The machine; `codesign hw list` shows them.")]
 OutputOption = Annotated[
     Path,
@@ -159,6 +162,28 @@ def estimate(
     print_report(plan, _console())
     if write_mapping is not None:
         typer.echo(f"\nwrote {write_mapping}")
+
+
+@app.command()
+def stream(
+    model: ModelArgument,
+    board: BoardOption,
+    bits: BitsOption = 8,
+    clock_mhz: ClockOption = 100,
+    share: ShareOption = 100,
+    packed: PackedOption = False,
+    input_shape: ShapeOption = None,
+) -> None:
+    """Fold a network into the fastest streaming pipeline an FPGA has room for: an engine a layer, weights on chip."""
+    from codesign.folding.listing import pipeline_text
+    from codesign.folding.pipeline import stream as fold_model
+    from codesign.folding.stage import Target
+    from codesign.hardware.board import load_board
+    from codesign.hardware.primitives import Implementation
+
+    target = Target(load_board(board), bits, Implementation(packed))
+    pipeline = fold_model(model, target, share, parse_shapes(input_shape or []))
+    typer.echo(pipeline_text(pipeline, clock_mhz))
 
 
 @app.command()

@@ -22,7 +22,8 @@ def fit(machine: str, board: str, how: Implementation = PLAIN) -> tuple[str, boo
     rows += [("total", *_cells(needs.total), ""), ("board", *_cells(available(device)), "")]
     missing = shortfalls(profile, device, how)
     verdict = "does not fit" if missing else "fits"
-    lines = [f"{profile.name} on {device.name}: {verdict}", "", *aligned([("part", *_HEADINGS, "built as"), *rows]), ""]
+    table = aligned([("part", *_HEADINGS, "built as"), *rows], left=(0, len(_HEADINGS) + 1))
+    lines = [f"{profile.name} on {device.name}: {verdict}", "", *table, ""]
     lines += [str(shortfall) for shortfall in missing] + ([""] if missing else [])
     lines += _notes(profile, how)
     return "\n".join(lines), not missing
@@ -37,14 +38,13 @@ def boards_text() -> str:
     )
 
 
-def aligned(rows: Iterable[tuple[str, ...]]) -> list[str]:
-    """Rows of a plain-text table: the first and the last column to the left, the figures between to the right."""
+def aligned(rows: Iterable[tuple[str, ...]], left: tuple[int, ...]) -> list[str]:
+    """Rows of a plain-text table: the columns `left` to the left, the figures between them to the right."""
     cells = list(rows)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    last = len(widths) - 1
     return [
         "  ".join(
-            cell.ljust(width) if index in (0, last) else cell.rjust(width)
+            cell.ljust(width) if index in left else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in cells
