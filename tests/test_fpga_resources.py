@@ -178,6 +178,11 @@ def test_dpu_arrays_take_the_published_slices(name: str, low_dsp_slices: int) ->
     assert lines(name, ZU9EG)["engines.array"].amounts.dsp_slices == 4 * array
 
 
+def test_the_dpu_alu_takes_the_published_slices() -> None:
+    """AMD PG338 v4.1 DepthwiseConv table 1, B4096: 16 slices for each unit of ALU parallelism, 646 without."""
+    assert lines("dpu_b4096", ZU9EG)["engines.alu"].amounts.dsp_slices == 710 - (662 - 16)
+
+
 @pytest.mark.parametrize(("name", "ramb36"), [("dpu_b512", 72), ("dpu_b1152", 121), ("dpu_b4096", 255)])
 def test_dpu_buffers_take_the_published_block_rams(name: str, ramb36: int) -> None:
     """AMD PG338 v4.0 RAM-Usage table 1, low RAM usage, within 12%: instructions and biases are in no profile."""
@@ -190,6 +195,25 @@ def test_nvdla_takes_more_memory_than_its_buffer() -> None:
     total = estimate(machine("nvdla_small"), ZU9EG, PACKED).total
     assert total.dsp_slices == 32
     assert 2 < 100.5 / (total.block_rams / 2) < 3
+
+
+def test_the_page_shows_these_figures() -> None:
+    """Rows of the tables of docs/fpga.md that this file can work out."""
+    page = (Path(__file__).resolve().parents[1] / "docs" / "fpga.md").read_text(encoding="utf-8")
+    for name, published in (("B512", 66), ("B1152", 146), ("B4096", 514)):
+        total = estimate(machine(f"dpu_{name.lower()}"), ZU9EG, PUMPED)
+        array = {line.part: line.amounts for line in total.lines}["engines.array"].dsp_slices
+        assert f"| DPU {name}, DSP slices of the array | {array} | {published} |" in page
+        assert f"| DPU {name}, RAMB36 | {total.total.block_rams // 2} |" in page
+    nvdla = estimate(machine("nvdla_small"), ZU9EG).total
+    assert f"| NVDLA nv_small, DSP slices | {nvdla.dsp_slices} | 32 |" in page
+    assert f"| NVDLA nv_small, RAMB36 | {nvdla.block_rams // 2} | 100.5 |" in page
+    for board in list_boards():
+        widths = " x ".join(map(str, board.dsp.multiplier_bits))
+        figures = (
+            f"| {board.dsp.count:,} of {widths} | {board.block_ram.count:,} | {board.luts:,} of {board.lut_inputs} "
+        )
+        assert figures in page
 
 
 # ---- what does not fit
