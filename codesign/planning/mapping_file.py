@@ -138,7 +138,7 @@ class _Reader:
         return tuple(spatial)
 
     def _loops(self, path: YamlPath, value: YamlValue, engine: str) -> tuple[tuple[TemporalLoop, ...], Resting]:
-        """The temporal loops, and where between them every residence stands."""
+        """The temporal loops, and where between them every residence stands; a loop of one iteration is none."""
         loops: list[TemporalLoop] = []
         resting: Resting = {}
         inside = _on_chip(self.profile, engine)
@@ -151,7 +151,7 @@ class _Reader:
             [(name, content)] = line.items()
             if name in Dimension.__members__:
                 extent = self._extent((*here, name), name, content)
-                loops.append(TemporalLoop(Dimension(name), extent))
+                loops.extend([TemporalLoop(Dimension(name), extent)] if extent > 1 else [])
             elif name in inside:
                 self._rest((*here, name), name, content, inside[name], len(loops), resting)
             elif name == self.profile.off_chip:
