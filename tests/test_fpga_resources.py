@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from codesign.errors import CodesignError
-from codesign.hardware.board import Board, list_boards, load_board
+from codesign.hardware.board import Board, known_boards, load_board
 from codesign.hardware.fitting import shortfalls
 from codesign.hardware.loading import load_profile, shipped_folder
 from codesign.hardware.primitives import (
@@ -46,12 +46,12 @@ def lines(name: str, board: Board, how: Implementation = PLAIN) -> dict[str, Lin
 
 def test_boards_have_what_their_makers_say() -> None:
     """Figures of the requirement; the sources stand in the files."""
-    assert [(board.name, board.dsp.count, board.block_ram.count) for board in list_boards()] == [
+    assert [(board.name, board.dsp.count, board.block_ram.count) for board in (ECP5, ZU9EG, ZYNQ)] == [
         ("ecp5_85", 156, 208),
         ("zu9eg", 2520, 2 * 912),
         ("zynq_7020", 220, 2 * 140),
     ]
-    assert [board.dsp.multiplier_bits for board in list_boards()] == [(18, 18), (27, 18), (25, 18)]
+    assert [board.dsp.multiplier_bits for board in (ECP5, ZU9EG, ZYNQ)] == [(18, 18), (27, 18), (25, 18)]
 
 
 @pytest.mark.parametrize("path", sorted((shipped_folder() / "boards").glob("*.yaml")), ids=lambda path: path.stem)
@@ -100,7 +100,7 @@ def test_own_boards_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     (tmp_path / "boards" / "zu9eg.yaml").write_text(text.replace("count: 2_520", "count: 9"), encoding="utf-8")
     monkeypatch.setenv("CODESIGN_HW_PATH", str(tmp_path))
     assert load_board("zu9eg").dsp.count == 9
-    assert [board.name for board in list_boards()] == ["ecp5_85", "zu9eg", "zynq_7020"]
+    assert list(known_boards()) == ["ecp5_85", "zu9eg", "zynq_7020"]
 
 
 # ---- primitives
@@ -208,7 +208,7 @@ def test_the_page_shows_these_figures() -> None:
     nvdla = estimate(machine("nvdla_small"), ZU9EG).total
     assert f"| NVDLA nv_small, DSP slices | {nvdla.dsp_slices} | 32 |" in page
     assert f"| NVDLA nv_small, RAMB36 | {nvdla.block_rams // 2} | 100.5 |" in page
-    for board in list_boards():
+    for board in (ECP5, ZU9EG, ZYNQ):
         widths = " x ".join(map(str, board.dsp.multiplier_bits))
         figures = (
             f"| {board.dsp.count:,} of {widths} | {board.block_ram.count:,} | {board.luts:,} of {board.lut_inputs} "
@@ -295,3 +295,18 @@ def test_boards_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         "zynq_7020        220 DSP slices, 280 block RAMs of 18 Kb: AMD Zynq-7020 (XC7Z020; PYNQ-Z1, PYNQ-Z2, "
         "ZedBoard), 53 k LUTs of 6 inputs\n"
     )
+
+
+def test_a_broken_board_breaks_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "boards").mkdir()
+    (tmp_path / "boards" / "mine.yaml").write_text("- 1\n", encoding="utf-8")
+    monkeypatch.setenv("CODESIGN_HW_PATH", str(tmp_path))
+    done = Command(tmp_path, monkeypatch, capsys)("hw", "boards")
+    where = f"{tmp_path}/boards/mine.yaml:1:1"
+    assert done.code == 0
+    assert (
+        done.out.splitlines()[1] == f"mine             {where}: must be a mapping with name, luts, dsp, block_ram, ..."
+    )
+    assert len(done.out.splitlines()) == 4
