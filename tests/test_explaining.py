@@ -144,6 +144,26 @@ def test_every_change_of_the_machine_is_what_the_changed_file_gives(
         assert outcome.gain(Objective.LATENCY) >= 0
 
 
+def test_an_axis_that_may_unroll_the_channels_of_a_depthwise_layer(tmp_path: Path) -> None:
+    """64 channels, 1 of 32 x 32 lanes each: with G on an axis 32 of them, and no other dimension fills more."""
+    weights = numpy_helper.from_array(np.ones((64, 1, 1, 1), np.float32), "w")
+    image, result = (helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 64, 5, 5)) for name in "xy")
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="conv", group=64)
+    graph = helper.make_graph([node], "one", [image], [result], [weights])
+    model = tmp_path / "a.onnx"
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), model)
+    found = explained(model, write_machine(tmp_path / "m.yaml", by_hand()))
+    told = [outcome_text(one, Objective.LATENCY, "dram") for one in found.outcomes]
+    assert told == [
+        "rows of array may unroll G too: -96.9 % cycles",
+        "columns of array may unroll G too: -96.9 % cycles",
+    ]
+    changed = at(by_hand(), "engines.array.axes.rows.unrolls", ["C", "G"])
+    rebuilt = codesign.estimate(str(model), hw=write_machine(tmp_path / "n.yaml", changed))
+    assert found.outcomes[0].after.cycles == rebuilt.totals.cycles == 2 * 25
+    assert found.outcomes[0].before.cycles == 64 * 25
+
+
 def test_the_most_helpful_change_comes_first() -> None:
     for layer in codesign.explain(DIGITS, hw="ecnn").layers:
         gains = [round(outcome.gain(Objective.LATENCY), 4) for outcome in layer.outcomes]
@@ -284,6 +304,7 @@ DEPTHWISE = replace(NEST, kind=OperationKind.DEPTHWISE_CONVOLUTION)
             "dram.read_write 25.6 bytes per cycle instead of 12.8",
         ),
         (ChangeKind.AXIS, "engines.array.axes.rows.size", 32, 64, NEST, "rows of array 64 lanes instead of 32"),
+        (ChangeKind.UNROLLS, "engines.array.axes.rows.unrolls", 3, 4, NEST, "rows of array may unroll FX too"),
         (ChangeKind.UNIT, "vector_unit.lanes", 32, 64, NEST, "vector_unit 64 lanes instead of 32"),
         (ChangeKind.UNIT, "host.operations_per_cycle", 1, 2, NEST, "host 2 operations per cycle instead of 1"),
     ],

@@ -23,6 +23,7 @@ class ChangeKind(StrEnum):
     BUFFERING = "buffering"
     PORT = "port"
     AXIS = "axis"
+    UNROLLS = "unrolls"
     UNIT = "unit"
 
 
@@ -31,7 +32,7 @@ class Change:
     """One thing changed: a layer's loops on a machine, one of them not as it was.
 
     where: dimensions (`C`, `OY OX`) of a layer, the dotted path of a machine's figure. before, after: sizes, bytes,
-    bytes per cycle, lanes, copies of a tile, or operations per cycle.
+    bytes per cycle, lanes, dimensions an axis unrolls, copies of a tile, or operations per cycle.
     """
 
     kind: ChangeKind
@@ -111,14 +112,23 @@ def memory_changes(nest: LoopNest, profile: HardwareProfile, engine: str) -> Ite
         )
 
 
+def unroll_changes(
+    nest: LoopNest, profile: HardwareProfile, engine: str, axis: str, dimensions: tuple[Dimension, ...]
+) -> Iterator[Change]:
+    """Let an axis unroll one more dimension of those given; not an axis that is fixed."""
+    unrolls = profile.engines[engine].axes[axis].unrolls
+    for dimension in dimensions:
+        if dimension not in unrolls and not profile.engines[engine].axes[axis].fixed:
+            changed = _with_axis(profile, engine, axis, unrolls=(*unrolls, dimension))
+            path = f"engines.{engine}.axes.{axis}.unrolls"
+            yield Change(ChangeKind.UNROLLS, path, len(unrolls), len(unrolls) + 1, nest, changed)
+
+
 def engine_changes(nest: LoopNest, profile: HardwareProfile, engine: str) -> Iterator[Change]:
     """Twice the lanes of every axis, twice the bytes per cycle of every port, double instead of single buffers."""
-    axes = profile.engines[engine].axes
-    for name, axis in axes.items():
-        wider = {**axes, name: axis.model_copy(update={"size": 2 * axis.size})}
-        engines = {**profile.engines, engine: profile.engines[engine].model_copy(update={"axes": wider})}
-        path = f"engines.{engine}.axes.{name}.size"
-        yield Change(ChangeKind.AXIS, path, axis.size, 2 * axis.size, nest, _with(profile, engines=engines))
+    for name, axis in profile.engines[engine].axes.items():
+        wider = _with_axis(profile, engine, name, size=2 * axis.size)
+        yield Change(ChangeKind.AXIS, f"engines.{engine}.axes.{name}.size", axis.size, 2 * axis.size, nest, wider)
     for name in _memories(profile, engine):
         yield from port_changes(nest, profile, name)
         if profile.memories[name].buffering is Buffering.SINGLE:
@@ -170,3 +180,9 @@ def _with(profile: HardwareProfile, **update: object) -> HardwareProfile:
 def _with_memory(profile: HardwareProfile, name: str, **update: object) -> HardwareProfile:
     memory: Memory = profile.memories[name].model_copy(update=update)
     return _with(profile, memories={**profile.memories, name: memory})
+
+
+def _with_axis(profile: HardwareProfile, engine: str, name: str, **update: object) -> HardwareProfile:
+    axes = profile.engines[engine].axes
+    changed = profile.engines[engine].model_copy(update={"axes": {**axes, name: axes[name].model_copy(update=update)}})
+    return _with(profile, engines={**profile.engines, engine: changed})

@@ -13,17 +13,21 @@ from codesign.errors import CodesignError, DoesNotFitError, Problem, did_you_mea
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.layer_form import nest_on
+from codesign.mapping.losses import LossKind
 from codesign.mapping.mapper import Objective, map_layer
 from codesign.mapping.streaming import HOST, VECTOR_UNIT, host_cost, vector_cost
 from codesign.planning.changes import (
     Change,
+    ChangeKind,
     engine_changes,
     host_changes,
     layer_changes,
     memory_changes,
+    unroll_changes,
     vector_unit_changes,
 )
 from codesign.planning.plan import Plan, PlannedLayer
+from codesign.vocabulary import DIMENSIONS
 from codesign.workload.layer import Layer
 from codesign.workload.loop_nest import LoopNest
 
@@ -123,6 +127,9 @@ class Explainer:
             return
         yield from self._tried(planned, layer_changes(nest, self.profile, engine))
         yield from self._tried(planned, engine_changes(nest, self.profile, engine))
+        for axis in idle_axes(planned):
+            more = tuple(dimension for dimension in DIMENSIONS if planned.layer.nest.size(dimension) > 1)
+            yield from self._tried(planned, unroll_changes(nest, self.profile, engine, axis, more))
         for larger in memory_changes(nest, self.profile, engine):
             yield from self._smallest_useful(planned, larger)
 
@@ -163,10 +170,20 @@ class Explainer:
         return gain >= LEAST_GAIN or (gain >= 0 and outcome.off_chip_gain >= LEAST_GAIN)
 
     def _best_first(self, outcomes: list[Outcome]) -> tuple[Outcome, ...]:
+        """Those that help; of an axis that may unroll more, the best dimension alone."""
         helpful = [outcome for outcome in outcomes if self._helps(outcome)]
-        return tuple(
-            sorted(helpful, key=lambda one: (-round(one.gain(self.objective), 4), -round(one.off_chip_gain, 4)))
-        )
+        helpful.sort(key=lambda one: (-round(one.gain(self.objective), 4), -round(one.off_chip_gain, 4)))
+        unrolled = {one.change.where: one for one in reversed(helpful) if one.change.kind is ChangeKind.UNROLLS}
+        return tuple(one for one in helpful if unrolled.get(one.change.where, one) is one)
+
+
+def idle_axes(planned: PlannedLayer) -> tuple[str, ...]:
+    """Axes of which a layer leaves half the lanes or more idle in every cycle."""
+    return tuple(
+        loss.where
+        for loss in planned.losses
+        if loss.kind is LossKind.IDLE_LANES and 2 * loss.used <= loss.available and " " not in loss.where
+    )
 
 
 def figures_of(nest: LoopNest, cost: LayerCost, profile: HardwareProfile) -> Figures:

@@ -15,6 +15,7 @@ from codesign.planning.explaining import ExplainedLayer, Outcome
 from codesign.planning.plan import Plan
 from codesign.report.facts import share_of_cycles
 from codesign.report.numbers import bytes_text, count_text, integer_text, percent_text, shorten
+from codesign.report.terminal import OBJECTIVES
 from codesign.vocabulary import Dimension, OperationKind
 from codesign.workload.loop_nest import LoopNest
 
@@ -42,6 +43,8 @@ def change_text(change: Change) -> str:
             return f"{path[1]}.{path[3]} {after} bytes per cycle instead of {before}"
         case ChangeKind.AXIS:
             return f"{path[3]} of {path[1]} {after} lanes instead of {before}"
+        case ChangeKind.UNROLLS:
+            return f"{path[3]} of {path[1]} may unroll {change.profile.engines[path[1]].axes[path[3]].unrolls[-1]} too"
         case ChangeKind.UNIT:
             return f"{path[0]} {after} {path[1].replace('_', ' ')} instead of {before}"
 
@@ -146,7 +149,8 @@ def _headlines(plan: Plan, explained: ExplainedLayer) -> Iterator[str]:
     yield f"{planned.layer.op} on {planned.engine}: {integer_text(cost.cycles)} cycles, {share} of the time"
     if cost.mapping is None:
         return
-    proof = "proven best" if cost.proven else f"gap {percent_text(cost.gap)}"
+    least = f"least {OBJECTIVES.get(plan.objective, plan.objective)}"
+    proof = f"proven {least}" if cost.proven else f"not proven {least}, gap {percent_text(cost.gap)}"
     utilization = f"utilisation {percent_text(cost.utilization)}, limited by {cost.limited_by}"
     yield f"{utilization}; bound {integer_text(cost.bound_cycles)} cycles, {proof}"
 
