@@ -27,7 +27,8 @@ from codesign.planning.changes import Change, ChangeKind, engine_changes, layer_
 from codesign.planning.explaining import ExplainedLayer, Explainer, Figures, Outcome, figures_of
 from codesign.planning.plan import PlannedLayer
 from codesign.report.explanation import change_text, effect_text, outcome_text, print_explanations
-from codesign.report.explanation_json import explanation_json
+from codesign.report.explanation_json import ExplanationReport, explanation_json
+from codesign.report.schema import schema_text
 from codesign.vocabulary import Dimension, OperationKind
 from codesign.workload.loop_nest import LoopNest
 from tests.command import run_process
@@ -400,3 +401,7 @@ def test_json_and_terminal_tell_the_same() -> None:
         assert [change["text"] for change in told["changes"]] == expected
         before = figures_of(layer.planned.layer.nest, layer.planned.cost, load_profile("edge_npu").profile)
         assert told["figures"]["cycles"] == before.cycles == layer.planned.cost.cycles
+
+
+def test_the_schema_in_the_documentation_is_the_schema(golden: Callable[[Path, str], None]) -> None:
+    golden(Path(DIGITS).parents[2] / "docs" / "explanation.schema.json", schema_text(ExplanationReport))
