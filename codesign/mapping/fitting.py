@@ -1,23 +1,30 @@
 """What a layer needs to fit an engine at all, and the smallest change of the machine that makes it fit.
 
-Where every operand rests in its smallest tiles (one step of the lanes, reduction loops innermost, so that no partial
-sum leaves), all memories take their least at once; only a whole tensor, which is never refilled, may take less than a
-tile held twice. It then is whole in every memory further out too. So a layer has a mapping on an engine if and only if
-one of these few ways fits: lanes x, for every operand, the memory from which on outwards it rests whole.
+How much a tile takes and where it may rest depends on which loops run inside it, and loops matter in groups: those an
+operand does not depend on (B, OY, OX of weights, K of inputs, C, FY, FX of outputs) and G, which all depend on. Tiles
+of one step or of the whole dimension are the smallest with the same groups inside. So a layer has a mapping on an
+engine if and only if one of these few ways fits: lanes x order of the groups x a position among them for every operand
+and memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations_with_replacement, permutations, product
 from math import prod
 
 from codesign.errors import Problem
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.space import SpatialChoice, spatial_choices, tile_bytes
-from codesign.vocabulary import DIMENSIONS, Operand
+from codesign.vocabulary import DIMENSIONS, RELEVANT, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
+
+GROUPS = (DIMENSIONS.index(Dimension.G),)  # every operand depends on them
+FREE_OF = {
+    operand: tuple(at for at, dimension in enumerate(DIMENSIONS) if dimension not in RELEVANT[operand])
+    for operand in Operand
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ def shortage(nest: LoopNest, profile: HardwareProfile, engine: str) -> Shortage 
 
     Fewest memories grow, and by the smallest factor.
     """
-    ways = [_by_memory(way) for way in _ways(nest, profile, engine)]
+    ways = list(_ways(nest, profile, engine))
     best: tuple[tuple[int, float], tuple[Need, ...]] | None = None
     for way in ways:
         small = tuple(need for need in way if need.size_bytes > _size(profile, need.memory))
@@ -106,44 +113,81 @@ def _held(way: tuple[Need, ...], memory: str) -> int:
     return next(need.size_bytes for need in way if need.memory == memory)
 
 
-Way = dict[tuple[Operand, str], int]  # bytes of one operand in one instance of one memory
+Room = tuple[int, ...]  # bytes of one operand in one instance of each of its on-chip memories
+Order = tuple[tuple[int, ...], ...]  # groups of dimensions by their index, outermost first
 
 
-def _ways(nest: LoopNest, profile: HardwareProfile, engine: str) -> Iterator[Way]:
-    """Every way to take least room."""
-    levels = {operand: profile.hierarchy(engine, operand)[:-1] for operand in Operand}
+def _ways(nest: LoopNest, profile: HardwareProfile, engine: str) -> Iterator[tuple[Need, ...]]:
+    """What all memories hold in every way to take least room."""
     for choice in spatial_choices(nest, profile.engines[engine]):
-        room = {
-            (operand, memory, whole): _bytes(nest, profile, engine, choice, operand, memory, whole=whole)
-            for operand in Operand
-            for memory in levels[operand]
-            for whole in (False, True)
+        for order in permutations(FREE_OF[operand] for operand in Operand):
+            skeleton = Skeleton(nest, profile, engine, choice, (GROUPS, *order))
+            for rooms in product(*(skeleton.least_rooms(operand) for operand in Operand)):
+                yield skeleton.needs(rooms)
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A layer with one choice of lanes and one order of its groups of loops, outermost first."""
+
+    nest: LoopNest
+    profile: HardwareProfile
+    engine: str
+    choice: SpatialChoice
+    order: Order
+
+    def needs(self, rooms: tuple[Room, ...]) -> tuple[Need, ...]:
+        """What every memory holds, given the room of every operand."""
+        held: dict[str, list[tuple[Operand, int]]] = {}
+        for operand, room in zip(Operand, rooms, strict=True):
+            for memory, size in zip(self._memories(operand), room, strict=True):
+                held.setdefault(memory, []).append((operand, size))
+        return tuple(Need(memory, tuple(parts)) for memory, parts in held.items())
+
+    def least_rooms(self, operand: Operand) -> list[Room]:
+        """Rooms of an operand over all its positions, without those that take no less than another anywhere."""
+        positions = range(len(self.order) + 1)
+        count = len(self._memories(operand))
+        rooms = {
+            self._room(operand, inner_first[::-1]) for inner_first in combinations_with_replacement(positions, count)
         }
-        for first_whole in product(*(range(len(levels[operand]) + 1) for operand in Operand)):
-            yield {
-                (operand, memory): room[operand, memory, at >= first]
-                for operand, first in zip(Operand, first_whole, strict=True)
-                for at, memory in enumerate(levels[operand])
-            }
+        return [room for room in rooms if not any(_no_more(other, room) for other in rooms if other != room)]
+
+    def _room(self, operand: Operand, positions: tuple[int, ...]) -> Room:
+        memories = self._memories(operand)
+        inside = (len(self.order), *positions)  # an innermost tile gets partial sums from the lanes alone
+        return tuple(
+            tile_bytes(
+                self.nest,
+                self.profile,
+                self.choice,
+                self.engine,
+                operand,
+                memory,
+                self._tile(position),
+                refilled=any(self._steps(group) > 1 for group in self.order[:position]),
+                partial=memory != memories[0] and operand is Operand.OUTPUTS and self._unfinished(inner),
+            )
+            for memory, position, inner in zip(memories, positions, inside, strict=False)
+        )
+
+    def _memories(self, operand: Operand) -> tuple[str, ...]:
+        return self.profile.hierarchy(self.engine, operand)[:-1]
+
+    def _tile(self, position: int) -> tuple[int, ...]:
+        """One step of the lanes, and all of the groups inside a position."""
+        inside = {at for group in self.order[position:] for at in group}
+        one_step = zip(self.nest.sizes, self.choice.lanes, strict=True)
+        return tuple(size if at in inside else min(size, lanes) for at, (size, lanes) in enumerate(one_step))
+
+    def _unfinished(self, position: int) -> bool:
+        """Whether outputs leave a tile at a position before their reduction is complete."""
+        reduction = FREE_OF[Operand.OUTPUTS]
+        return self.order.index(reduction) < position and self._steps(reduction) > 1
+
+    def _steps(self, group: tuple[int, ...]) -> int:
+        return prod(self.choice.steps[at] for at in group)
 
 
-def _bytes(
-    nest: LoopNest,
-    profile: HardwareProfile,
-    engine: str,
-    choice: SpatialChoice,
-    operand: Operand,
-    memory: str,
-    *,
-    whole: bool,
-) -> int:
-    tile = nest.sizes if whole else choice.tile(nest, (1,) * len(DIMENSIONS))
-    return tile_bytes(nest, profile, choice, engine, operand, memory, tile, refilled=not whole, partial=False)
-
-
-def _by_memory(way: Way) -> tuple[Need, ...]:
-    memories = dict.fromkeys(memory for _, memory in way)
-    return tuple(
-        Need(name, tuple((operand, size) for (operand, memory), size in way.items() if memory == name))
-        for name in memories
-    )
+def _no_more(one: Room, other: Room) -> bool:
+    return all(mine <= theirs for mine, theirs in zip(one, other, strict=True))
