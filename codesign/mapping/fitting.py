@@ -120,21 +120,26 @@ Order = tuple[tuple[int, ...], ...]  # groups of dimensions by their index, oute
 def _ways(nest: LoopNest, profile: HardwareProfile, engine: str) -> Iterator[tuple[Need, ...]]:
     """What all memories hold in every way to take least room."""
     for choice in spatial_choices(nest, profile.engines[engine]):
+        known: dict[object, int] = {}
         for order in permutations(FREE_OF[operand] for operand in Operand):
-            skeleton = Skeleton(nest, profile, engine, choice, (GROUPS, *order))
+            skeleton = Skeleton(nest, profile, engine, choice, (GROUPS, *order), known)
             for rooms in product(*(skeleton.least_rooms(operand) for operand in Operand)):
                 yield skeleton.needs(rooms)
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A layer with one choice of lanes and one order of its groups of loops, outermost first."""
+    """A layer with one choice of lanes and one order of its groups of loops, outermost first.
+
+    known: bytes of the tiles seen before, whatever the order.
+    """
 
     nest: LoopNest
     profile: HardwareProfile
     engine: str
     choice: SpatialChoice
     order: Order
+    known: dict[object, int]
 
     def needs(self, rooms: tuple[Room, ...]) -> tuple[Need, ...]:
         """What every memory holds, given the room of every operand."""
@@ -157,19 +162,22 @@ class Skeleton:
         memories = self._memories(operand)
         inside = (len(self.order), *positions)  # an innermost tile gets partial sums from the lanes alone
         return tuple(
-            tile_bytes(
-                self.nest,
-                self.profile,
-                self.choice,
-                self.engine,
+            self._bytes(
                 operand,
                 memory,
                 self._tile(position),
-                refilled=any(self._steps(group) > 1 for group in self.order[:position]),
-                partial=memory != memories[0] and operand is Operand.OUTPUTS and self._unfinished(inner),
+                any(self._steps(group) > 1 for group in self.order[:position]),
+                memory != memories[0] and operand is Operand.OUTPUTS and self._unfinished(inner),
             )
             for memory, position, inner in zip(memories, positions, inside, strict=False)
         )
+
+    def _bytes(self, operand: Operand, memory: str, tile: tuple[int, ...], refilled: bool, partial: bool) -> int:
+        key = operand, memory, tile, refilled, partial
+        if key not in self.known:
+            where = self.nest, self.profile, self.choice, self.engine
+            self.known[key] = tile_bytes(*where, operand, memory, tile, refilled=refilled, partial=partial)
+        return self.known[key]
 
     def _memories(self, operand: Operand) -> tuple[str, ...]:
         return self.profile.hierarchy(self.engine, operand)[:-1]
