@@ -12,7 +12,7 @@ from codesign.errors import CodesignError, DoesNotFitError
 from codesign.graph.graph import Graph
 from codesign.hardware.loading import LoadedProfile, load_profile
 from codesign.importers.model import load_model
-from codesign.mapping.mapper import Objective
+from codesign.mapping.objective import Objective
 from codesign.planning.plan import Identity, Plan
 from codesign.planning.planner import Network, plan_network
 from codesign.rewriting.graph_pass import PassContext

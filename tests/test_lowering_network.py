@@ -26,7 +26,8 @@ from codesign.lowering.runtime import Library, load_library
 from codesign.lowering.schedule import ScheduledLayer, schedule_layer
 from codesign.lowering.tvm_version import PINNED_VERSIONS, check_tvm_version
 from codesign.lowering.unsupported import unsupported_nodes
-from codesign.mapping.mapper import Objective, search
+from codesign.mapping.mapper import search
+from codesign.mapping.objective import Objective
 from codesign.mapping.mapping import Mapping
 from codesign.workload.layers import layers_of
 from tests.lowering_cases import random_mapping, random_profile

@@ -13,7 +13,8 @@ from codesign.lowering.computation import layer_function
 from codesign.lowering.counts import counts_of_function
 from codesign.lowering.schedule import schedule_layer
 from codesign.mapping.counts import counts_of
-from codesign.mapping.mapper import Objective, search
+from codesign.mapping.mapper import search
+from codesign.mapping.objective import Objective
 from codesign.mapping.mapping import (
     ENGINE,
     Allocation,

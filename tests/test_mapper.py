@@ -12,7 +12,8 @@ from codesign.errors import DoesNotFitError
 from codesign.hardware.loading import load_profile
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.legality import problems_of
-from codesign.mapping.mapper import Objective, map_layer, search
+from codesign.mapping.mapper import map_layer, search
+from codesign.mapping.objective import Objective
 from codesign.mapping.window import windows_of
 from codesign.vocabulary import Operand, OperationKind
 from codesign.workload.loop_nest import LoopNest

@@ -43,12 +43,14 @@ class Buffering(StrEnum):
     """How a memory holds a tile that is refilled, and whether the refill overlaps with compute.
 
     single: one copy; filling, computing and emptying take turns. double: two copies, the next tile loads behind the one
-    in use. overlapped: one copy, and yet they overlap (dual-ported, or an idealised figure).
+    in use. overlapped: one copy, and yet they overlap (dual-ported, or an idealised figure). either: the mapper chooses
+    single or double, tile by tile.
     """
 
     SINGLE = "single"
     DOUBLE = "double"
     OVERLAPPED = "overlapped"
+    EITHER = "either"
 
 
 class Precision(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.profile import Buffering, HardwareProfile
 from codesign.mapping.mapper import choice_of, residence_bytes
 from codesign.mapping.mapping import Mapping
 from codesign.vocabulary import DIMENSIONS, Dimension, Operand
@@ -69,6 +69,10 @@ def _residence_problems(mapping: Mapping, profile: HardwareProfile) -> list[str]
         positions = [part.position for part in parts if part is not None]
         if positions != sorted(positions, reverse=True) or not 0 <= positions[-1] <= positions[0] <= len(mapping.loops):
             problems.append(f"{operand}: positions {positions} do not move outwards within the loops")
+    for part in mapping.residences:
+        level = profile.memories.get(part.memory)
+        if part.buffers not in (1, 2) or (part.buffers == 2 and level and level.buffering is not Buffering.EITHER):
+            problems.append(f"{part.operand} in {part.memory}: {part.buffers} buffers, the memory leaves no such choice")
     return problems
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from codesign.errors import CodesignError, DoesNotFitError, Problem
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.layer_cost import LayerCost
-from codesign.mapping.mapper import Objective, map_layer
+from codesign.mapping.mapper import map_layer
+from codesign.mapping.objective import Objective
 from codesign.mapping.streaming import HOST, VECTOR_UNIT, VIEW, fused_cost, host_cost, vector_cost, view_cost
 from codesign.planning.plan import PlannedLayer
 from codesign.vocabulary import OperationKind

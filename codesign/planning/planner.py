@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from codesign.errors import DoesNotFitError
 from codesign.hardware.profile import HardwareProfile
-from codesign.mapping.mapper import Objective
+from codesign.mapping.objective import Objective
 from codesign.planning.placement import Placer, fuse_activations, refuse_host
 from codesign.planning.plan import Identity, Plan, PlannedLayer, Totals
 from codesign.rewriting.record import PassRecord
