@@ -107,9 +107,7 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
     )
 
 
-def every_mapping(
-    nest: LoopNest, profile: HardwareProfile, engine: str, *, perfect: bool = False
-) -> Iterator[Mapping]:
+def every_mapping(nest: LoopNest, profile: HardwareProfile, engine: str, *, perfect: bool = False) -> Iterator[Mapping]:
     """Every legal mapping of the declared space, loop list by loop list. perfect: tile sizes are divisors alone."""
     for choice in spatial_choices(nest, profile.engines[engine]):
         for loops in _loop_lists(choice.steps, (1,) * len(DIMENSIONS), perfect):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from codesign.mapping.cuts import Cut, LayerSpace
 from codesign.mapping.grid import Floats, Integers
@@ -102,11 +103,11 @@ class Lines:
     @cached_property
     def cycles(self) -> Floats:
         """Weight of the latency in each line: it is at least every mean of lanes and ports."""
-        return self.weights[:, :-1].sum(axis=1)
+        return np.asarray(self.weights[:, :-1].sum(axis=1))
 
     def values(self, costs: Floats, used: Floats, ahead: Floats) -> Floats:
         """Of labels: what is spent, and at least what lies ahead. One row a label, one column a line."""
-        return costs @ self.weights.T + (used - self.limits) @ self.prices.T + ahead
+        return np.asarray(costs @ self.weights.T + (used - self.limits) @ self.prices.T + ahead)
 
     def only(self, rows: list[int]) -> Lines:
         """Some of the lines."""
@@ -132,59 +133,10 @@ class Tables:
     def __init__(self, staircase: Staircase, lines: Lines, shared: tuple[str, ...]) -> None:
         self.lines = lines
         self.staircase = staircase
-        self._space = staircase.space
         self.shared = shared
-        self._everywhere = self._space.grid.everywhere
-        self._least_bytes: dict[Cut, Floats] = {}
-        self._placing: dict[tuple[Cut, bool], list[tuple[Floats, Floats]]] = {}
+        self.space = staircase.space
         self.ahead: dict[Stage, Floats] = {}
-        for stage in reversed(staircase.stages):
-            self.ahead[stage] = self._of(stage)
-
-    def _of(self, stage: Stage) -> Floats:
-        grid, count = self._space.grid, len(self.lines.weights)
-        if stage == self.staircase.last:
-            return np.zeros((grid.count, count))
-        best = np.full((*grid.shape, count), np.inf)
-        for step in self.staircase.steps(stage):
-            following = self.ahead[step.complete].reshape(*grid.shape, count)
-            if step.partial is not None and step.partial != step.complete:
-                partial = self.ahead[step.partial].reshape(*grid.shape, count)
-                following = np.where(step.cut.complete(self._everywhere)[..., None], following, partial)
-            others = self._needed(stage, step.cut)
-            for value, taken in self._values(step):
-                total = value + following
-                if others is not None or taken.max() > step.cut.size_bytes:
-                    needed = taken if others is None else taken + others
-                    total[np.broadcast_to(needed > step.cut.size_bytes, grid.shape)] = np.inf
-                np.minimum(best, total, out=best)
-        grid.least_outwards(best)
-        return best.reshape(grid.count, count)
-
-    def _needed(self, stage: Stage, cut: Cut) -> Floats | None:
-        """Bytes of the cut's memory which other waiting cuts take at least."""
-        total: Floats | None = None
-        for other in self.staircase.waiting(stage, cut):
-            if other.memory == cut.memory:
-                if other not in self._least_bytes:
-                    self._least_bytes[other] = other.least_bytes(self._everywhere)
-                least = self._least_bytes[other]
-                total = least if total is None else total + least
-        return total
-
-    def _values(self, step: Step) -> list[tuple[Floats, Floats]]:
-        """Of placing the cut, for every way to hold its tile: the lines' values, and bytes taken."""
-        key = (step.cut, step.arrives_partial)
-        if key not in self._placing:
-            lines, found = self.lines, []
-            for holding in step.cut.holdings:
-                value = step.cut.priced(self._everywhere, holding, holding.rates @ lines.weights.T)
-                taken = step.cut.bytes_taken(self._everywhere, holding.copies, partial=step.arrives_partial)
-                if step.cut.memory in self.shared:
-                    value = value + taken[..., None] * lines.prices[:, self.shared.index(step.cut.memory)]
-                found.append((np.broadcast_to(value, (*self._space.grid.shape, len(lines.weights))), taken))
-            self._placing[key] = found
-        return self._placing[key]
+        _Builder(self).fill()
 
     def only(self, rows: list[int]) -> Tables:
         """The tables of some of the lines."""
@@ -201,4 +153,73 @@ class Tables:
         """The lines' values of the best mapping, at least."""
         used = np.zeros((1, len(self.shared)))
         start = np.zeros(1, dtype=np.intp)
-        return self.values(self.staircase.stages[0], start, constant[None, :], used)[0]
+        return np.asarray(self.values(self.staircase.stages[0], start, constant[None, :], used)[0])
+
+
+class _Builder:
+    """Fills tables from the last stage backwards."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._grid = tables.space.grid
+        self._lines = len(tables.lines.weights)
+        self._least_bytes: dict[Cut, Floats] = {}
+        self._complete: dict[Cut, NDArray[np.bool_]] = {}
+        self._placing: dict[tuple[Cut, bool], list[tuple[Floats, Floats]]] = {}
+
+    def fill(self) -> None:
+        """All stages."""
+        last, *earlier = reversed(self._tables.staircase.stages)
+        self._tables.ahead[last] = np.zeros((self._grid.count, self._lines))
+        for stage in earlier:
+            self._tables.ahead[stage] = self._of(stage)
+
+    def _of(self, stage: Stage) -> Floats:
+        best = np.full((*self._grid.box, self._lines), np.inf)
+        for step in self._tables.staircase.steps(stage):
+            following = self._following(step)
+            others = self._needed(stage, step.cut)
+            for value, taken in self._values(step):
+                total = value + following
+                needed = taken if others is None else taken + others
+                too_much = needed > step.cut.size_bytes
+                if too_much.any():
+                    np.putmask(total, np.broadcast_to(too_much[..., None], total.shape), np.inf)
+                np.minimum(best, total, out=best)
+        self._grid.least_outwards(best)
+        return best.reshape(self._grid.count, self._lines)
+
+    def _following(self, step: Step) -> Floats:
+        """What the stage after a step adds."""
+        ahead, shape = self._tables.ahead, (*self._grid.box, self._lines)
+        following = ahead[step.complete].reshape(shape)
+        if step.partial is None or step.partial == step.complete:
+            return following
+        if step.cut not in self._complete:
+            self._complete[step.cut] = step.cut.complete(self._grid.everywhere)[..., None]
+        return np.where(self._complete[step.cut], following, ahead[step.partial].reshape(shape))
+
+    def _needed(self, stage: Stage, cut: Cut) -> Floats | None:
+        """Bytes of the cut's memory which other waiting cuts take at least."""
+        total: Floats | None = None
+        for other in self._tables.staircase.waiting(stage, cut):
+            if other.memory == cut.memory:
+                if other not in self._least_bytes:
+                    self._least_bytes[other] = other.least_bytes(self._grid.everywhere)
+                least = self._least_bytes[other]
+                total = least if total is None else total + least
+        return total
+
+    def _values(self, step: Step) -> list[tuple[Floats, Floats]]:
+        """Of placing the cut, for every way to hold its tile: the lines' values, and bytes taken."""
+        key = (step.cut, step.arrives_partial)
+        if key not in self._placing:
+            lines, shared, found = self._tables.lines, self._tables.shared, []
+            for holding in step.cut.holdings:
+                value = step.cut.priced(self._grid.everywhere, holding, holding.rates @ lines.weights.T)
+                taken = step.cut.bytes_taken(self._grid.everywhere, holding.copies, partial=step.arrives_partial)
+                if step.cut.memory in shared and lines.prices.any():
+                    value = value + taken[..., None] * lines.prices[:, shared.index(step.cut.memory)]
+                found.append((value, taken))
+            self._placing[key] = found
+        return self._placing[key]

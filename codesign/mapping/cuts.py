@@ -26,6 +26,7 @@ from codesign.workload.loop_nest import LoopNest
 
 POSITION = {dimension: at for at, dimension in enumerate(DIMENSIONS)}
 OY, OX, FY, FX = (POSITION[dimension] for dimension in (Dimension.OY, Dimension.OX, Dimension.FY, Dimension.FX))
+CHANNELS = tuple(POSITION[dimension] for dimension in (Dimension.B, Dimension.G, Dimension.C))
 REDUCED = tuple(POSITION[dimension] for dimension in (Dimension.C, Dimension.FY, Dimension.FX))
 IRRELEVANT = {
     operand: tuple(POSITION[dimension] for dimension in DIMENSIONS if dimension not in RELEVANT[operand])
@@ -119,16 +120,17 @@ class Cut:
 
     def complete(self, index: Index) -> NDArray[np.bool_]:
         """Which tiles hold the whole reduction."""
-        found = index[REDUCED[0]] == self.last[REDUCED[0]]
-        for axis in REDUCED[1:]:
-            found = found & (index[axis] == self.last[axis])
-        return found
+        return self._at_last(index, REDUCED)
 
     def whole(self, index: Index) -> NDArray[np.bool_]:
         """Which tiles are the whole layer."""
-        found = index[0] == self.last[0]
-        for axis in range(1, len(self.last)):
-            found = found & (index[axis] == self.last[axis])
+        return self._at_last(index, range(len(self.last)))
+
+    def _at_last(self, index: Index, axes: Sequence[int]) -> NDArray[np.bool_]:
+        found = np.ones(1, dtype=np.bool_)
+        for axis in axes:
+            if self.last[axis]:
+                found = found & (index[axis] == self.last[axis])
         return found
 
 
@@ -206,7 +208,12 @@ class LayerSpace:
         rows, columns = (
             min(window.moved(window.outputs, window.taps, zeros=zeros), window.touched) for window in self.windows
         )
-        return prod(self.nest.sizes[POSITION[name]] for name in "BGC") * rows * columns  # type: ignore[index]
+        return self._channels * rows * columns
+
+    @property
+    def _channels(self) -> int:
+        """Input planes: batch, groups and channels."""
+        return prod(self.nest.sizes[axis] for axis in CHANNELS)
 
     @cached_property
     def _unread_outputs(self) -> int:
@@ -221,7 +228,7 @@ class LayerSpace:
             return total * prod(sizes[POSITION[dimension]] for dimension in RELEVANT[operand])
         rows, columns = self.windows
         windows = rows.read_by_lanes(lanes[OY], lanes[FY]) * columns.read_by_lanes(lanes[OX], lanes[FX])
-        return total * prod(sizes[POSITION[name]] for name in "BGC") * windows  # type: ignore[index]
+        return total * self._channels * windows
 
     def _cuts_of(self, operand: Operand) -> tuple[Cut, ...]:
         levels = self.profile.hierarchy(self.engine, operand)
@@ -299,10 +306,9 @@ class LayerSpace:
         if operand is not Operand.INPUTS:
             return (((), np.asarray(float(self.nest.elements(operand)))), *repeats)
         zeros = self.profile.conventions.padding_is_data or not from_off_chip
-        channels = float(prod(self.nest.sizes[POSITION[name]] for name in "BGC"))  # type: ignore[index]
         rows, columns = self.windows
         return (
-            ((), np.asarray(channels)),
+            ((), np.asarray(float(self._channels))),
             *repeats,
             ((OY, FY), self._window_table(rows, OY, FY, zeros)),
             ((OX, FX), self._window_table(columns, OX, FX, zeros)),
@@ -320,10 +326,10 @@ class LayerSpace:
     def _elements(self, operand: Operand, sizes: tuple[Floats, ...]) -> tuple[Factor, ...]:
         if operand is not Operand.INPUTS:
             return tuple(((POSITION[name],), sizes[POSITION[name]]) for name in RELEVANT[operand])
-        channels = tuple(((POSITION[name],), sizes[POSITION[name]]) for name in "BGC")  # type: ignore[index]
+        channels = tuple(((axis,), sizes[axis]) for axis in CHANNELS)
         rows, columns = self.windows
         return (
             *channels,
-            ((OY, FY), rows.hull(sizes[OY][:, None], sizes[FY][None, :])),  # type: ignore[arg-type,list-item]
-            ((OX, FX), columns.hull(sizes[OX][:, None], sizes[FX][None, :])),  # type: ignore[arg-type,list-item]
+            ((OY, FY), rows.hull(sizes[OY][:, None], sizes[FY][None, :])),  # type: ignore[arg-type]
+            ((OX, FX), columns.hull(sizes[OX][:, None], sizes[FX][None, :])),  # type: ignore[arg-type]
         )

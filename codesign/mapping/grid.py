@@ -38,7 +38,7 @@ def followers(steps: int, perfect: bool) -> Followers:
     sizes = tile_sizes(steps, perfect=perfect)
     position = {size: at for at, size in enumerate(sizes)}
     lists = [[position[size] for size in larger_sizes(steps, inner, perfect=perfect)] for inner in sizes]
-    covers = []
+    covers: list[tuple[int, int]] = []
     for inner in reversed(range(len(sizes))):
         further = lists[inner][1:]
         covers.extend((inner, outer) for outer in further if not any(outer in lists[mid][1:] for mid in further))
@@ -75,11 +75,16 @@ class Grid:
         return prod(self.shape)
 
     @cached_property
+    def box(self) -> tuple[int, ...]:
+        """The shape without dimensions of one size."""
+        return tuple(size for size in self.shape if size > 1) or (1,)
+
+    @cached_property
     def everywhere(self) -> tuple[Integers, ...]:
-        """The index of the whole grid, one axis per dimension."""
-        axes = range(len(self.shape))
+        """The index of the whole grid, shaped like `box`."""
+        axes = [axis for axis, size in enumerate(self.shape) if size > 1]
         return tuple(
-            np.arange(size).reshape([-1 if other == axis else 1 for other in axes])
+            np.arange(size).reshape([-1 if other == axis else 1 for other in axes] or [1])
             for axis, size in enumerate(self.shape)
         )
 
@@ -108,8 +113,9 @@ class Grid:
         return tiles[origin] + (grown - at[origin]) * stride, origin
 
     def least_outwards(self, values: Floats) -> None:
-        """In place: every tile takes the least value of all tiles that may follow it. values: (*shape, any)."""
+        """In place: every tile takes the least value of all tiles that may follow it. values: (*box, any)."""
         for axis, part in enumerate(self.dimensions):
-            along = np.moveaxis(values, axis, 0)
-            for inner, outer in part.covers:
-                np.minimum(along[inner], along[outer], out=along[inner])
+            if part.covers:
+                along = values.reshape(prod(self.shape[:axis]), self.shape[axis], -1)
+                for inner, outer in part.covers:
+                    np.minimum(along[:, inner], along[:, outer], out=along[:, inner])

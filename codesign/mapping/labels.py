@@ -17,7 +17,7 @@ NEIGHBOURS = 12  # labels of the same tile each one is compared with
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """Rows: the tile of the last cut, costs over [lanes, ports..., energy], bytes per shared memory, number in the trail."""
+    """Rows: tile of the last cut, costs over [lanes, ports..., energy], bytes per shared memory, trail."""
 
     tiles: Integers
     costs: Floats

@@ -72,7 +72,7 @@ def _residence_problems(mapping: Mapping, profile: HardwareProfile) -> list[str]
     for part in mapping.residences:
         level = profile.memories.get(part.memory)
         if part.buffers not in (1, 2) or (part.buffers == 2 and level and level.buffering is not Buffering.EITHER):
-            problems.append(f"{part.operand} in {part.memory}: {part.buffers} buffers, the memory leaves no such choice")
+            problems.append(f"{part.operand} in {part.memory}: {part.buffers} buffers, it leaves no such choice")
     return problems
 
 

@@ -36,13 +36,13 @@ from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
 from codesign.mapping.objective import Objective
 from codesign.mapping.space import SpatialChoice, loop_extent, spatial_choices, tile_bytes
 from codesign.mapping.sweep import TOLERANCE, Best, Goal, Sweep
-from codesign.mapping.tuning import shared_memories, tuned_lines
+from codesign.mapping.tuning import quick_tables, tuned_tables
 from codesign.vocabulary import DIMENSIONS, REDUCTION, Operand
 from codesign.workload.loop_nest import LoopNest
 
 LABEL_LIMIT = 100_000
-FIRST_WIDTH = 24
-SMALL_GRID = 1_500
+NARROW = 64  # chains side by side in a first sweep
+SMALL_GRID = 2_000  # tiles up to which tables cost little
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def search(
     spaces = [LayerSpace(nest, profile, engine, choice, meter, perfect) for choice in choices]
     least = [space.compulsory() for space in spaces]
     state = _Search(objective, limit, Best())
-    for first, at in sorted((state.floor(part)[0], at) for at, part in enumerate(least)):
-        state.explore(spaces[at], least[at], first)
+    for at in sorted(range(len(spaces)), key=lambda at: state.floor(least[at])):
+        state.explore(spaces[at], least[at])
     best = state.best
     if best.space is None:
         raise _nothing_fits(spaces)
@@ -114,16 +114,22 @@ class _Search:
         first, second = self.objective.values(compulsory[:-1].max(keepdims=True), compulsory[-1:])
         return float(first[0]), float(second[0])
 
-    def explore(self, space: LayerSpace, compulsory: Vector, floor: float) -> None:
+    def explore(self, space: LayerSpace, compulsory: Vector) -> None:
         """Improve the best mapping with one choice of lanes, or show that it cannot be improved."""
         if self._hopeless(*self.floor(compulsory)):
             return
-        tables = self._tables(space, compulsory)
-        goal = Goal(self.objective)
-        for width in (FIRST_WIDTH, self.limit):
-            self._sweep(tables, goal, min(width, self.limit))
-        if self.objective.has_ties:
-            self._sweep(tables, Goal(self.objective, tie_break=True), self.limit)
+        tables, done = self._tuned(space, compulsory)
+        if tables.space is not space:
+            tables, done = Tables(Staircase(space), tables.lines, tables.shared), False
+        for goal in (Goal(self.objective), *[Goal(self.objective, tie_break=True)] * self.objective.has_ties):
+            lost = np.inf
+            if not done:
+                done, lost = self._sweep(tables, goal, NARROW)
+            if not done:
+                _, lost = self._sweep(tables, goal, self.limit)
+            if not goal.tie_break:
+                self.bound = min(self.bound, lost)
+            done = False
 
     def _hopeless(self, first: float, second: float) -> bool:
         """True when values at least so large cannot beat the best."""
@@ -131,25 +137,24 @@ class _Search:
             return True
         return first >= self.best.first * (1 - TOLERANCE) and second >= self.best.second * (1 - TOLERANCE)
 
-    def _tables(self, space: LayerSpace, compulsory: Vector) -> Tables:
-        """The bounds on the grid of the space, lines tuned on a coarser one."""
-        shared = shared_memories(space)
-        coarse = space
+    def _tuned(self, space: LayerSpace, compulsory: Vector) -> tuple[Tables, bool]:
+        """Tables of lines that bound well, on a coarser grid where the space is large; and whether they proved it."""
         if space.grid.count > SMALL_GRID:
-            coarse = LayerSpace(space.nest, space.profile, space.engine, space.choice, space.meter, True)
-        tables, rows = tuned_lines(Staircase(coarse), compulsory, shared)
-        some = tables.only(rows)
-        if coarse.grid.count == space.grid.count:
-            return some
-        self._sweep(some, Goal(self.objective), FIRST_WIDTH)
-        return Tables(Staircase(space), some.lines, shared)
+            space = LayerSpace(space.nest, space.profile, space.engine, space.choice, space.meter, True)
+        tables = quick_tables(space, compulsory)
+        done, _ = self._sweep(tables, Goal(self.objective), NARROW)
+        return (tables, True) if done else (tuned_tables(space, compulsory), False)
 
-    def _sweep(self, tables: Tables, goal: Goal, width: int) -> None:
-        sweep = Sweep(tables, goal, self.best, width)
-        sweep.run()
+    def _sweep(self, tables: Tables, goal: Goal, width: int) -> tuple[bool, float]:
+        """Whether nothing that may be better was dropped, and the least bound of what was."""
+        sweep = Sweep(tables, goal, self.best, min(width, self.limit))
+        if width == NARROW:
+            sweep.dive()
+        if sweep.hopeful:
+            sweep.run()
         self.evaluations += sweep.evaluations
-        if width == self.limit and not goal.tie_break:
-            self.bound = min(self.bound, sweep.lost)
+        done = np.isinf(sweep.lost) if goal.tie_break else sweep.lost >= self.best.first * (1 - TOLERANCE)
+        return bool(done), sweep.lost
 
 
 def map_layer(
@@ -194,9 +199,7 @@ def _mapping(best: Best) -> Mapping:
     return Mapping(space.engine, space.choice.loops, tuple(reversed(inner_first)), tuple(ranked))
 
 
-def _chain(
-    best: Best, space: LayerSpace, full: tuple[int, ...]
-) -> Iterator[tuple[Cut | None, int, tuple[int, ...]]]:
+def _chain(best: Best, space: LayerSpace, full: tuple[int, ...]) -> Iterator[tuple[Cut | None, int, tuple[int, ...]]]:
     """Cuts, copies and tiles in steps, innermost first; the whole layer, without a cut, last."""
     for cut, holding, number in best.chain:
         yield cut, holding.copies, space.grid.tile(number)

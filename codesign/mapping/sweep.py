@@ -14,6 +14,7 @@ from codesign.mapping.objective import Objective
 
 TOLERANCE = 1e-9
 ROWS_AT_ONCE = 2048
+MANY_ROWS = 1024  # from so many on, growing prunes before it goes on
 
 
 @dataclass
@@ -38,8 +39,7 @@ class Goal:
     def bounds(self, lines: Lines, values: Floats, costs: Floats, cap: float) -> tuple[Floats, Floats]:
         """Lower bounds of the objective and, no objective above `cap`, of the tie-breaker."""
         latency, energy = lines.corner(values, costs)
-        hopeless = np.isinf(values).any(axis=1)
-        values = np.where(hopeless[:, None], 0.0, values)
+        values = np.where(np.isinf(values), 0.0, values)  # those are out already
         first, second = self.objective.values(latency, energy)
         for line in lines.mixed:
             value, cycles, spent = values[:, line], lines.cycles[line], lines.energy[line]
@@ -86,13 +86,40 @@ class Sweep:
         """Memories of several cuts."""
         return self.tables.shared
 
+    def dive(self) -> None:
+        """Follow the most promising label alone."""
+        stage: Stage | None = self.staircase.stages[0]
+        labels = self._start()
+        while stage is not None and stage != self.staircase.last:
+            for step in self.staircase.steps(stage):
+                self._place(stage, step, labels)
+            stage, labels = self._most_promising()
+            self.pool.clear()
+
+    @property
+    def hopeful(self) -> bool:
+        """Whether the bounds leave room for anything better than the best."""
+        return len(self._promising(self.staircase.stages[0], self._start())) > 0
+
+    def _most_promising(self) -> tuple[Stage | None, Labels]:
+        found: tuple[float, float] = (np.inf, np.inf)
+        chosen: tuple[Stage | None, Labels] = (None, self._start())
+        for stage, parts in self.pool.items():
+            labels = Labels.together(parts)
+            first, second = self._bounds(stage, labels)
+            row = int(np.lexsort((second, first))[0])
+            if (first[row], second[row]) < found:
+                found = float(first[row]), float(second[row])
+                chosen = stage, labels.pick(np.asarray([row]))
+        return chosen
+
+    def _start(self) -> Labels:
+        used = np.zeros((1, len(self.shared)))
+        return Labels(np.zeros(1, dtype=np.intp), self.staircase.space.constant()[None, :], used, np.full(1, -1))
+
     def run(self) -> None:
         """Improve `best` as far as the width allows."""
-        space = self.staircase.space
-        root = self.staircase.stages[0]
-        used = np.zeros((1, len(self.shared)))
-        start = Labels(np.zeros(1, dtype=np.intp), space.constant()[None, :], used, np.full(1, -1))
-        self.pool[root] = [start]
+        self.pool[self.staircase.stages[0]] = [self._start()]
         for stage in self.staircase.stages[:-1]:
             parts = self.pool.pop(stage, [])
             if parts:
@@ -116,7 +143,7 @@ class Sweep:
         return labels if kept.all() else labels.pick(kept)
 
     def _kept(self, stage: Stage, labels: Labels) -> Labels:
-        labels = self._promising(stage, labels)
+        labels = self._promising(stage, labels) if len(labels) > MANY_ROWS else labels
         labels = labels.pick(labels.undominated(self.goal.columns(labels.costs.shape[1])))
         if len(labels) <= self.width:
             return labels
@@ -130,8 +157,9 @@ class Sweep:
         grown = labels
         for axis in cut.grows:
             tiles, rows = space.grid.grow(grown.tiles, axis)
-            if len(rows) > len(grown):
-                grown = self._promising(stage, grown.at(tiles, rows))
+            grown = grown.at(tiles, rows)
+            if len(grown) > MANY_ROWS:
+                grown = self._promising(stage, grown)
         if len(cut.grows) < sum(size > 1 for size in space.grid.shape) and any(
             holding.copies > 1 for holding in cut.holdings
         ):
@@ -156,7 +184,7 @@ class Sweep:
             for other in self.staircase.waiting(stage, cut):
                 if other.memory == memory:
                     need = need + other.least_bytes(index)
-            fits = fits & (need <= self.staircase.space.profile.memories[memory].size_bytes)
+            fits = fits & (need <= self.tables.lines.limits[at])
         costs = grown.costs + cut.costs(index, holding)
         complete = np.broadcast_to(cut.complete(index), fits.shape)
         for following, rows in (step.complete, complete), (step.partial, ~complete):

@@ -67,9 +67,21 @@ def chosen(lines: Lines, root: Floats) -> list[int]:
     return picks
 
 
-def tuned_lines(staircase: Staircase, compulsory: Vector, shared: tuple[str, ...]) -> tuple[Tables, list[int]]:
-    """Tables of all candidates on a (coarse) grid, and which of them to keep."""
-    space = staircase.space
-    tables = Tables(staircase, candidates(space, compulsory, memory_limits(space, shared)), shared)
-    root = tables.root(space.constant())
-    return tables, chosen(tables.lines, root)
+def tuned_tables(space: LayerSpace, compulsory: Vector) -> Tables:
+    """Tables of the few lines that bound best, all candidates tried."""
+    shared = shared_memories(space)
+    lines = candidates(space, compulsory, memory_limits(space, shared))
+    tables = Tables(Staircase(space), lines, shared)
+    return tables.only(chosen(lines, tables.root(space.constant())))
+
+
+def quick_tables(space: LayerSpace, compulsory: Vector) -> Tables:
+    """Tables of a few lines without prices: enough where memories are large."""
+    shared = shared_memories(space)
+    limits = memory_limits(space, shared)
+    scale = np.where(compulsory > 0, compulsory, 1.0)
+    port = int(np.argmax(compulsory[:-1]))
+    weights = np.zeros((3, len(compulsory)))
+    weights[(0, 2), -1] = 1 / scale[-1]
+    weights[(1, 2), port] = 1 / scale[port]
+    return Tables(Staircase(space), Lines(weights, np.zeros((3, len(limits))), limits), shared)
