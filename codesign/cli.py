@@ -28,7 +28,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-hw_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Machines: list, show, check, copy, schema.")
+hw_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Machines: list, show, check, copy, schema; FPGAs: boards, fit."
+)
 passes_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Rewrites: list, explain.")
 app.add_typer(hw_app, name="hw")
 app.add_typer(passes_app, name="passes")
@@ -38,6 +40,14 @@ BuildArgument = Annotated[Path, typer.Argument(metavar="BUILD", help="A folder `
 MachineArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A machine by name, or its YAML file.")]
 TargetArgument = Annotated[Path, typer.Argument(metavar="TARGET", help="The file to write.")]
 PassArgument = Annotated[str, typer.Argument(metavar="NAME", help="A pass or a pipeline.")]
+BoardOption = Annotated[
+    str, typer.Option("--board", metavar="NAME|FILE", help="The FPGA; `codesign hw boards` shows them.")
+]
+PackedOption = Annotated[bool, typer.Option("--packed", help="Put several narrow products into one DSP slice.")]
+PumpedOption = Annotated[bool, typer.Option("--double-pumped", help="Run DSP slices at twice the clock.")]
+BitsOption = Annotated[int, typer.Option("--bits", min=1, max=16, help="Of every weight and every activation.")]
+ClockOption = Annotated[float, typer.Option("--clock-mhz", min=1, max=2000, help="The clock of all stages.")]
+ShareOption = Annotated[int, typer.Option("--share", min=1, max=100, help="Percent of the board to use at most.")]
 HwOption = Annotated[str, typer.Option("--hw", metavar="NAME|FILE", help="The machine; `codesign hw list` shows them.")]
 OutputOption = Annotated[
     Path,
@@ -49,6 +59,12 @@ PassesOption = Annotated[
 ObjectiveOption = Annotated[str, typer.Option("--objective", metavar="WHAT", help="latency, energy or edp.")]
 ShapeOption = Annotated[
     list[str] | None, typer.Option("--input-shape", metavar="NAME=1x3x224x224", help="Fix open sizes; may be repeated.")
+]
+MappingOption = Annotated[
+    Path | None, typer.Option("--mapping", metavar="FILE", help="Mappings of layers, taken as they are: no search.")
+]
+WriteMappingOption = Annotated[
+    Path | None, typer.Option("--write-mapping", metavar="FILE", help="Write every layer's mapping, to edit it.")
 ]
 NoHostOption = Annotated[bool, typer.Option("--no-host", help="Fail when an operator would run on the host.")]
 StopOption = Annotated[str | None, typer.Option("--stop-after", metavar="PASS", help="The last pass to run.")]
@@ -96,6 +112,7 @@ def compile(
     no_host: NoHostOption = False,
     stop_after: StopOption = None,
     dump_graphs: DumpOption = None,
+    mapping: MappingOption = None,
 ) -> None:
     """Plan a network, schedule and build it, and write reports and artifacts."""
     from codesign.compiler import Settings, compile_model
@@ -103,7 +120,7 @@ def compile(
 
     shapes = parse_shapes(input_shape or [])
     with _progress() as on_step:
-        settings = Settings(hw, passes, objective, shapes, None, stop_after, dump_graphs, not no_host, on_step)
+        settings = Settings(hw, passes, objective, shapes, None, stop_after, dump_graphs, not no_host, on_step, mapping)
         plan = compile_model(model, settings, output).plan
     print_report(plan, _console())
     typer.echo(f"\nwrote {output}: open {output / 'report.html'}")
@@ -120,14 +137,21 @@ def estimate(
     no_host: NoHostOption = False,
     stop_after: StopOption = None,
     dump_graphs: DumpOption = None,
+    mapping: MappingOption = None,
+    write_mapping: WriteMappingOption = None,
 ) -> None:
     """Plan a network and print its cost; build nothing."""
     from codesign.compiler import Settings, plan_model
+    from codesign.planning.mapping_writer import check_absent, write_mapping_file
 
+    if write_mapping is not None:
+        check_absent(write_mapping)
     shapes = parse_shapes(input_shape or [])
     with _progress() as on_step:
-        settings = Settings(hw, passes, objective, shapes, None, stop_after, dump_graphs, not no_host, on_step)
+        settings = Settings(hw, passes, objective, shapes, None, stop_after, dump_graphs, not no_host, on_step, mapping)
         plan = plan_model(model, settings).plan
+    if write_mapping is not None:
+        write_mapping_file(plan, write_mapping)
     if json:
         from codesign.report.json_report import report_json
 
@@ -136,6 +160,30 @@ def estimate(
     from codesign.report.terminal import print_report
 
     print_report(plan, _console())
+    if write_mapping is not None:
+        typer.echo(f"\nwrote {write_mapping}")
+
+
+@app.command()
+def stream(
+    model: ModelArgument,
+    board: BoardOption,
+    bits: BitsOption = 8,
+    clock_mhz: ClockOption = 100,
+    share: ShareOption = 100,
+    packed: PackedOption = False,
+    input_shape: ShapeOption = None,
+) -> None:
+    """Fold a network into the fastest streaming pipeline an FPGA has room for: an engine a layer, weights on chip."""
+    from codesign.folding.listing import pipeline_text
+    from codesign.folding.pipeline import stream as fold_model
+    from codesign.folding.stage import Target
+    from codesign.hardware.board import load_board
+    from codesign.hardware.primitives import Implementation
+
+    target = Target(load_board(board), bits, Implementation(packed))
+    pipeline = fold_model(model, target, share, parse_shapes(input_shape or []))
+    typer.echo(pipeline_text(pipeline, clock_mhz))
 
 
 @app.command()
@@ -190,6 +238,28 @@ def hw_check(machine: MachineArgument) -> None:
     if problems:
         raise typer.Exit(EXIT_DOES_NOT_FIT)
     typer.echo(f"{machine}: no problem found")
+
+
+@hw_app.command("boards")
+def hw_boards() -> None:
+    """The FPGAs found, with one line each."""
+    from codesign.hardware.fit_listing import boards_text
+
+    typer.echo(boards_text())
+
+
+@hw_app.command("fit")
+def hw_fit(
+    machine: MachineArgument, board: BoardOption, packed: PackedOption = False, double_pumped: PumpedOption = False
+) -> None:
+    """DSP slices and block RAMs a machine takes of an FPGA, and whether it fits."""
+    from codesign.hardware.fit_listing import fit
+    from codesign.hardware.primitives import Implementation
+
+    text, fits = fit(machine, board, Implementation(packed, double_pumped))
+    typer.echo(text)
+    if not fits:
+        raise typer.Exit(EXIT_DOES_NOT_FIT)
 
 
 @hw_app.command("copy")

@@ -13,6 +13,8 @@ from codesign.graph.graph import Graph
 from codesign.hardware.loading import LoadedProfile, load_profile
 from codesign.importers.model import load_model
 from codesign.mapping.objective import Objective
+from codesign.planning.given import given_mappings
+from codesign.planning.mapping_file import read_mapping_file
 from codesign.planning.plan import Identity, Plan
 from codesign.planning.planner import Network, plan_network
 from codesign.rewriting.graph_pass import PassContext
@@ -26,7 +28,10 @@ OnStep = Callable[[str, str, int, int], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose beside the model. hw: name or path. passes: a pipeline's name or a list of passes."""
+    """What the user chose beside the model. hw: name or path. passes: a pipeline's name or a list of passes.
+
+    mapping: a file with mappings of layers; those are not searched but taken as they are.
+    """
 
     hw: str
     passes: str = "default"
@@ -37,6 +42,7 @@ class Settings:
     dump_graphs: Path | None = None
     allow_host: bool = True
     on_step: OnStep | None = None
+    mapping: str | PathLike[str] | None = None
 
     def step(self, stage: str) -> Callable[[str, int, int], None]:
         """Reports progress within one stage: name of the item, its number from 1, how many there are."""
@@ -97,6 +103,7 @@ def plan_model(model: Model, settings: Settings) -> Planned:
     objective = objective_named(settings.objective)
     hardware = load_profile(settings.hw)
     pipeline = resolve_pipeline(settings.passes)
+    given = () if settings.mapping is None else read_mapping_file(Path(settings.mapping), hardware.profile)
     imported = load_model(model, settings.input_shapes, settings.example_inputs)
     graph, records = run_pipeline(
         imported,
@@ -121,6 +128,7 @@ def plan_model(model: Model, settings: Settings) -> Planned:
         Identity(hardware.profile.name, hardware.sha256),
         objective,
         version=__version__,
+        given=given_mappings(given, network.layers, hardware.profile),
         allow_host=settings.allow_host,
         on_layer=settings.step("mapping"),
     )

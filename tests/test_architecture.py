@@ -21,7 +21,7 @@ LINES: tuple[frozenset[str], ...] = (
     frozenset({"yaml_reader"}),
     frozenset({"hardware", "graph", "numerics"}),
     frozenset({"importers", "workload", "rewriting", "quantization"}),
-    frozenset({"mapping"}),
+    frozenset({"mapping", "folding"}),
     frozenset({"planning"}),
     frozenset({"program"}),
     frozenset({"lowering", "rtl", "artifacts", "report"}),

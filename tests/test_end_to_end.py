@@ -33,6 +33,7 @@ FACES_IN_FRAMES = (86, 24, 35, 9, 91, 55, 64, 85, 68, 32, 16, 42)  # anchors wit
 FILES = {
     "interface.json",
     "manifest.json",
+    "mapping.yaml",
     "model.onnx",
     "model.so",
     "plan.json",

@@ -36,6 +36,8 @@ LAYER = (
     "traffic bound_cycles gap proven mapping"
 )
 
+FILES = ["mapping.yaml", "plan.json", "report.csv", "report.html", "report.json"]
+
 some_layers = st.lists(st.sampled_from(sample_layers()), max_size=12).map(tuple)
 
 
@@ -175,7 +177,7 @@ def test_a_spreadsheet_takes_no_name_for_a_formula(name: str) -> None:
 def test_write_reports_writes_what_was_made(tmp_path: Path) -> None:
     plan = sample_plan()
     write_reports(plan, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["plan.json", "report.csv", "report.html", "report.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == FILES
     assert Plan.from_json((tmp_path / "plan.json").read_text(encoding="utf-8")) == plan
     assert (tmp_path / "report.csv").read_bytes() == report_csv(plan).encode()
 

@@ -33,7 +33,8 @@ class LayerCost:
     cycles = compute_cycles + stall_cycles + fill_drain_cycles. utilization = MACs / (cycles x peak MACs per cycle)
     = spatial_utilization x temporal_utilization; all 0 where the layer has no MACs. limited_by: `compute`, a memory
     port (`dram.read_write`), `vector_unit` or `host`, with the reason in words. bound_cycles: no mapping of the
-    declared space is faster; gap = (found - bound) / bound of the objective; proven: the gap is 0.
+    declared space is faster; gap = (found - bound) / bound of the objective; proven: the gap is 0. A mapping that was
+    given, not searched, is never proven; its bound is all lanes busy in every cycle, its gap that of the cycles.
     on_chip_bytes: bytes allocated in every on-chip memory by this layer, summed over memories.
     """
 

@@ -25,12 +25,13 @@ from math import ceil
 
 import numpy as np
 
-from codesign.errors import DoesNotFitError, Problem
+from codesign.errors import DoesNotFitError
 from codesign.hardware.profile import Buffering, HardwareProfile
 from codesign.mapping.bounds import Staircase, Tables
 from codesign.mapping.cost import Meter, Vector, layer_cost
 from codesign.mapping.counts import counts_of
 from codesign.mapping.cuts import Cut, LayerSpace
+from codesign.mapping.fitting import problems_of_fit
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
 from codesign.mapping.objective import Objective
@@ -89,7 +90,7 @@ def search(
         state.explore(spaces[at], least[at])
     best = state.best
     if best.space is None:
-        raise _nothing_fits(spaces)
+        raise DoesNotFitError.of(problems_of_fit(nest, profile, engine))
     roof = min(float(part[:-1].max()) for part in least)
     bound = min(state.bound, best.first)
     bound_cycles = max(roof, bound) if objective is Objective.LATENCY else roof
@@ -126,6 +127,9 @@ class _Search:
             if not done:
                 done, lost = self._sweep(tables, goal, NARROW)
             if not done:
+                _, lost = self._sweep(tables, goal, self.limit)
+            while self.best.space is None and np.isfinite(lost):  # every chain kept so far came to a dead end
+                self.limit *= 2
                 _, lost = self._sweep(tables, goal, self.limit)
             if not goal.tie_break:
                 self.bound = min(self.bound, lost)
@@ -254,40 +258,3 @@ def choice_of(nest: LoopNest, mapping: Mapping) -> SpatialChoice:
     """The lanes of a mapping."""
     lanes = tuple(mapping.lanes(dimension) for dimension in DIMENSIONS)
     return SpatialChoice(mapping.spatial, lanes, tuple(-(-n // w) for n, w in zip(nest.sizes, lanes, strict=True)))
-
-
-def _nothing_fits(spaces: list[LayerSpace]) -> DoesNotFitError:
-    """The memory that is too small, what asks for it, and the least size that would do."""
-    profile, engine = spaces[0].profile, spaces[0].engine
-    least: dict[str, tuple[float, list[str]]] = {}
-    for space in spaces:
-        for memory, (needed, parts) in _least_needs(space).items():
-            if memory not in least or needed < least[memory][0]:
-                least[memory] = (needed, parts)
-    problems = []
-    for memory, (needed, parts) in least.items():
-        size = profile.memories[memory].size_bytes
-        if size is not None and needed > size:
-            problems.append(
-                Problem(
-                    f"memory {memory}",
-                    f"{' and '.join(parts)} need {needed:.0f} bytes at least, {size} are available",
-                    f"memories.{memory}.size_bytes: {needed:.0f} is the least that would do",
-                )
-            )
-    if not problems:
-        where = f"engine {engine}"
-        what = "each memory alone is large enough, but no chain of tiles fits all of them at once"
-        problems.append(Problem(where, what, "enlarge the innermost memories first"))
-    return DoesNotFitError.of(problems)
-
-
-def _least_needs(space: LayerSpace) -> dict[str, tuple[float, list[str]]]:
-    """Bytes the smallest tiles take per memory, and the tensors they belong to."""
-    smallest = space.grid.index(np.zeros(1, dtype=np.intp))
-    needs: dict[str, tuple[float, list[str]]] = {}
-    for cut in (cut for group in space.cuts for cut in group):
-        amount = float(np.max(cut.least_bytes(smallest)))
-        before, parts = needs.get(cut.memory, (0.0, []))
-        needs[cut.memory] = (before + amount, [*parts, f"{cut.operand} ({amount:.0f} bytes)"])
-    return needs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from codesign.errors import CodesignError, DoesNotFitError, Problem
@@ -10,6 +11,7 @@ from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.mapper import map_layer
 from codesign.mapping.objective import Objective
 from codesign.mapping.streaming import HOST, VECTOR_UNIT, VIEW, fused_cost, host_cost, vector_cost, view_cost
+from codesign.planning.given import Given, given_cost
 from codesign.planning.plan import PlannedLayer
 from codesign.vocabulary import OperationKind
 from codesign.workload.layer import Layer
@@ -22,13 +24,15 @@ _NAMES_SHOWN = 3
 class Placer:
     """Places layers one by one; a nest that was mapped before is not mapped again.
 
-    where: what problems point at, the model's file. refused: layers that fit no engine, by what is wrong and the hint.
+    where: what problems point at, the model's file. given: legal mappings by the names of the layers that take them
+    unsearched. refused: layers that fit no engine, by what is wrong and the hint.
     """
 
     profile: HardwareProfile
     objective: Objective
     where: str
-    first_with_nest: dict[LoopNest, PlannedLayer] = field(default_factory=dict)
+    given: Mapping[str, Given] = field(default_factory=dict)
+    first_with: dict[tuple[LoopNest, Given | None], PlannedLayer] = field(default_factory=dict)
     refused: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     @property
@@ -51,9 +55,22 @@ class Placer:
         return PlannedLayer(layer, HOST, host_cost(layer, self.profile), note=f"no engine runs {what}")
 
     def _on_engine(self, layer: Layer, engines: list[str]) -> PlannedLayer:
-        known = self.first_with_nest.get(layer.nest)
+        given = self.given.get(layer.name)
+        known = self.first_with.get((layer.nest, given))
         if known is not None:
             return replace(known, layer=layer, repeats_of=known.layer.name)
+        planned = self._searched(layer, engines) if given is None else self._as_given(layer, given)
+        if planned is None:
+            return PlannedLayer(layer, HOST, host_cost(layer, self.profile))
+        self.first_with[layer.nest, given] = planned
+        return planned
+
+    def _as_given(self, layer: Layer, given: Given) -> PlannedLayer:
+        cost = given_cost(layer.nest, given.mapping, self.profile)
+        return PlannedLayer(layer, given.mapping.engine, cost, given=given.where)
+
+    def _searched(self, layer: Layer, engines: list[str]) -> PlannedLayer | None:
+        """On the best engine; None where none has room for it."""
         costs: list[tuple[str, LayerCost]] = []
         refused: list[Problem] = []
         for engine in engines:
@@ -63,11 +80,9 @@ class Placer:
                 refused.extend(error.problems)
         if not costs:
             self._refuse(layer, refused)
-            return PlannedLayer(layer, HOST, host_cost(layer, self.profile))
+            return None
         engine, cost = min(costs, key=lambda item: self._value(item[1]))
-        planned = PlannedLayer(layer, engine, cost)
-        self.first_with_nest[layer.nest] = planned
-        return planned
+        return PlannedLayer(layer, engine, cost)
 
     def _refuse(self, layer: Layer, refused: list[Problem]) -> None:
         for part in refused:

@@ -26,6 +26,7 @@ class PlannedLayer:
 
     fused_into: name of the layer whose drain does this one's work; its own cycles and traffic are then 0 or what
     the fusion adds. repeats_of: name of the first layer with the same nest, whose mapping was taken over.
+    given: where the layer's mapping stands (`m.yaml:12:5`) if a mapping file gave it; it was not searched then.
     """
 
     layer: Layer
@@ -34,6 +35,7 @@ class PlannedLayer:
     fused_into: str = ""
     repeats_of: str = ""
     note: str = ""
+    given: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from codesign.errors import DoesNotFitError
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.objective import Objective
+from codesign.planning.given import Given
 from codesign.planning.placement import Placer, fuse_activations, refuse_host
 from codesign.planning.plan import Identity, Plan, PlannedLayer, Totals
 from codesign.rewriting.record import PassRecord
@@ -38,15 +39,17 @@ def plan_network(
     objective: Objective,
     *,
     version: str,
+    given: Mapping[str, Given] | None = None,
     allow_host: bool = True,
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> Plan:
     """The plan of a network on a machine.
 
-    on_layer: told the layer about to be mapped, its number from 1, and how many there are. Raises DoesNotFitError
-    naming every layer that fits no engine, CodesignError naming every layer on the host unless `allow_host`.
+    given: mappings that are taken as they are, by layer name. on_layer: told the layer about to be mapped, its number
+    from 1, and how many there are. Raises DoesNotFitError naming every layer that fits no engine, CodesignError naming
+    every layer on the host unless `allow_host`.
     """
-    placer = Placer(profile, objective, network.where)
+    placer = Placer(profile, objective, network.where, given or {})
     placed = []
     for number, layer in enumerate(network.layers, 1):
         if on_layer is not None:

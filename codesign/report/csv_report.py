@@ -36,6 +36,7 @@ COLUMNS = (
     "fused_into",
     "repeats_of",
     "mapping",
+    "given",
 )
 # A spreadsheet runs a cell that starts with one of these as a formula; names come from models nobody here made.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -79,6 +80,7 @@ def _row(plan: Plan, number: int, planned: PlannedLayer) -> list[object]:
         _text(planned.fused_into),
         _text(planned.repeats_of),
         mapping_text(cost.mapping) if cost.mapping is not None else "",
+        _text(planned.given),
     ]
 
 

@@ -63,9 +63,22 @@ def host_layers(plan: Plan) -> tuple[PlannedLayer, ...]:
     return tuple(layer for layer in plan.layers if layer.engine == HOST)
 
 
+def searched_layers(plan: Plan) -> tuple[PlannedLayer, ...]:
+    """Layers whose mapping was searched, in network order."""
+    return tuple(layer for layer in plan.layers if layer.cost.mapping is not None and not layer.given)
+
+
+def given_text(plan: Plan) -> str:
+    """How many layers run a mapping that was given, and by which file; nothing when there is none."""
+    given = [layer for layer in plan.layers if layer.given]
+    files = ", ".join(dict.fromkeys(layer.given.rsplit(":", 2)[0] for layer in given))
+    layers = "1 layer runs" if len(given) == 1 else f"{len(given)} layers run"
+    return f"{layers} the mapping of {files} as it stands; nothing was searched there" if given else ""
+
+
 def unproven_layers(plan: Plan) -> tuple[PlannedLayer, ...]:
-    """Mapped layers whose mapping is not proven the best, largest gap first."""
-    open_ones = [layer for layer in plan.layers if layer.cost.mapping is not None and not layer.cost.proven]
+    """Layers whose search ended without proof, largest gap first."""
+    open_ones = [layer for layer in searched_layers(plan) if not layer.cost.proven]
     return tuple(sorted(open_ones, key=lambda layer: -layer.cost.gap))
 
 

@@ -9,7 +9,15 @@ from importlib.resources import files
 from string import Template
 
 from codesign.planning.plan import Plan, PlannedLayer
-from codesign.report.facts import costliest, energy_by_component, host_layers, share_of_cycles, unproven_layers
+from codesign.report.facts import (
+    costliest,
+    energy_by_component,
+    given_text,
+    host_layers,
+    searched_layers,
+    share_of_cycles,
+    unproven_layers,
+)
 from codesign.report.figures import figures
 from codesign.report.html_table import layer_table
 from codesign.report.numbers import (
@@ -122,12 +130,15 @@ def _assumptions(plan: Plan) -> str:
     """Precision, mappings not proven best, host layers, and what layers note."""
     items = [f"Precision: {escape(plan.precision)}."]
     unproven = unproven_layers(plan)
-    mapped = sum(1 for layer in plan.layers if layer.cost.mapping is not None)
+    searched, given = len(searched_layers(plan)), given_text(plan)
+    kind = "searched" if given else "mapped"
+    if given:
+        items.append(f"{escape(given)}.")
     if unproven:
         named = _listed(f"{_short(layer.layer.name)} ({percent_text(layer.cost.gap)})" for layer in unproven)
-        items.append(f"{len(unproven)} of {mapped} mapped layers are not proven best; gap to the bound: {named}")
-    elif mapped:
-        items.append(f"All {mapped} mapped layers are proven best within the declared space of mappings.")
+        items.append(f"{len(unproven)} of {searched} {kind} layers are not proven best; gap to the bound: {named}")
+    elif searched:
+        items.append(f"All {searched} {kind} layers are proven best within the declared space of mappings.")
     host = host_layers(plan)
     if host:
         share = percent_text(sum(share_of_cycles(plan, layer) for layer in host))

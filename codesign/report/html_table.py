@@ -76,6 +76,8 @@ def _row(plan: Plan, number: int, planned: PlannedLayer) -> str:
 
 
 def _gap(planned: PlannedLayer) -> str:
+    if planned.given:
+        return "given"
     if planned.cost.mapping is None:
         return "–"
     return "best" if planned.cost.proven else percent_text(planned.cost.gap)

@@ -99,6 +99,7 @@ def _layer(plan: Plan, planned: PlannedLayer) -> LayerReport:
         fused_into=planned.fused_into,
         repeats_of=planned.repeats_of,
         note=planned.note,
+        given=planned.given,
     )
 
 

@@ -148,9 +148,9 @@ class LayerReport(Part):
     on_chip_bytes: int
     """Bytes allocated in all on-chip memories while the layer runs."""
     bound_cycles: int
-    """No mapping of the declared space is faster."""
+    """No mapping of the declared space is faster; of a given mapping: all lanes busy in every cycle."""
     gap: float
-    """(found - bound) / bound of the objective; 0 when proven."""
+    """(found - bound) / bound of the objective; 0 when proven. Of a given mapping: of the cycles."""
     proven: bool
     loops: Loops
     mapping: LayerMapping | None
@@ -160,6 +160,8 @@ class LayerReport(Part):
     repeats_of: str
     """Name of the first layer with the same loops, whose mapping was taken over; empty for the first."""
     note: str
+    given: str
+    """Where a mapping file gave the layer its mapping (`m.yaml:12:5`), which was not searched then; empty otherwise."""
 
 
 class Report(Part):

@@ -10,7 +10,15 @@ from rich.console import Console
 from rich.text import Text
 
 from codesign.planning.plan import Plan, PlannedLayer
-from codesign.report.facts import alike, costliest, energy_by_component, host_layers, share_of_cycles, unproven_layers
+from codesign.report.facts import (
+    alike,
+    costliest,
+    energy_by_component,
+    given_text,
+    host_layers,
+    share_of_cycles,
+    unproven_layers,
+)
 from codesign.report.numbers import (
     bytes_text,
     count_text,
@@ -108,7 +116,9 @@ def _print_line(cells: Sequence[Cell], widths: Sequence[int], console: Console) 
 
 
 def _gap(layer: PlannedLayer) -> str:
-    """`best` when proven, the gap to the bound when not, `-` where nothing was searched."""
+    """`best` when proven, the gap to the bound when not, `given` or `-` where nothing was searched."""
+    if layer.given:
+        return "given"
     if layer.cost.mapping is None:
         return "-"
     return "best" if layer.cost.proven else percent_text(layer.cost.gap)
@@ -181,6 +191,7 @@ def _paragraphs(plan: Plan) -> list[tuple[str, list[str]]]:
     paragraphs = [
         ("what costs most", _costliest_lines(plan)),
         ("on the host", _host_lines(plan)),
+        ("given mappings", [given_text(plan)] if given_text(plan) else []),
         ("not proven best", _unproven_lines(plan)),
         ("passes", [line for index in range(len(plan.passes)) for line in _pass_lines(plan, index)]),
     ]

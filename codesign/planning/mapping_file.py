@@ -1,0 +1,276 @@
+"""Reads a mapping file: mappings of a network's layers as YAML that a person writes or edits (docs/mappings.md).
+
+    mappings:
+      - layers: [/first/conv/Conv, /second/conv/Conv]
+        sizes: {K: 32, C: 32, OY: 8, OX: 8, FY: 3, FX: 3}      # optional; the layers must have these
+        engine: array
+        lanes:
+          rows: {C: 32}
+          columns: {K: 32}
+        loops:                                                 # outermost first
+          - accumulators: [outputs]                            # a residence: the tile of the loops below it
+          - FY: 3
+          - sram: [weights, inputs]
+          ...
+
+Read here is what needs no network: keys, types, names of the machine, and that every operand rests once in each of its
+on-chip memories. codesign.planning.given holds the entries against the layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from codesign.errors import CodesignError, Problem, did_you_mean, nearest
+from codesign.hardware.profile import HardwareProfile
+from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLoop
+from codesign.vocabulary import Dimension, Operand
+from codesign.yaml_reader import YamlDocument, YamlPath, YamlValue, read_yaml
+
+LARGEST_EXTENT = 2**31 - 1
+MOST_LOOPS = 64
+_ENTRY_KEYS = ("layers", "sizes", "engine", "lanes", "loops")
+_NEEDED_KEYS = ("layers", "engine", "lanes", "loops")
+
+Resting = dict[tuple[Operand, str], tuple[Residence, YamlPath]]  # every residence, and its place in the file
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One mapping and the layers it is meant for. sizes: what they must have (1 where left out), None for anything."""
+
+    document: YamlDocument
+    path: YamlPath
+    layers: tuple[str, ...]
+    sizes: dict[Dimension, int] | None
+    mapping: Mapping
+
+    def where(self, *path: str | int) -> str:
+        """`file:line:column` of the entry, or of what is below it."""
+        return self.document.where((*self.path, *path))
+
+
+def read_mapping_file(path: Path, profile: HardwareProfile) -> tuple[Entry, ...]:
+    """The entries of a mapping file for one machine. Raises CodesignError with every problem, in the file's order."""
+    reader = _Reader(read_yaml(path), profile)
+    entries = reader.entries()
+    if reader.found:
+        ranked = sorted(reader.found, key=lambda item: reader.document.position(item[0]))
+        raise CodesignError.of(problem for _, problem in ranked)
+    return entries
+
+
+@dataclass
+class _Reader:
+    """Turns plain data into entries; what is wrong is noted with its place, and reading goes on."""
+
+    document: YamlDocument
+    profile: HardwareProfile
+    found: list[tuple[YamlPath, Problem]] = field(default_factory=list)
+    layers: dict[str, YamlPath] = field(default_factory=dict)
+
+    def refuse(self, path: YamlPath, problem: str, hint: str = "") -> None:
+        """Note a problem at a place."""
+        self.found.append((path, Problem(self.document.where(path), problem, hint)))
+
+    def entries(self) -> tuple[Entry, ...]:
+        """All entries that can be read."""
+        data = self._section((), self.document.data, ("mappings",), ("mappings",))
+        listed = self._list(("mappings",), data.get("mappings", []), "a list of entries, each with its layers")
+        return tuple(
+            entry
+            for index, value in enumerate(listed)
+            if (entry := self._entry(("mappings", index), value)) is not None
+        )
+
+    def _entry(self, path: YamlPath, value: YamlValue) -> Entry | None:
+        data = self._section(path, value, _ENTRY_KEYS, _NEEDED_KEYS)
+        layers = self._layers((*path, "layers"), data["layers"]) if "layers" in data else ()
+        sizes = self._extents((*path, "sizes"), data["sizes"]) if "sizes" in data else None
+        engine = self._engine((*path, "engine"), data["engine"]) if "engine" in data else None
+        if engine is None or "lanes" not in data or "loops" not in data:
+            return None
+        spatial = self._lanes((*path, "lanes"), data["lanes"], engine)
+        before = len(self.found)
+        loops, resting = self._loops((*path, "loops"), data["loops"], engine)
+        readable = len(self.found) == before  # otherwise what seems missing may be what could not be read
+        residences = self._residences((*path, "loops"), resting, engine) if readable else ()
+        return Entry(self.document, path, layers, sizes, Mapping(engine, spatial, loops, residences))
+
+    def _layers(self, path: YamlPath, value: YamlValue) -> tuple[str, ...]:
+        names = []
+        listed = self._list(path, value, "a list of layers' names")
+        if listed == [] and isinstance(value, list):
+            self.refuse(path, "layers: at least one name is needed")
+        for index, name in enumerate(listed):
+            here = (*path, index)
+            if not isinstance(name, str):
+                self.refuse(here, f"layers: a name must be text, not {_shown(name)}", "put it in quotes")
+            elif name in self.layers:
+                first = self.document.where(self.layers[name])
+                self.refuse(here, f"layers: {name} has a mapping already, at {first}", "remove one of the two")
+            else:
+                self.layers[name] = here
+                names.append(name)
+        return tuple(names)
+
+    def _engine(self, path: YamlPath, value: YamlValue) -> str | None:
+        known = self.profile.engines
+        if isinstance(value, str) and value in known:
+            return value
+        self.refuse(path, f"{self.profile.name} has no engine {_shown(value)}", _hint(value, known))
+        return None
+
+    def _lanes(self, path: YamlPath, value: YamlValue, engine: str) -> tuple[SpatialLoop, ...]:
+        axes = self.profile.engines[engine].axes
+        if not isinstance(value, dict):
+            self.refuse(path, f"lanes must be a mapping, not {_shown(value)}", "one line per axis: `rows: {C: 16}`")
+            return ()
+        spatial: list[SpatialLoop] = []
+        for axis, extents in value.items():
+            if axis not in axes:
+                self.refuse((*path, axis), f"engine {engine} has no axis {axis}", _hint(axis, axes))
+            else:
+                chosen = self._extents((*path, axis), extents)
+                spatial.extend(SpatialLoop(axis, dimension, extent) for dimension, extent in chosen.items())
+        return tuple(spatial)
+
+    def _loops(self, path: YamlPath, value: YamlValue, engine: str) -> tuple[tuple[TemporalLoop, ...], Resting]:
+        """The temporal loops, and where between them every residence stands."""
+        loops: list[TemporalLoop] = []
+        resting: Resting = {}
+        inside = _on_chip(self.profile, engine)
+        what = "a list of `DIMENSION: extent` and `memory: [operands]`, outermost first"
+        for index, line in enumerate(self._list(path, value, what)):
+            here = (*path, index)
+            if not isinstance(line, dict) or len(line) != 1:
+                self.refuse(here, "a line of loops is `DIMENSION: extent` or `memory: [operands]`")
+                continue
+            [(name, content)] = line.items()
+            if name in Dimension.__members__:
+                extent = self._extent((*here, name), name, content)
+                loops.append(TemporalLoop(Dimension(name), extent))
+            elif name in inside:
+                self._rest((*here, name), name, content, inside[name], len(loops), resting)
+            elif name == self.profile.off_chip:
+                self.refuse((*here, name), f"{name} holds whole tensors, no tiles", "remove this line")
+            else:
+                problem = f"{name} is neither a loop dimension nor an on-chip memory of engine {engine}"
+                self.refuse((*here, name), problem, _hint(name, (*Dimension, *inside)))
+        if len(loops) > MOST_LOOPS:
+            self.refuse(path, f"{len(loops)} loops are more than the {MOST_LOOPS} a mapping may have")
+        return tuple(loops), resting
+
+    def _rest(
+        self,
+        path: YamlPath,
+        memory: str,
+        value: YamlValue,
+        held: tuple[Operand, ...],
+        position: int,
+        resting: Resting,
+    ) -> None:
+        """Note the residences of one line."""
+        for index, name in enumerate(self._list(path, value, "a list of operands")):
+            here = (*path, index)
+            operand = next((operand for operand in Operand if operand == name), None)
+            if operand is None:
+                self.refuse(here, f"{memory}: {_shown(name)} is no operand", _hint(name, Operand))
+            elif operand not in held:
+                self.refuse(here, f"{memory} does not hold {operand}", f"it holds {', '.join(held)}")
+            elif (operand, memory) in resting:
+                first = self.document.where(resting[operand, memory][1])
+                self.refuse(here, f"{operand} rest in {memory} already, at {first}", "remove one of the two")
+            else:
+                resting[operand, memory] = Residence(operand, memory, position), here
+
+    def _residences(self, path: YamlPath, resting: Resting, engine: str) -> tuple[Residence, ...]:
+        """One residence for every operand and on-chip memory, the inner memories never outside the outer ones."""
+        residences: list[Residence] = []
+        for operand in Operand:
+            for memory in self.profile.hierarchy(engine, operand)[:-1]:
+                if (operand, memory) not in resting:
+                    hint = f"the line `{memory}: [{operand}]` stands above the loops whose {operand} it holds"
+                    self.refuse(path, f"loops: no line says where {operand} rest in {memory}", hint)
+                    continue
+                residence, here = resting[operand, memory]
+                inner = residences[-1] if residences and residences[-1].operand is operand else residence
+                if residence.position > inner.position:
+                    problem = f"{operand} reach {inner.memory} through {memory}, which stands further inside"
+                    self.refuse(here, problem, f"move {memory} above {inner.memory}")
+                residences.append(residence)
+        return tuple(residences)
+
+    def _extents(self, path: YamlPath, value: YamlValue) -> dict[Dimension, int]:
+        """`{C: 16, FX: 2}`."""
+        if not isinstance(value, dict):
+            self.refuse(path, f"{path[-1]} must be a mapping, not {_shown(value)}", "write {C: 16, FX: 2}")
+            return {}
+        extents = {}
+        for name, extent in value.items():
+            if name in Dimension.__members__:
+                extents[Dimension(name)] = self._extent((*path, name), f"{path[-1]}.{name}", extent)
+            else:
+                self.refuse((*path, name), f"{path[-1]}: {name} is no loop dimension", _hint(name, Dimension))
+        return extents
+
+    def _extent(self, path: YamlPath, what: str, value: YamlValue) -> int:
+        """A whole number from 1; 1 where it is none."""
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_EXTENT:
+            return value
+        self.refuse(path, f"{what} must be a whole number from 1 to {LARGEST_EXTENT}, not {_shown(value)}")
+        return 1
+
+    def _list(self, path: YamlPath, value: YamlValue, what: str) -> list[YamlValue]:
+        if isinstance(value, list):
+            return value
+        hint = f"write [{value}]" if isinstance(value, str) else ""
+        self.refuse(path, f"{path[-1]} must be {what}, not {_shown(value)}", hint)
+        return []
+
+    def _section(
+        self, path: YamlPath, value: YamlValue, known: tuple[str, ...], needed: tuple[str, ...]
+    ) -> dict[str, YamlValue]:
+        """A mapping with the known keys alone."""
+        if not isinstance(value, dict):
+            what = "an entry" if path else "a mapping file"
+            self.refuse(path, f"{what} is a mapping with the keys {', '.join(needed)}, not {_shown(value)}")
+            return {}
+        unknown = [key for key in value if key not in known]
+        for key in unknown:
+            self.refuse((*path, key), f"{key}: unknown key", _hint(key, known))
+        meant = {nearest(key, known) for key in unknown}
+        for key in needed:
+            if key not in value and key not in meant:
+                self.refuse(path, f"{key}: missing key")
+        return value
+
+
+def _on_chip(profile: HardwareProfile, engine: str) -> dict[str, tuple[Operand, ...]]:
+    """The on-chip memories an engine works with, and the operands each of them holds for it."""
+    held: dict[str, tuple[Operand, ...]] = {}
+    for operand in Operand:
+        for memory in profile.hierarchy(engine, operand)[:-1]:
+            held[memory] = (*held.get(memory, ()), operand)
+    return held
+
+
+def _hint(name: YamlValue, known: Iterable[str]) -> str:
+    names = [str(each) for each in known]
+    return (did_you_mean(name, names) if isinstance(name, str) else "") or f"known: {', '.join(names)}"
+
+
+def _shown(value: YamlValue) -> str:
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
