@@ -94,7 +94,12 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
             "clock_mhz": 100.0,
             "precision": {"weights_bits": 8, "activations_bits": 8, "accumulators_bits": 32},
             "engines": {
-                "array": {"operations": sorted(MAC_KINDS), "axes": axes, "energy_pj_per_mac": draw(energy)},
+                "array": {
+                    "operations": sorted(MAC_KINDS),
+                    "axes": axes,
+                    "energy_pj_per_mac": draw(energy),
+                    "stationary": draw(st.sampled_from([None, None, None, *Operand])),
+                },
             },
             "memories": memories,
             "host": {

@@ -84,12 +84,15 @@ class Engine(Section):
     """An array of multiply-accumulate lanes: the product of its axes.
 
     operations: what it can run. pipeline_depth_cycles: cycles from the first operand in to the first result out.
+    stationary: this operand enters its innermost memory once and stays until all its uses are done (the dataflow is
+    fixed: of weights B, OY and OX run inside, of inputs K, of outputs C, FY and FX); left out, the mapper chooses.
     """
 
     operations: Annotated[tuple[OperationKind, ...], Different] = Field(min_length=1)
     axes: dict[Name, Axis] = Field(min_length=1)
     energy_pj_per_mac: NonNegativeFloat
     pipeline_depth_cycles: Annotated[int, Field(ge=0, strict=True)] = 0
+    stationary: Operand | None = None
 
     @property
     def peak_macs_per_cycle(self) -> int:

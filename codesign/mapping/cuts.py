@@ -53,6 +53,7 @@ class Cut:
     an optimal chain grows those after the cut. moved, elements, instance: factors of the elements moved over the layer,
     of a tile's elements, and of those in one instance of the memory. bytes_per_element, partial_bytes: as stored there,
     and while partial sums arrive. refills: factors of the number of tiles, where each costs `overhead` lane cycles.
+    inside: dimensions a fixed dataflow runs inside. last: the index of the whole layer.
     """
 
     operand: Operand
@@ -70,10 +71,16 @@ class Cut:
     finished: float
     unread: float
     last: tuple[int, ...]
+    inside: tuple[int, ...]
 
     def bytes_taken(self, index: Index, copies: int, *, partial: bool) -> Floats:
-        """Bytes in one instance of the memory; the whole layer is never refilled and takes one copy."""
+        """Bytes in one instance of the memory; the whole layer is never refilled and takes one copy.
+
+        Infinite where a fixed dataflow forbids the tile.
+        """
         once = np.ceil(_product(self.instance, index) * (self.partial_bytes if partial else self.bytes_per_element))
+        if self.inside:
+            once = np.where(self._at_last(index, self.inside), once, np.inf)
         return np.where(self.whole(index), once, copies * once) if copies > 1 else once
 
     def least_bytes(self, index: Index) -> Floats:
@@ -261,7 +268,14 @@ class LayerSpace:
             finished=float(self.nest.elements(Operand.OUTPUTS)),
             unread=float(self._unread_outputs),
             last=tuple(size - 1 for size in self.grid.shape),
+            inside=self._inside(operand, inner),
         )
+
+    def _inside(self, operand: Operand, memory: str) -> tuple[int, ...]:
+        """What a fixed dataflow runs inside the innermost memory of its operand."""
+        innermost = self.profile.hierarchy(self.engine, operand)[0]
+        fixed = self.profile.engines[self.engine].stationary is operand and memory == innermost
+        return IRRELEVANT[operand] if fixed else ()
 
     def _grows(self, operand: Operand, overhead: int) -> tuple[int, ...]:
         if overhead:

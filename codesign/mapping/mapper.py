@@ -34,7 +34,7 @@ from codesign.mapping.cuts import Cut, LayerSpace
 from codesign.mapping.fitting import problems_of_fit
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
-from codesign.mapping.objective import Objective
+from codesign.mapping.objective import AnyObjective, Objective
 from codesign.mapping.space import SpatialChoice, loop_extent, spatial_choices, tile_bytes
 from codesign.mapping.sweep import TOLERANCE, Best, Goal, Sweep
 from codesign.mapping.tuning import quick_tables, tuned_tables
@@ -44,6 +44,7 @@ from codesign.workload.loop_nest import LoopNest
 LABEL_LIMIT = 100_000
 NARROW = 64  # chains side by side in a first sweep
 SMALL_GRID = 2_000  # tiles up to which tables cost little
+MOST_TABLE_BYTES = 2**31  # beyond, tile sizes are divisors alone, and nothing is proven
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def search(
     nest: LoopNest,
     profile: HardwareProfile,
     engine: str,
-    objective: Objective,
+    objective: AnyObjective,
     limit: int = LABEL_LIMIT,
     *,
     perfect: bool = False,
@@ -104,7 +105,7 @@ class _Search:
     bound: the least bound of anything dropped for lack of room.
     """
 
-    objective: Objective
+    objective: AnyObjective
     limit: int
     best: Best
     bound: float = np.inf
@@ -120,7 +121,9 @@ class _Search:
         if self._hopeless(*self.floor(compulsory)):
             return
         tables, done = self._tuned(space, compulsory)
-        if tables.space is not space:
+        if tables.space is not space and _table_bytes(tables, space) > MOST_TABLE_BYTES:
+            self.bound = min(self.bound, self.floor(compulsory)[0])  # its perfect factors alone are searched
+        elif tables.space is not space:
             tables, done = Tables(Staircase(space), tables.lines, tables.shared), False
         for goal in (Goal(self.objective), *[Goal(self.objective, tie_break=True)] * self.objective.has_ties):
             lost = np.inf
@@ -161,8 +164,13 @@ class _Search:
         return bool(done), sweep.lost
 
 
+def _table_bytes(tables: Tables, space: LayerSpace) -> int:
+    """What the same tables would take on the grid of another space."""
+    return int(sum(values[0].nbytes for values in tables.ahead.values())) * space.grid.count
+
+
 def map_layer(
-    nest: LoopNest, profile: HardwareProfile, engine: str, objective: Objective, limit: int = LABEL_LIMIT
+    nest: LoopNest, profile: HardwareProfile, engine: str, objective: AnyObjective, limit: int = LABEL_LIMIT
 ) -> LayerCost:
     """Search and price one layer on one engine. Raises DoesNotFitError."""
     found = search(nest, profile, engine, objective, limit)

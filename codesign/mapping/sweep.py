@@ -10,7 +10,7 @@ from codesign.mapping.bounds import Lines, Stage, Staircase, Step, Tables
 from codesign.mapping.cuts import Cut, Holding, LayerSpace
 from codesign.mapping.grid import Floats, Integers
 from codesign.mapping.labels import Labels, Trail
-from codesign.mapping.objective import Objective
+from codesign.mapping.objective import AnyObjective, Objective
 
 TOLERANCE = 1e-9
 ROWS_AT_ONCE = 2048
@@ -33,7 +33,7 @@ class Best:
 class Goal:
     """What a sweep looks for: a better first value, or (tie_break) a better second one at the first value found."""
 
-    objective: Objective
+    objective: AnyObjective
     tie_break: bool = False
 
     def bounds(self, lines: Lines, values: Floats, costs: Floats, cap: float) -> tuple[Floats, Floats]:

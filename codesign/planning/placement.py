@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from codesign.errors import CodesignError, DoesNotFitError, Problem
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.mapper import map_layer
-from codesign.mapping.objective import Objective
+from codesign.mapping.objective import AnyObjective
 from codesign.mapping.streaming import HOST, VECTOR_UNIT, VIEW, fused_cost, host_cost, vector_cost, view_cost
 from codesign.planning.given import Given, given_cost
 from codesign.planning.plan import PlannedLayer
@@ -29,7 +31,7 @@ class Placer:
     """
 
     profile: HardwareProfile
-    objective: Objective
+    objective: AnyObjective
     where: str
     given: Mapping[str, Given] = field(default_factory=dict)
     first_with: dict[tuple[LoopNest, Given | None], PlannedLayer] = field(default_factory=dict)
@@ -91,13 +93,8 @@ class Placer:
                 names.append(layer.name)
 
     def _value(self, cost: LayerCost) -> tuple[float, float]:
-        match self.objective:
-            case Objective.LATENCY:
-                return cost.cycles, cost.energy_pj
-            case Objective.ENERGY:
-                return cost.energy_pj, cost.cycles
-            case Objective.EDP:
-                return cost.cycles * cost.energy_pj, cost.cycles
+        first, second = self.objective.values(np.asarray(float(cost.cycles)), np.asarray(cost.energy_pj))
+        return float(first), float(second)
 
 
 def _nodes(names: list[str]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from codesign.errors import DoesNotFitError
 from codesign.hardware.profile import HardwareProfile
-from codesign.mapping.objective import Objective
+from codesign.mapping.objective import AnyObjective
 from codesign.planning.given import Given
 from codesign.planning.placement import Placer, fuse_activations, refuse_host
 from codesign.planning.plan import Identity, Plan, PlannedLayer, Totals
@@ -36,7 +36,7 @@ def plan_network(
     network: Network,
     profile: HardwareProfile,
     hardware: Identity,
-    objective: Objective,
+    objective: AnyObjective,
     *,
     version: str,
     given: Mapping[str, Given] | None = None,
