@@ -71,3 +71,5 @@ MAC_KINDS = frozenset(
         OperationKind.MATMUL,
     }
 )
+# Kinds that are one matrix product for every group.
+MATRIX_PRODUCTS = MAC_KINDS - {OperationKind.TRANSPOSED_CONVOLUTION}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from codesign.mapping.layer_cost import Energy, LayerCost, Traffic
+from codesign.mapping.losses import Loss, LossKind
 from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLoop
 from codesign.planning.plan import Identity, Plan, PlannedLayer, Totals
 from codesign.rewriting.record import DeclinedRecord, PassRecord
@@ -60,6 +61,39 @@ def spent(component: str, own_pj: float, traffic: tuple[Traffic, ...]) -> tuple[
     return (Energy(component, own_pj), *memories)
 
 
+def divided(total: int, sizes: list[int]) -> list[int]:
+    """Whole parts of a total in proportion to sizes, cut where the running sums fall."""
+    edges = [total * sum(sizes[:index]) // max(sum(sizes), 1) for index in range(len(sizes) + 1)]
+    return [after - before for before, after in zip(edges, edges[1:], strict=False)]
+
+
+def lost(layer: Layer, found: Mapping, cost: LayerCost) -> tuple[Loss, ...]:
+    """Lanes no loop fills (equal parts, if on both axes), the first inputs on their way in, stalls by bytes."""
+    idle = [loop for loop in found.spatial if loop.extent < 16]
+    losses = [
+        Loss(LossKind.IDLE_LANES, loop.axis, loop.dimension, _lanes_text(loop), part, loop.extent, 16)
+        for loop, part in zip(
+            idle, divided(cost.compute_cycles - layer.nest.macs // PEAK, [1] * len(idle)), strict=True
+        )
+    ]
+    losses.append(Loss(LossKind.FILL, "sram", I, "first inputs from dram to sram", cost.fill_drain_cycles))
+    memory, _, port = cost.limited_by.partition(".")
+    moved = {
+        part.operand: part.read_bytes + (port != "read") * part.write_bytes
+        for part in cost.traffic
+        if part.memory == memory
+    }
+    total = sum(moved.values())
+    for (operand, size), part in zip(moved.items(), divided(cost.stall_cycles, [*moved.values()]), strict=True):
+        through = f"{operand} through {cost.limited_by}"
+        losses.append(Loss(LossKind.STALL, cost.limited_by, operand, through, part, size, total))
+    return tuple(loss for loss in losses if loss.cycles)
+
+
+def _lanes_text(loop: SpatialLoop) -> str:
+    return f"{loop.dimension} {loop.extent} of 16 lanes on {loop.axis}"
+
+
 def on_array(
     layer: Layer,
     found: Mapping,
@@ -91,7 +125,7 @@ def on_array(
         on_chip_bytes=48 * 1024,
         mapping=found,
     )
-    return PlannedLayer(layer, "array", cost, repeats_of=repeats_of)
+    return PlannedLayer(layer, "array", cost, repeats_of=repeats_of, losses=lost(layer, found, cost))
 
 
 def elsewhere(

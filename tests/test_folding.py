@@ -309,3 +309,19 @@ def test_two_outputs_for_each_channel_are_refused() -> None:
     with pytest.raises(CodesignError) as caught:
         fold("n", "n", (Layer("d", "Conv", nest, (), ()),), Target(ZYNQ, 8, PLAIN), budget_of(ZYNQ, 100))
     assert str(caught.value) == "n: node d: 2 outputs for each input channel have no streaming form here"
+
+
+# ---- the page
+
+
+def test_the_page_shows_these_figures() -> None:
+    """Rows of the table of docs/fpga.md that this file can work out."""
+    page = (Path(__file__).resolve().parents[1] / "docs" / "fpga.md").read_text(encoding="utf-8")
+    for name, (layers, foldings, bits) in PUBLISHED.items():
+        pairs = list(zip(map(Stage.of, layers), (Folding(*pair[:2]) for pair in foldings), strict=True))
+        total = sum((stage.amounts(folding, Target(ZYNQ, bits, PLAIN)) for stage, folding in pairs), Amounts())
+        slowest = max(stage.cycles(folding) for stage, folding in pairs)
+        assert f"| BNN-PYNQ {name}, RAMB18 | {total.block_rams:,} |" in page
+        assert f"| BNN-PYNQ {name}, LUTs | {total.luts:,} |" in page
+        assert f"| BNN-PYNQ {name}, cycles of the slowest layer | {slowest:,} | {slowest:,} |" in page
+    assert sum(cycles for *_, cycles in CNV_W1A1) == 223_056

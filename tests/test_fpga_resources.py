@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from codesign.errors import CodesignError
-from codesign.hardware.board import Board, list_boards, load_board
+from codesign.hardware.board import Board, known_boards, load_board
 from codesign.hardware.fitting import shortfalls
 from codesign.hardware.loading import load_profile, shipped_folder
 from codesign.hardware.primitives import (
@@ -46,12 +46,12 @@ def lines(name: str, board: Board, how: Implementation = PLAIN) -> dict[str, Lin
 
 def test_boards_have_what_their_makers_say() -> None:
     """Figures of the requirement; the sources stand in the files."""
-    assert [(board.name, board.dsp.count, board.block_ram.count) for board in list_boards()] == [
+    assert [(board.name, board.dsp.count, board.block_ram.count) for board in (ECP5, ZU9EG, ZYNQ)] == [
         ("ecp5_85", 156, 208),
         ("zu9eg", 2520, 2 * 912),
         ("zynq_7020", 220, 2 * 140),
     ]
-    assert [board.dsp.multiplier_bits for board in list_boards()] == [(18, 18), (27, 18), (25, 18)]
+    assert [board.dsp.multiplier_bits for board in (ECP5, ZU9EG, ZYNQ)] == [(18, 18), (27, 18), (25, 18)]
 
 
 @pytest.mark.parametrize("path", sorted((shipped_folder() / "boards").glob("*.yaml")), ids=lambda path: path.stem)
@@ -100,7 +100,7 @@ def test_own_boards_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     (tmp_path / "boards" / "zu9eg.yaml").write_text(text.replace("count: 2_520", "count: 9"), encoding="utf-8")
     monkeypatch.setenv("CODESIGN_HW_PATH", str(tmp_path))
     assert load_board("zu9eg").dsp.count == 9
-    assert [board.name for board in list_boards()] == ["ecp5_85", "zu9eg", "zynq_7020"]
+    assert list(known_boards()) == ["ecp5_85", "zu9eg", "zynq_7020"]
 
 
 # ---- primitives
@@ -178,6 +178,11 @@ def test_dpu_arrays_take_the_published_slices(name: str, low_dsp_slices: int) ->
     assert lines(name, ZU9EG)["engines.array"].amounts.dsp_slices == 4 * array
 
 
+def test_the_dpu_alu_takes_the_published_slices() -> None:
+    """AMD PG338 v4.1 DepthwiseConv table 1, B4096: 16 slices for each unit of ALU parallelism, 646 without."""
+    assert lines("dpu_b4096", ZU9EG)["engines.alu"].amounts.dsp_slices == 710 - (662 - 16)
+
+
 @pytest.mark.parametrize(("name", "ramb36"), [("dpu_b512", 72), ("dpu_b1152", 121), ("dpu_b4096", 255)])
 def test_dpu_buffers_take_the_published_block_rams(name: str, ramb36: int) -> None:
     """AMD PG338 v4.0 RAM-Usage table 1, low RAM usage, within 12%: instructions and biases are in no profile."""
@@ -190,6 +195,25 @@ def test_nvdla_takes_more_memory_than_its_buffer() -> None:
     total = estimate(machine("nvdla_small"), ZU9EG, PACKED).total
     assert total.dsp_slices == 32
     assert 2 < 100.5 / (total.block_rams / 2) < 3
+
+
+def test_the_page_shows_these_figures() -> None:
+    """Rows of the tables of docs/fpga.md that this file can work out."""
+    page = (Path(__file__).resolve().parents[1] / "docs" / "fpga.md").read_text(encoding="utf-8")
+    for name, published in (("B512", 66), ("B1152", 146), ("B4096", 514)):
+        total = estimate(machine(f"dpu_{name.lower()}"), ZU9EG, PUMPED)
+        array = {line.part: line.amounts for line in total.lines}["engines.array"].dsp_slices
+        assert f"| DPU {name}, DSP slices of the array | {array} | {published} |" in page
+        assert f"| DPU {name}, RAMB36 | {total.total.block_rams // 2} |" in page
+    nvdla = estimate(machine("nvdla_small"), ZU9EG).total
+    assert f"| NVDLA nv_small, DSP slices | {nvdla.dsp_slices} | 32 |" in page
+    assert f"| NVDLA nv_small, RAMB36 | {nvdla.block_rams // 2} | 100.5 |" in page
+    for board in (ECP5, ZU9EG, ZYNQ):
+        widths = " x ".join(map(str, board.dsp.multiplier_bits))
+        figures = (
+            f"| {board.dsp.count:,} of {widths} | {board.block_ram.count:,} | {board.luts:,} of {board.lut_inputs} "
+        )
+        assert figures in page
 
 
 # ---- what does not fit
@@ -271,3 +295,18 @@ def test_boards_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         "zynq_7020        220 DSP slices, 280 block RAMs of 18 Kb: AMD Zynq-7020 (XC7Z020; PYNQ-Z1, PYNQ-Z2, "
         "ZedBoard), 53 k LUTs of 6 inputs\n"
     )
+
+
+def test_a_broken_board_breaks_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "boards").mkdir()
+    (tmp_path / "boards" / "mine.yaml").write_text("- 1\n", encoding="utf-8")
+    monkeypatch.setenv("CODESIGN_HW_PATH", str(tmp_path))
+    done = Command(tmp_path, monkeypatch, capsys)("hw", "boards")
+    where = f"{tmp_path}/boards/mine.yaml:1:1"
+    assert done.code == 0
+    assert (
+        done.out.splitlines()[1] == f"mine             {where}: must be a mapping with name, luts, dsp, block_ram, ..."
+    )
+    assert len(done.out.splitlines()) == 4

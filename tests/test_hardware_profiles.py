@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from codesign.errors import CodesignError
 from codesign.hardware.listing import check_profile
 from codesign.hardware.loading import load_profile, read_profile, shipped_folder, validated
-from codesign.hardware.profile import Buffering, HardwareProfile
-from codesign.vocabulary import MAC_KINDS, OPERANDS, Dimension, Operand, OperationKind
+from codesign.hardware.profile import OF_MATRIX_PRODUCTS, Buffering, Conventions, HardwareProfile, LayerForm
+from codesign.vocabulary import MAC_KINDS, MATRIX_PRODUCTS, OPERANDS, Dimension, Operand, OperationKind
 from codesign.yaml_reader import parse_yaml
 
 SHIPPED = tuple(sorted(path.stem for path in shipped_folder().glob("*.yaml")))
@@ -164,8 +164,8 @@ NOTES = st.dictionaries(st.text("abc.", min_size=1, max_size=9), st.text(max_siz
 
 
 @st.composite
-def axes(draw: st.DrawFn) -> dict[str, object]:
-    unrolls = draw(st.lists(st.sampled_from(list(Dimension)), min_size=1, max_size=3, unique=True))
+def axes(draw: st.DrawFn, dimensions: tuple[Dimension, ...]) -> dict[str, object]:
+    unrolls = draw(st.lists(st.sampled_from(dimensions), min_size=1, max_size=3, unique=True))
     return {
         "size": draw(st.integers(1, 2**20)),
         "unrolls": unrolls,
@@ -185,15 +185,20 @@ def machines(draw: st.DrawFn) -> HardwareProfile:
     axis_names = draw(st.lists(NAMES, min_size=1, max_size=3, unique=True))
     engine_names = draw(st.lists(NAMES, min_size=1, max_size=3, unique=True))
     memory_names = draw(st.lists(NAMES, min_size=2, max_size=4, unique=True))
-    engines = {
-        name: {
-            "operations": draw(st.lists(st.sampled_from(sorted(MAC_KINDS)), min_size=1, unique=True)),
-            "axes": {axis: draw(axes()) for axis in axis_names},
+
+    def engine(form: LayerForm) -> dict[str, object]:
+        as_product = form is LayerForm.MATRIX_PRODUCT
+        kinds = sorted(MATRIX_PRODUCTS if as_product else MAC_KINDS)
+        dimensions = OF_MATRIX_PRODUCTS if as_product else tuple(Dimension)
+        return {
+            "operations": draw(st.lists(st.sampled_from(kinds), min_size=1, unique=True)),
+            "axes": {axis: draw(axes(dimensions)) for axis in axis_names},
             "energy_pj_per_mac": draw(ENERGIES),
+            "layer_form": form.value,
             "pipeline_depth_cycles": draw(st.integers(0, 500)),
         }
-        for name in engine_names
-    }
+
+    engines = {name: engine(draw(st.sampled_from(LayerForm))) for name in engine_names}
 
     def memory(index: int) -> dict[str, object]:
         last = index == len(memory_names) - 1
@@ -236,9 +241,7 @@ def machines(draw: st.DrawFn) -> HardwareProfile:
             "energy_pj_per_operation": draw(ENERGIES),
             "energy_pj_per_byte": draw(ENERGIES),
         },
-        "conventions": {
-            name: draw(st.booleans()) for name in ("padding_is_data", "first_partial_sums_are_read", "fill_and_drain")
-        },
+        "conventions": {name: draw(st.booleans()) for name in Conventions.model_fields},
         "source": draw(NOTES),
         "assumed": draw(NOTES),
     }

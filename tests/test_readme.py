@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "README.md", ROOT / "examples/digits/README.md")
+from tests.pages import ROOT, commands_of, run_codesign
 
-
-def commands_of(page: Path, program: str) -> list[list[str]]:
-    """Words of every line of a page that is a command of `program`, comments dropped."""
-    lines = [line.strip() for line in page.read_text(encoding="utf-8").splitlines()]
-    return [shlex.split(line, comments=True) for line in lines if re.match(rf"{program} [a-z]", line)]
-
-
-def run_codesign(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """`codesign ARGUMENTS` in a folder, with help texts wide enough for every option."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "codesign", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+PAGES = tuple(
+    ROOT / name
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/README.md",
+        "examples/digits/README.md",
+        "docs/your_own_machine.md",
+    )
+)
 
 
 def test_make_targets_exist() -> None:
@@ -55,7 +48,7 @@ def test_options_outside_the_tour_exist() -> None:
 def test_the_tour_runs_as_written(tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     tour = [words[1:] for words in commands_of(ROOT / "README.md", "codesign")]
-    assert {words[0] for words in tour} == {"compile", "estimate", "run", "verify", "hw", "passes"}
+    assert {words[0] for words in tour} == {"compile", "estimate", "stream", "run", "verify", "hw", "passes"}
     for words in tour:
         done = run_codesign(words, tmp_path)
         assert (done.returncode, words) == (0, words), done.stdout + done.stderr

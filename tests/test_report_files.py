@@ -65,6 +65,7 @@ def test_layers_sum_to_totals(layers: tuple[Any, ...]) -> None:
     for layer in found:
         parts = layer["compute_cycles"] + layer["stall_cycles"] + layer["fill_drain_cycles"]
         assert parts == layer["cycles"]
+        assert layer["ideal_cycles"] + sum(loss["cycles"] for loss in layer["losses"]) == layer["cycles"]
         assert math.isclose(sum(layer["energy_by_component"].values()), layer["energy_pj"])
         for memory, moved in layer["traffic"].items():
             operands = layer["traffic_by_operand"][memory].values()
@@ -240,7 +241,8 @@ def test_the_page_shows_totals_layers_and_reasons(page: Page) -> None:
 def test_the_plots_hold_the_plan(page: Page) -> None:
     plan = sample_plan()
     bars = {bar["name"]: bar["y"] for bar in page.figures["time"]["data"]}
-    cycles = [sum(parts) for parts in zip(bars["compute"], bars["stalls"], bars["fill and drain"], strict=True)]
+    names = ("useful", "idle lanes", "stalls", "fill, drain and refills")
+    cycles = [sum(parts) for parts in zip(*(bars[name] for name in names), strict=True)]
     assert cycles == [layer.cost.cycles for layer in plan.layers]
     assert bars["utilisation"] == pytest.approx([100 * layer.cost.utilization for layer in plan.layers])
     energy = [sum(parts) for parts in zip(*(bar["y"] for bar in page.figures["energy"]["data"]), strict=True)]

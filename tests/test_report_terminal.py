@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from codesign.mapping.losses import Loss, LossKind
 from codesign.planning.plan import Plan, PlannedLayer
 from codesign.report.terminal import print_report
 from codesign.report.why import why
@@ -72,23 +73,33 @@ def cost_of(index: int, **changes: object) -> PlannedLayer:
     return replace(layer, cost=replace(layer.cost, **changes))  # type: ignore[arg-type]
 
 
+def waits(cycles: int, *parts: tuple[LossKind, int, str]) -> PlannedLayer:
+    """The fourth layer with other waits, by kind, cycles and words."""
+    layer = cost_of(3, limited_by="fill and drain", fill_drain_cycles=cycles)
+    return replace(layer, losses=tuple(Loss(kind, "", "", detail, part) for kind, part, detail in parts))
+
+
 @pytest.mark.parametrize(
     ("layer", "sentence"),
     [
-        (cost_of(0), "compute: only 18.8 % of the lanes do useful work (C 3 on rows, K 16 on columns)"),
+        (cost_of(0), "compute: only 18.8 % of the lanes do useful work (C 3 of 16 lanes on rows)"),
         (
             cost_of(4, limited_by="compute"),
-            "compute: 100 % of the lanes do useful work (C 16 on rows, K 16 on columns); it holds 32.4 % of the MACs",
+            "compute: 100 % of the lanes do useful work; it holds 32.4 % of the MACs",
         ),
         (cost_of(3), "dram.read_write: 66.0 % of its cycles are stalls, moving 192 KiB (66.5 % outputs)"),
         (
             cost_of(2),
-            "only 1.6 % of the lanes do useful work (C 1 on rows, K 1 on columns); "
-            "sram.read: 7.5 % of its cycles are stalls, moving 128 KiB (99.7 % outputs)",
+            "only 1.6 % of the lanes do useful work (C 1 of 16 lanes on rows; K 1 of 16 lanes on columns); "
+            "sram.read: 7.5 % of its cycles are stalls, moving 64.3 KiB (99.6 % outputs)",
         ),
         (
-            cost_of(3, limited_by="fill and drain", fill_drain_cycles=15_000),
-            "fill and drain: 60.0 % of its cycles; the layer is too short to hide its first and last tiles",
+            waits(
+                15_000,
+                (LossKind.PIPELINE, 9_000, "9000 cycles through the pipeline of array"),
+                (LossKind.FILL, 6_000, "x"),
+            ),
+            "fill and drain: 60.0 % of its cycles, the longest wait 36.0 %: 9000 cycles through the pipeline of array",
         ),
         (
             cost_of(3, stall_cycles=308, fill_drain_cycles=16_500),
@@ -96,22 +107,14 @@ def cost_of(index: int, **changes: object) -> PlannedLayer:
         ),
         (cost_of(6), "131 k operations on the vector unit"),
         (
-            cost_of(6, limited_by="dram.read_write"),
-            "131 k operations on the vector unit, held up by dram.read_write, moving 128 KiB (100 % outputs)",
+            replace(
+                cost_of(6, limited_by="dram.read_write"),
+                losses=(Loss(LossKind.STALL, "dram.read_write", "outputs", "", 100, 98_304, 131_072),),
+            ),
+            "131 k operations on the vector unit, held up by dram.read_write, moving 128 KiB (75.0 % outputs)",
         ),
         (cost_of(9), "on the host (no engine runs TopK), 240 operations"),
     ],
 )
 def test_why_a_layer_costs_what_it_costs(layer: PlannedLayer, sentence: str) -> None:
     assert why(sample_plan(), layer) == sentence
-
-
-def test_lanes_a_layer_cannot_fill_are_counted() -> None:
-    from codesign.mapping.mapping import SpatialLoop
-    from codesign.vocabulary import Dimension
-
-    layer = sample_layers()[0]
-    assert layer.cost.mapping is not None
-    mapping = replace(layer.cost.mapping, spatial=(SpatialLoop("rows", Dimension.C, 16),))
-    found = why(sample_plan(), replace(layer, cost=replace(layer.cost, mapping=mapping)))
-    assert found == "compute: only 18.8 % of the lanes do useful work (C 3 of 16 on rows)"

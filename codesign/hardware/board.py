@@ -80,26 +80,21 @@ def load_board(name_or_path: str) -> Board:
         raise CodesignError.of(problems_of(error, document, Board)) from None
 
 
-def list_boards() -> tuple[Board, ...]:
-    """Every board that has a name, in alphabetical order. Raises CodesignError for a broken file."""
-    return tuple(load_board(str(path)) for _, path in sorted(_known().items()))
+def known_boards() -> dict[str, Path]:
+    """Files by name, in alphabetical order; earlier folders of $CODESIGN_HW_PATH win over later and shipped ones."""
+    folders = [Path(folder) for folder in os.environ.get(SEARCH_PATH_VARIABLE, "").split(os.pathsep) if folder]
+    found: dict[str, Path] = {}
+    for folder in reversed([*folders, shipped_folder()]):
+        found.update({path.stem: path for path in (folder / FOLDER).glob("*.yaml")})
+    return dict(sorted(found.items()))
 
 
 def _find(name_or_path: str) -> Path:
     if "/" in name_or_path or os.sep in name_or_path or os.path.isfile(name_or_path):
         return Path(name_or_path)
-    known = _known()
+    known = known_boards()
     name = name_or_path.removesuffix(".yaml")
     if name not in known:
         hint = f"{did_you_mean(name, sorted(known))} `codesign hw boards` shows all; or give the path of a YAML file"
         raise CodesignError(f"--board {name_or_path}", "there is no board of that name", hint.strip())
     return known[name]
-
-
-def _known() -> dict[str, Path]:
-    """Files by name; the folders of $CODESIGN_HW_PATH win over the shipped ones, earlier folders over later ones."""
-    folders = [Path(folder) for folder in os.environ.get(SEARCH_PATH_VARIABLE, "").split(os.pathsep) if folder]
-    found: dict[str, Path] = {}
-    for folder in reversed([*folders, shipped_folder()]):
-        found.update({path.stem: path for path in sorted((folder / FOLDER).glob("*.yaml"))})
-    return found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from codesign.hardware.board import list_boards, load_board
+from codesign.errors import CodesignError
+from codesign.hardware.board import known_boards, load_board
 from codesign.hardware.fitting import shortfalls
 from codesign.hardware.loading import load_profile
 from codesign.hardware.primitives import PLAIN, Implementation
@@ -30,12 +31,17 @@ def fit(machine: str, board: str, how: Implementation = PLAIN) -> tuple[str, boo
 
 
 def boards_text() -> str:
-    """One line for every board that has a name. Raises CodesignError for a broken file."""
-    return "\n".join(
-        f"{board.name:16} {board.dsp.count:,} DSP slices, {board.block_ram.count:,} block RAMs of 18 Kb: "
-        f"{board.description}"
-        for board in list_boards()
-    )
+    """One line for every board that has a name; of a broken file the first thing that is wrong with it."""
+    return "\n".join(f"{name:16} {_board_text(str(path))}" for name, path in known_boards().items())
+
+
+def _board_text(path: str) -> str:
+    try:
+        board = load_board(path)
+    except CodesignError as error:
+        return str(error).splitlines()[0]
+    rams = f"{board.block_ram.count:,} block RAMs of 18 Kb"
+    return f"{board.dsp.count:,} DSP slices, {rams}: {board.description}"
 
 
 def aligned(rows: Iterable[tuple[str, ...]], left: tuple[int, ...]) -> list[str]:

@@ -21,7 +21,7 @@ from codesign.hardware.loading import (
     validated,
 )
 from codesign.hardware.problems import dotted
-from codesign.hardware.profile import Buffering, Conventions, Engine, HardwareProfile, Memory, Name, Ports
+from codesign.hardware.profile import Buffering, Conventions, Engine, HardwareProfile, LayerForm, Memory, Name, Ports
 from codesign.yaml_reader import YamlDocument, YamlPath, YamlValue, read_yaml
 
 _COLUMNS = 100
@@ -116,6 +116,8 @@ def _engine_lines(name: str, engine: Engine, clock_mhz: float) -> Iterator[str]:
     yield f"  {name}: {peak:,} MACs per cycle, {tera_operations:.4g} TOPS (2 operations a MAC)"
     yield f"    axes: {axes}"
     yield f"    runs: {', '.join(engine.operations)}"
+    if engine.layer_form is LayerForm.MATRIX_PRODUCT:
+        yield "    sees a layer as a product of two matrices (im2col)"
     yield f"    {engine.energy_pj_per_mac:g} pJ per MAC, pipeline of {engine.pipeline_depth_cycles} cycles"
 
 
@@ -181,6 +183,8 @@ def _convention_lines(conventions: Conventions) -> Iterator[str]:
         yield "accumulators are read on an output's first visit too"
     if not conventions.fill_and_drain:
         yield "the first tile in and the last one out take no time of their own"
+    if conventions.last_cycle_index:
+        yield "cycles are the number of a layer's last cycle, from 0"
 
 
 def check_profile(name_or_path: str | Path) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Annotated, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from codesign.vocabulary import MAC_KINDS, Dimension, Operand, OperationKind
+from codesign.vocabulary import MAC_KINDS, MATRIX_PRODUCTS, Dimension, Operand, OperationKind
 
 PositiveInt = Annotated[int, Field(gt=0, le=2**50, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0, le=1e15)]
@@ -18,6 +18,7 @@ NonNegativeFloat = Annotated[float, Field(ge=0, le=1e15)]
 Bits = Annotated[int, Field(ge=1, le=64, strict=True)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 KeyPath = tuple[str, ...]
+OF_MATRIX_PRODUCTS = (Dimension.G, Dimension.K, Dimension.C, Dimension.OX)
 RESERVED = {"engines": ("host", "vector_unit"), "memories": ("engine", "host", "vector_unit")}  # reports name these too
 
 Entry = TypeVar("Entry")
@@ -53,6 +54,13 @@ class Buffering(StrEnum):
     EITHER = "either"
 
 
+class LayerForm(StrEnum):
+    """What an engine sees of a layer: its loops as they are, or a matrix product (LoopNest.as_matrix_product)."""
+
+    LOOPS = "loops"
+    MATRIX_PRODUCT = "matrix_product"
+
+
 class Precision(Section):
     """Widths in bits. Partial sums are held at accumulator width, finished outputs at activation width."""
 
@@ -83,14 +91,16 @@ class Axis(Section):
 class Engine(Section):
     """An array of multiply-accumulate lanes: the product of its axes.
 
-    operations: what it can run. pipeline_depth_cycles: cycles from the first operand in to the first result out.
-    stationary: this operand enters its innermost memory once and stays until all its uses are done (the dataflow is
-    fixed: of weights B, OY and OX run inside, of inputs K, of outputs C, FY and FX); left out, the mapper chooses.
+    operations: what it can run. layer_form: what it sees of a layer, see LayerForm. pipeline_depth_cycles: cycles from
+    the first operand in to the first result out. stationary: this operand enters its innermost memory once and stays
+    until all its uses are done (the dataflow is fixed: of weights B, OY and OX run inside, of inputs K, of outputs C,
+    FY and FX); left out, the mapper chooses.
     """
 
     operations: Annotated[tuple[OperationKind, ...], Different] = Field(min_length=1)
     axes: dict[Name, Axis] = Field(min_length=1)
     energy_pj_per_mac: NonNegativeFloat
+    layer_form: LayerForm = LayerForm.LOOPS
     pipeline_depth_cycles: Annotated[int, Field(ge=0, strict=True)] = 0
     stationary: Operand | None = None
 
@@ -152,12 +162,14 @@ class Conventions(Section):
 
     padding_is_data: zeros of the padding are stored and moved like data (otherwise they are made on chip).
     first_partial_sums_are_read: accumulators are read on an output's first visit too. fill_and_drain: the first tile in
-    and the last one out lengthen a layer.
+    and the last one out lengthen a layer. last_cycle_index: cycles are the number of a layer's last cycle, counted from
+    0, one less than there are (where the lanes never wait all of them are counted: MACs need them).
     """
 
     padding_is_data: bool = False
     first_partial_sums_are_read: bool = False
     fill_and_drain: bool = True
+    last_cycle_index: bool = False
 
 
 class VectorUnit(Section):
@@ -260,10 +272,23 @@ def _inconsistencies(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str]]:
         for kind in engine.operations:
             if kind not in MAC_KINDS:
                 yield ("engines", name, "operations"), f"{kind} is no multiply-accumulate work: move it to vector_unit"
+        if engine.layer_form is LayerForm.MATRIX_PRODUCT:
+            yield from _matrix_problems(name, engine)
     for kind in profile.vector_unit.operations if profile.vector_unit else ():
         if kind in MAC_KINDS or kind is OperationKind.HOST:
             place = "the host runs it unasked" if kind is OperationKind.HOST else "only an engine can run it"
             yield ("vector_unit", "operations"), f"{kind} is no vector work: {place}"
+
+
+def _matrix_problems(name: str, engine: Engine) -> Iterator[tuple[KeyPath, str]]:
+    for kind in engine.operations:
+        if kind in MAC_KINDS - MATRIX_PRODUCTS:
+            yield ("engines", name, "operations"), f"{kind} is no matrix product: layer_form must be loops"
+    for axis_name, axis in engine.axes.items():
+        for dimension in axis.unrolls:
+            if dimension not in OF_MATRIX_PRODUCTS:
+                problem = f"a matrix product has no {dimension}: it has {', '.join(OF_MATRIX_PRODUCTS)}"
+                yield ("engines", name, "axes", axis_name, "unrolls"), problem
 
 
 def _outermost_problems(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str]]:

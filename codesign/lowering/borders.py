@@ -2,6 +2,9 @@
 
 Convolutions:
     Conv(x, w, b)  -->  reshape(call_tir(layer, reshape(x), reshape(w))) + b
+
+On an engine that sees them as matrix products:
+    Conv(x, w, b)  -->  reshape(permute(call_tir(layer, im2col(x), reshape(w)))) + b
 """
 
 from __future__ import annotations
@@ -17,9 +20,12 @@ from tvm import relax
 
 from codesign.graph.graph import node_name, shape_of
 from codesign.graph.operators import Convolution, Gemm, MatMul, TransposedConvolution, view_of
+from codesign.lowering.computation import input_matrix
 from codesign.lowering.frontend import Convert, Expression
 from codesign.lowering.schedule import ScheduledLayer
 from codesign.vocabulary import Dimension, OperationKind
+from codesign.workload.layers import nest_of
+from codesign.workload.loop_nest import LoopNest
 
 Shape = tuple[int, ...]
 
@@ -32,6 +38,9 @@ def call_layer(node: ir.Node, layer: ScheduledLayer, function: Any) -> Convert:
     call = _Call(node, layer, function)
     match view_of(node):
         case Convolution() as view:
+            nest = nest_of(node)
+            if layer.nest != nest and layer.nest == nest.as_matrix_product():
+                return lambda builder, inputs: _matrix_convolution(call, nest, builder, inputs)
             call.require(_same_window(view, layer), "strides, dilations or pads of node and loop nest differ")
             return lambda builder, inputs: _convolution(call, builder, inputs)
         case TransposedConvolution():
@@ -54,7 +63,7 @@ class _Call:
         self.layer = layer
         self.function = function
         self._name = node_name(node)
-        self._output_shape = shape_of(node.outputs[0])
+        self.output_shape = shape_of(node.outputs[0])
         buffers = list(layer.function.params)  # in this TVM a parameter is its buffer
         self.require(len(buffers) == 3, f"its function has {len(buffers)} parameters, not 3")
         self.shapes: list[Shape] = [tuple(int(size) for size in buffer.shape) for buffer in buffers]
@@ -74,12 +83,12 @@ class _Call:
             self.require(prod(has) == prod(buffer), f"an operand is {has}, its function takes {buffer}")
             operands.append(self.view(builder, operand, buffer))
         self.require(
-            prod(self._output_shape) == prod(self.shapes[2]),
-            f"its function makes {self.shapes[2]}, the node {self._output_shape}",
+            prod(self.output_shape) == prod(self.shapes[2]),
+            f"its function makes {self.shapes[2]}, the node {self.output_shape}",
         )
         out_type = relax.TensorType(self.shapes[2], self._output_dtype)
         result = builder.emit(relax.call_tir(self.function, operands, out_type))
-        return self.view(builder, result, self._output_shape if shape is None else shape)
+        return self.view(builder, result, self.output_shape if shape is None else shape)
 
     def view(self, builder: Any, value: Expression, shape: Shape) -> Expression:
         """The same elements in another shape; costs nothing."""
@@ -134,7 +143,20 @@ def _same_window(view: Convolution, layer: ScheduledLayer) -> bool:
 
 
 def _convolution(call: _Call, builder: Any, inputs: Sequence[Expression]) -> Expression:
-    result = call.run(builder, inputs[0], inputs[1])
+    return _biased(call, builder, call.run(builder, inputs[0], inputs[1]), inputs)
+
+
+def _matrix_convolution(call: _Call, nest: LoopNest, builder: Any, inputs: Sequence[Expression]) -> Expression:
+    """The product [1, G, K, 1, B*OY*OX] of weights and im2col matrix, put back into [B, G*K, OY, OX]."""
+    batch, groups, outputs, channels, rows, columns, _, _ = nest.sizes
+    image = call.view(builder, inputs[0], (batch, groups, channels, nest.input_rows, nest.input_columns))
+    matrix = builder.emit_te(lambda tensor: input_matrix(nest, tensor), image)
+    product = call.run(builder, matrix, inputs[1], (groups, outputs, batch, rows, columns))
+    result = call.permuted(builder, product, (2, 0, 1, 3, 4)) if batch > 1 else product
+    return _biased(call, builder, call.view(builder, result, call.output_shape), inputs)
+
+
+def _biased(call: _Call, builder: Any, result: Expression, inputs: Sequence[Expression]) -> Expression:
     if len(inputs) < 3 or inputs[2] is None:
         return result
     bias_shape = (1, prod(sizes_of(inputs[2])), *(1 for _ in sizes_of(result)[2:]))

@@ -107,6 +107,24 @@ def _convolution(nest: LoopNest, dtype: str) -> tuple[Any, Any, Any]:
     return image, kernel, te.compute((batch, groups, outputs, rows, columns), element, name=COMPUTE_STAGE)
 
 
+def input_matrix(nest: LoopNest, image: Expression) -> Expression:
+    """im2col: what a convolution's windows see, as a tensor expression [G, C, FY, FX, B, OY, OX].
+
+    nest: the convolution's own loops. image: [B, G, C, IY, IX]. Viewed as [1, G, C*FY*FX, 1, B*OY*OX] the result is the
+    input of layer_function for `nest.as_matrix_product()`. Zeros of the padding are elements of it.
+    """
+    from tvm import te
+
+    batch, groups, _, channels, rows, columns, taps_down, taps_across = nest.sizes
+    vertical, horizontal = (_Axis(window) for window in windows_of(nest))
+    padded = _pad_stage(image, (batch, groups, channels), vertical, horizontal, image.dtype)
+    return te.compute(
+        (groups, channels, taps_down, taps_across, batch, rows, columns),
+        lambda g, c, fy, fx, b, oy, ox: padded[b, g, c, vertical.touched(oy, fy), horizontal.touched(ox, fx)],
+        name="input_matrix",
+    )
+
+
 def _reduction_axes(nest: LoopNest) -> list[Any]:
     from tvm import te
 

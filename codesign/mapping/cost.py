@@ -207,7 +207,7 @@ def layer_cost(
     """The full cost of one mapped layer."""
     meter = Meter(profile, mapping.engine)
     found = evaluate(nest, mapping, profile, counts)
-    cycles = ceil(round(found.latency_cycles, 6))
+    cycles, not_counted = _counted(found, profile)
     lane_extra = min(cycles - found.compute_cycles, ceil(round(found.lane_cycles - found.compute_cycles, 6)))
     peak = profile.engines[mapping.engine].peak_macs_per_cycle
     traffic = _traffic(meter, counts)
@@ -222,13 +222,20 @@ def layer_cost(
         energy=(engine, *memory_energies(traffic, profile)),
         traffic=traffic,
         limited_by=_limit(found),
-        bound_cycles=bound_cycles,
+        bound_cycles=bound_cycles - not_counted,
         gap=gap,
         proven=proven,
         on_chip_bytes=on_chip_bytes,
         mapping=mapping,
         counts=counts,
     )
+
+
+def _counted(found: Evaluation, profile: HardwareProfile) -> tuple[int, int]:
+    """(cycles as the profile counts them, cycles it leaves out): never fewer than the lanes compute."""
+    cycles = ceil(round(found.latency_cycles, 6))
+    not_counted = int(profile.conventions.last_cycle_index and cycles > found.compute_cycles)
+    return cycles - not_counted, not_counted
 
 
 def _limit(found: Evaluation) -> str:

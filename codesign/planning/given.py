@@ -10,6 +10,7 @@ from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.cost import layer_cost
 from codesign.mapping.counts import counts_of
 from codesign.mapping.layer_cost import LayerCost
+from codesign.mapping.layer_form import nest_on
 from codesign.mapping.legality import problems_of
 from codesign.mapping.mapper import on_chip_bytes
 from codesign.mapping.mapping import Mapping
@@ -69,7 +70,7 @@ def given_cost(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> La
         gap=0.0,
         proven=False,
     )
-    return replace(cost, gap=cost.cycles / bound_cycles - 1)
+    return replace(cost, bound_cycles=bound_cycles, gap=cost.cycles / bound_cycles - 1)
 
 
 def _unknown(where: str, name: str, layers: Sequence[Layer]) -> Problem:
@@ -82,7 +83,8 @@ def _misfits(entry: Entry, layers: Sequence[Layer], profile: HardwareProfile) ->
     """Why a mapping is none of its layers; layers with the same loops share a line."""
     alike: dict[LoopNest, list[str]] = {}
     for layer in layers:
-        alike.setdefault(layer.nest, []).append(layer.name)
+        seen = nest_on(profile.engines[entry.mapping.engine], layer.nest)
+        alike.setdefault(seen, []).append(layer.name)
     for nest, names in alike.items():
         shown, more = names[:_NAMES_SHOWN], len(names) - _NAMES_SHOWN
         who = f"layer{'s' if len(names) > 1 else ''} {', '.join(shown)}{f' and {more} more' if more > 0 else ''}"

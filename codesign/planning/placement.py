@@ -10,6 +10,7 @@ import numpy as np
 from codesign.errors import CodesignError, DoesNotFitError, Problem
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.layer_cost import LayerCost
+from codesign.mapping.layer_form import nest_on
 from codesign.mapping.mapper import map_layer
 from codesign.mapping.objective import AnyObjective
 from codesign.mapping.streaming import HOST, VECTOR_UNIT, VIEW, fused_cost, host_cost, vector_cost, view_cost
@@ -26,6 +27,8 @@ _NAMES_SHOWN = 3
 class Placer:
     """Places layers one by one; a nest that was mapped before is not mapped again.
 
+    A placed layer's nest is what its engine sees of it (nest_on): the loops its mapping is one of.
+
     where: what problems point at, the model's file. given: legal mappings by the names of the layers that take them
     unsearched. refused: layers that fit no engine, by what is wrong and the hint.
     """
@@ -34,7 +37,7 @@ class Placer:
     objective: AnyObjective
     where: str
     given: Mapping[str, Given] = field(default_factory=dict)
-    first_with: dict[tuple[LoopNest, Given | None], PlannedLayer] = field(default_factory=dict)
+    first_with: dict[tuple[tuple[LoopNest, ...], Given | None], PlannedLayer] = field(default_factory=dict)
     refused: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     @property
@@ -58,33 +61,39 @@ class Placer:
 
     def _on_engine(self, layer: Layer, engines: list[str]) -> PlannedLayer:
         given = self.given.get(layer.name)
-        known = self.first_with.get((layer.nest, given))
+        seen = tuple(self._seen(layer, engine).nest for engine in engines)
+        known = self.first_with.get((seen, given))
         if known is not None:
-            return replace(known, layer=layer, repeats_of=known.layer.name)
+            return replace(known, layer=self._seen(layer, known.engine), repeats_of=known.layer.name)
         planned = self._searched(layer, engines) if given is None else self._as_given(layer, given)
         if planned is None:
             return PlannedLayer(layer, HOST, host_cost(layer, self.profile))
-        self.first_with[layer.nest, given] = planned
+        self.first_with[seen, given] = planned
         return planned
 
+    def _seen(self, layer: Layer, engine: str) -> Layer:
+        return replace(layer, nest=nest_on(self.profile.engines[engine], layer.nest))
+
     def _as_given(self, layer: Layer, given: Given) -> PlannedLayer:
-        cost = given_cost(layer.nest, given.mapping, self.profile)
-        return PlannedLayer(layer, given.mapping.engine, cost, given=given.where)
+        seen = self._seen(layer, given.mapping.engine)
+        cost = given_cost(seen.nest, given.mapping, self.profile)
+        return PlannedLayer(seen, given.mapping.engine, cost, given=given.where)
 
     def _searched(self, layer: Layer, engines: list[str]) -> PlannedLayer | None:
         """On the best engine; None where none has room for it."""
         costs: list[tuple[str, LayerCost]] = []
         refused: list[Problem] = []
         for engine in engines:
+            nest = self._seen(layer, engine).nest
             try:
-                costs.append((engine, map_layer(layer.nest, self.profile, engine, self.objective)))
+                costs.append((engine, map_layer(nest, self.profile, engine, self.objective)))
             except DoesNotFitError as error:
                 refused.extend(error.problems)
         if not costs:
             self._refuse(layer, refused)
             return None
         engine, cost = min(costs, key=lambda item: self._value(item[1]))
-        return PlannedLayer(layer, engine, cost)
+        return PlannedLayer(self._seen(layer, engine), engine, cost)
 
     def _refuse(self, layer: Layer, refused: list[Problem]) -> None:
         for part in refused:

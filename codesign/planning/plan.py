@@ -8,6 +8,7 @@ from functools import lru_cache
 from pydantic import TypeAdapter
 
 from codesign.mapping.layer_cost import LayerCost
+from codesign.mapping.losses import Loss
 from codesign.rewriting.record import PassRecord
 from codesign.workload.layer import Layer
 
@@ -27,6 +28,7 @@ class PlannedLayer:
     fused_into: name of the layer whose drain does this one's work; its own cycles and traffic are then 0 or what
     the fusion adds. repeats_of: name of the first layer with the same nest, whose mapping was taken over.
     given: where the layer's mapping stands (`m.yaml:12:5`) if a mapping file gave it; it was not searched then.
+    losses: what lies between the ideal cycles and the layer's.
     """
 
     layer: Layer
@@ -36,6 +38,12 @@ class PlannedLayer:
     repeats_of: str = ""
     note: str = ""
     given: str = ""
+    losses: tuple[Loss, ...] = ()
+
+    @property
+    def ideal_cycles(self) -> int:
+        """Cycles without any loss: every lane of the unit does useful work in each of them."""
+        return self.cost.cycles - sum(loss.cycles for loss in self.losses)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from codesign.errors import DoesNotFitError
 from codesign.hardware.profile import HardwareProfile
+from codesign.mapping.losses import losses_of
 from codesign.mapping.objective import AnyObjective
 from codesign.planning.given import Given
 from codesign.planning.placement import Placer, fuse_activations, refuse_host
@@ -59,7 +60,8 @@ def plan_network(
         raise DoesNotFitError.of(placer.problems)
     if not allow_host:
         refuse_host(placed, network.where)
-    layers = tuple(fuse_activations(placed, network.outputs, profile))
+    fused = fuse_activations(placed, network.outputs, profile)
+    layers = tuple(replace(part, losses=losses_of(part.layer.nest, part.cost, profile)) for part in fused)
     return Plan(
         codesign=version,
         model=network.model,

@@ -6,7 +6,7 @@ import csv
 import io
 
 from codesign.planning.plan import Plan, PlannedLayer
-from codesign.report.facts import off_chip_bytes
+from codesign.report.facts import loss_lines, off_chip_bytes
 from codesign.report.mapping_text import mapping_text
 from codesign.vocabulary import DIMENSIONS
 
@@ -37,6 +37,8 @@ COLUMNS = (
     "repeats_of",
     "mapping",
     "given",
+    "ideal_cycles",
+    "losses",
 )
 # A spreadsheet runs a cell that starts with one of these as a formula; names come from models nobody here made.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -81,6 +83,8 @@ def _row(plan: Plan, number: int, planned: PlannedLayer) -> list[object]:
         _text(planned.repeats_of),
         mapping_text(cost.mapping) if cost.mapping is not None else "",
         _text(planned.given),
+        planned.ideal_cycles,
+        "; ".join(loss_lines(planned)),
     ]
 
 

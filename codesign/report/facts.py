@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from codesign.mapping.layer_cost import LayerCost
+from codesign.mapping.losses import LossKind
 from codesign.planning.plan import Plan, PlannedLayer
+from codesign.report.numbers import integer_text
 
 HOST = "host"
 VECTOR_UNIT = "vector_unit"
@@ -37,6 +39,29 @@ def traffic_by_memory(cost: LayerCost) -> dict[str, Moved]:
 def off_chip_bytes(plan: Plan, layer: PlannedLayer) -> int:
     """Bytes one layer moves to and from the off-chip memory."""
     return traffic_by_memory(layer.cost).get(plan.off_chip, Moved(0, 0)).total_bytes
+
+
+@dataclass(frozen=True)
+class Split:
+    """A layer's cycles: `useful` as if no lane ever idled, and those lost to idle lanes, waits and stalls."""
+
+    useful: int
+    idle_lanes: int
+    waits: int
+    stalls: int
+
+
+def split_of(layer: PlannedLayer) -> Split:
+    """Where the cycles of a layer go, in four parts that add up to them."""
+    idle = sum(loss.cycles for loss in layer.losses if loss.kind.of_lanes)
+    stalls = sum(loss.cycles for loss in layer.losses if loss.kind is LossKind.STALL)
+    return Split(layer.ideal_cycles, idle, layer.cost.cycles - layer.ideal_cycles - idle - stalls, stalls)
+
+
+def loss_lines(layer: PlannedLayer) -> tuple[str, ...]:
+    """Every loss, the largest first: `512 cycles idle lanes: K 24 of 32 lanes on columns`."""
+    ranked = sorted(layer.losses, key=lambda loss: -loss.cycles)
+    return tuple(f"{integer_text(loss.cycles)} cycles {loss.kind}: {loss.detail}" for loss in ranked)
 
 
 def share_of_cycles(plan: Plan, layer: PlannedLayer) -> float:

@@ -8,7 +8,7 @@ from math import log10
 from typing import TypeAlias
 
 from codesign.planning.plan import Plan, PlannedLayer
-from codesign.report.facts import energy_by_component, roof, roofline, share_of_cycles
+from codesign.report.facts import energy_by_component, loss_lines, roof, roofline, share_of_cycles, split_of
 from codesign.report.numbers import bytes_text, count_text, energy_text, percent_text, shorten
 
 Json: TypeAlias = "dict[str, Json] | Sequence[Json] | str | float | int | bool | None"
@@ -16,10 +16,12 @@ Figure: TypeAlias = dict[str, Json]
 
 INK, MUTED, LINE = "#1f2933", "#616e7c", "#e4e7eb"
 BLUE, AMBER, GREY, GREEN, RED, VIOLET = "#3b7dd8", "#e8a33d", "#b8c2cc", "#3d9970", "#d1495b", "#7b68ae"
+PALE = "#b4d0f2"
 PALETTE = (BLUE, AMBER, GREEN, VIOLET, RED, "#4fb0ae", "#8d6e63", GREY)
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _NAMED_LAYERS = 24
 _ROOF_POINTS = 40
+_NAMED_LOSSES = 4
 
 
 def figures(plan: Plan) -> dict[str, Figure]:
@@ -28,17 +30,19 @@ def figures(plan: Plan) -> dict[str, Figure]:
 
 
 def time_figure(plan: Plan) -> Figure:
-    """Cycles per layer, split into compute, stalls, and fill and drain; utilisation per layer below."""
+    """Cycles per layer, split into useful, idle lanes, waits and stalls; utilisation per layer below."""
     hover = [_hover(plan, number, layer) for number, layer in enumerate(plan.layers, 1)]
     numbers = list(range(1, len(plan.layers) + 1))
-    costs = [layer.cost for layer in plan.layers]
+    splits = [split_of(layer) for layer in plan.layers]
     parts = (
-        ("compute", BLUE, [cost.compute_cycles for cost in costs]),
-        ("stalls", AMBER, [cost.stall_cycles for cost in costs]),
-        ("fill and drain", GREY, [cost.fill_drain_cycles for cost in costs]),
+        ("useful", BLUE, [split.useful for split in splits]),
+        ("idle lanes", PALE, [split.idle_lanes for split in splits]),
+        ("stalls", AMBER, [split.stalls for split in splits]),
+        ("fill, drain and refills", GREY, [split.waits for split in splits]),
     )
     bars: list[Json] = [_bar(name, color, numbers, cycles, hover) for name, color, cycles in parts]
-    utilization = _bar("utilisation", GREEN, numbers, [100 * cost.utilization for cost in costs], hover)
+    reached = [100 * layer.cost.utilization for layer in plan.layers]
+    utilization = _bar("utilisation", GREEN, numbers, reached, hover)
     bars.append(utilization | {"yaxis": "y2", "showlegend": False})
     layout = _layout(
         barmode="stack",
@@ -150,6 +154,7 @@ def _hover(plan: Plan, number: int, layer: PlannedLayer) -> str:
     ]
     if layer.layer.nest.macs:
         lines.insert(2, f"{count_text(layer.layer.nest.macs)} MACs at {percent_text(cost.utilization)} utilisation")
+    lines += [escape(line) for line in loss_lines(layer)[:_NAMED_LOSSES]]
     return "<br>".join(lines)
 
 

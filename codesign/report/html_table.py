@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from codesign.planning.plan import Plan, PlannedLayer
-from codesign.report.facts import off_chip_bytes, share_of_cycles
+from codesign.report.facts import loss_lines, off_chip_bytes, share_of_cycles, split_of
 from codesign.report.mapping_text import mapping_text
 from codesign.report.numbers import bytes_text, count_text, energy_text, integer_text, percent_text, shorten
 from codesign.vocabulary import DIMENSIONS
@@ -23,6 +23,7 @@ def layer_table(plan: Plan) -> str:
         ("MACs", True),
         ("cycles", True),
         ("time", True),
+        ("where they go", True),
         ("stalls", True),
         ("utilisation", True),
         ("spatial", True),
@@ -63,6 +64,7 @@ def _row(plan: Plan, number: int, planned: PlannedLayer) -> str:
         _number(macs, count_text(macs) if macs else "–"),
         _number(cost.cycles, count_text(cost.cycles)),
         _number(share, _meter(share, "time"), percent_text(share)),
+        _split(planned),
         _number(cost.stall_cycles, count_text(cost.stall_cycles)),
         _number(cost.utilization, _meter(cost.utilization, "use") if macs else "–", percent_text(cost.utilization)),
         _number(cost.spatial_utilization, percent_text(cost.spatial_utilization) if macs else "–"),
@@ -73,6 +75,16 @@ def _row(plan: Plan, number: int, planned: PlannedLayer) -> str:
         f'<td class="code">{escape(mapping)}</td>',
     )
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _split(planned: PlannedLayer) -> str:
+    """A bar of useful cycles, idle lanes, stalls and waits; all losses as a tooltip. Sorts by the cycles lost."""
+    cycles, split = planned.cost.cycles, split_of(planned)
+    parts = (("useful", split.useful), ("idle", split.idle_lanes), ("stall", split.stalls), ("wait", split.waits))
+    bars = "".join(f'<i class="{name}" style="width:{100 * part / cycles:.1f}%"></i>' for name, part in parts if part)
+    title = escape("\n".join((f"{integer_text(split.useful)} cycles useful", *loss_lines(planned))))
+    lost = cycles - split.useful
+    return f'<td class="number" data-value="{lost}" title="{title}"><span class="split">{bars}</span></td>'
 
 
 def _gap(planned: PlannedLayer) -> str:

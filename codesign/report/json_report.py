@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from codesign.mapping.layer_cost import LayerCost
+from codesign.mapping.losses import Loss
 from codesign.mapping.mapping import Mapping
 from codesign.planning.plan import Plan, PlannedLayer
 from codesign.report.facts import energy_by_component, traffic_by_memory
 from codesign.report.mapping_text import mapping_text
 from codesign.report.schema import (
     Bytes,
+    CycleLoss,
     Declined,
     File,
     Lanes,
@@ -78,6 +80,8 @@ def _layer(plan: Plan, planned: PlannedLayer) -> LayerReport:
         compute_cycles=cost.compute_cycles,
         stall_cycles=cost.stall_cycles,
         fill_drain_cycles=cost.fill_drain_cycles,
+        ideal_cycles=planned.ideal_cycles,
+        losses=[_loss(loss) for loss in planned.losses],
         utilization=cost.utilization,
         spatial_utilization=cost.spatial_utilization,
         temporal_utilization=cost.temporal_utilization,
@@ -100,6 +104,18 @@ def _layer(plan: Plan, planned: PlannedLayer) -> LayerReport:
         repeats_of=planned.repeats_of,
         note=planned.note,
         given=planned.given,
+    )
+
+
+def _loss(loss: Loss) -> CycleLoss:
+    return CycleLoss(
+        kind=str(loss.kind),
+        where=loss.where,
+        what=loss.what,
+        detail=loss.detail,
+        cycles=loss.cycles,
+        used=loss.used,
+        available=loss.available,
     )
 
 

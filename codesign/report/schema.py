@@ -117,8 +117,26 @@ class LayerMapping(Part):
     """By memory, then by operand."""
 
 
+class CycleLoss(Part):
+    """Cycles lost to one thing."""
+
+    kind: str
+    """`idle lanes`, `edge` or `inserted zeros`; `refill`, `refill overhead`, `pipeline`, `fill` or `drain`; `stall`."""
+    where: str
+    """Axes, a memory, a port, an engine or `host`."""
+    what: str
+    """Dimensions or an operand."""
+    detail: str
+    """Both in words: `C 3 of 32 lanes on rows`."""
+    cycles: int
+    used: int
+    """Lanes, MACs or bytes through the port that this is about; 0 where nothing is counted."""
+    available: int
+    """Of how many."""
+
+
 class LayerReport(Part):
-    """One layer: cycles = compute_cycles + stall_cycles + fill_drain_cycles."""
+    """One layer: cycles = compute_cycles + stall_cycles + fill_drain_cycles = ideal_cycles + all losses."""
 
     name: str
     op: str
@@ -130,6 +148,10 @@ class LayerReport(Part):
     compute_cycles: int
     stall_cycles: int
     fill_drain_cycles: int
+    ideal_cycles: int
+    """MACs over the lanes of the engine (rounded up); operations over those of the vector unit or the host."""
+    losses: list[CycleLoss]
+    """Where every other cycle goes: lanes first, then waits, then stalls."""
     utilization: float
     """Useful MACs over the engine's peak in the cycles taken: spatial times temporal."""
     spatial_utilization: float

@@ -1,17 +1,17 @@
-"""One computed sentence on why a layer costs what it costs."""
+"""One computed sentence on why a layer costs what it costs, from its lost cycles."""
 
 from __future__ import annotations
 
-from codesign.mapping.mapping import SpatialLoop
+from codesign.mapping.losses import LossKind
 from codesign.planning.plan import Plan, PlannedLayer
-from codesign.report.facts import HOST, VECTOR_UNIT, traffic_by_memory
+from codesign.report.facts import HOST, VECTOR_UNIT
 from codesign.report.numbers import bytes_text, count_text, percent_text
 
 LOW_UTILIZATION = 0.5
 
 
 def why(plan: Plan, layer: PlannedLayer) -> str:
-    """Why a layer takes its cycles, from its limit, its utilisation and its traffic. No full stop at the end."""
+    """Why a layer takes its cycles, from its limit and its losses. No full stop at the end."""
     if layer.engine == HOST:
         return _host(layer)
     if layer.engine == VECTOR_UNIT:
@@ -20,8 +20,7 @@ def why(plan: Plan, layer: PlannedLayer) -> str:
         return _compute(plan, layer)
     if "." in layer.cost.limited_by:
         return _port(layer)
-    waiting = percent_text(layer.cost.fill_drain_cycles / layer.cost.cycles)
-    return f"{layer.cost.limited_by}: {waiting} of its cycles; the layer is too short to hide its first and last tiles"
+    return _waiting(layer)
 
 
 def _host(layer: PlannedLayer) -> str:
@@ -42,6 +41,17 @@ def _compute(plan: Plan, layer: PlannedLayer) -> str:
     return f"compute: {_lanes_text(layer)}; it holds {percent_text(share)} of the MACs"
 
 
+def _waiting(layer: PlannedLayer) -> str:
+    """Names the longest of the waits."""
+    cost = layer.cost
+    waiting = f"{cost.limited_by}: {percent_text(cost.fill_drain_cycles / cost.cycles)} of its cycles"
+    waits = [loss for loss in layer.losses if not loss.kind.of_lanes and loss.kind is not LossKind.STALL]
+    if not waits:
+        return waiting
+    longest = max(waits, key=lambda loss: loss.cycles)
+    return f"{waiting}, the longest wait {percent_text(longest.cycles / cost.cycles)}: {longest.detail}"
+
+
 def _port(layer: PlannedLayer) -> str:
     """Stalls first, unless idle lanes cost more than they do."""
     cost = layer.cost
@@ -57,27 +67,16 @@ def _port(layer: PlannedLayer) -> str:
 
 
 def _biggest_mover(layer: PlannedLayer) -> str:
-    """`, moving 1.20 MiB (90 % weights)`: the traffic of the memory whose port is the limit."""
-    memory = layer.cost.limited_by.partition(".")[0]
-    moved = traffic_by_memory(layer.cost).get(memory)
-    if moved is None or not moved.total_bytes:
+    """`, moving 1.20 MiB (90 % weights)`: what goes through the port that is the limit."""
+    stalls = [loss for loss in layer.losses if loss.kind is LossKind.STALL and loss.available]
+    if not stalls:
         return ""
-    parts = [part for part in layer.cost.traffic if part.memory == memory]
-    biggest = max(parts, key=lambda part: part.read_bytes + part.write_bytes)
-    share = (biggest.read_bytes + biggest.write_bytes) / moved.total_bytes
-    return f", moving {bytes_text(moved.total_bytes)} ({percent_text(share)} {biggest.operand})"
+    biggest = max(stalls, key=lambda loss: loss.used)
+    return f", moving {bytes_text(biggest.available)} ({percent_text(biggest.used / biggest.available)} {biggest.what})"
 
 
 def _lanes_text(layer: PlannedLayer) -> str:
-    """`1.6 % of the lanes do useful work (C 3 of 32 on rows, K 1 on columns)`: of 32 where the layer fills fewer."""
+    """`1.6 % of the lanes do useful work (C 3 of 32 lanes on rows)`."""
     text = f"{percent_text(layer.cost.spatial_utilization)} of the lanes do useful work"
-    mapping = layer.cost.mapping
-    if mapping is None or not mapping.spatial:
-        return text
-    return f"{text} ({', '.join(_loop_text(layer, loop) for loop in mapping.spatial)})"
-
-
-def _loop_text(layer: PlannedLayer, loop: SpatialLoop) -> str:
-    size = layer.layer.nest.size(loop.dimension)
-    filled = f"{size} of {loop.extent}" if size < loop.extent else f"{loop.extent}"
-    return f"{loop.dimension} {filled} on {loop.axis}"
+    idle = [loss.detail for loss in layer.losses if loss.kind.of_lanes]
+    return f"{text} ({'; '.join(idle)})" if idle else text

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
-from codesign.vocabulary import DIMENSIONS, MAC_KINDS, RELEVANT, Dimension, Operand, OperationKind
+from codesign.vocabulary import DIMENSIONS, MAC_KINDS, MATRIX_PRODUCTS, RELEVANT, Dimension, Operand, OperationKind
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,27 @@ class LoopNest:
     def size(self, dimension: Dimension) -> int:
         """Extent of one dimension."""
         return self.sizes[DIMENSIONS.index(dimension)]
+
+    def as_matrix_product(self) -> LoopNest:
+        """The same MACs as a product of two matrices for every group: im2col.
+
+            C' = C*FY*FX, OX' = B*OY*OX:    O[g, k, ox'] += W[g, k, c'] * I[g, c', ox']
+
+        A convolution of its kind with one tap and one row: its inputs are the im2col matrix, every value once for every
+        window it lies in and the zeros of the padding among them, and all of it is read. Matrix products stay as they
+        are. Raises ValueError for a nest without MACs and for a transposed convolution: most of its matrix would be
+        zeros inserted between the inputs.
+        """
+        if self.kind not in MATRIX_PRODUCTS:
+            raise ValueError(f"{self.kind} is no matrix product")
+        batch, groups, outputs, channels, rows, columns, kernel_rows, kernel_columns = self.sizes
+        pixels = batch * rows * columns
+        return LoopNest(
+            self.kind,
+            (1, groups, outputs, channels * kernel_rows * kernel_columns, 1, pixels, 1, 1),
+            input_rows=1,
+            input_columns=pixels,
+        )
 
     @property
     def has_macs(self) -> bool:
