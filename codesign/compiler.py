@@ -12,6 +12,7 @@ from codesign.errors import DoesNotFitError
 from codesign.graph.graph import Graph
 from codesign.hardware.loading import LoadedProfile, load_profile
 from codesign.importers.model import load_model
+from codesign.mapping.cache import cached_search
 from codesign.mapping.objective import objective_named
 from codesign.planning.given import given_mappings
 from codesign.planning.mapping_file import read_mapping_file
@@ -129,6 +130,7 @@ def plan_model(model: Model, settings: Settings) -> Planned:
         objective,
         version=__version__,
         given=given_mappings(given, network.layers, hardware.profile),
+        search=cached_search(),
         allow_host=settings.allow_host,
         on_layer=settings.step("mapping"),
     )

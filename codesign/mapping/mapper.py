@@ -173,7 +173,11 @@ def map_layer(
     nest: LoopNest, profile: HardwareProfile, engine: str, objective: AnyObjective, limit: int = LABEL_LIMIT
 ) -> LayerCost:
     """Search and price one layer on one engine. Raises DoesNotFitError."""
-    found = search(nest, profile, engine, objective, limit)
+    return found_cost(nest, profile, search(nest, profile, engine, objective, limit))
+
+
+def found_cost(nest: LoopNest, profile: HardwareProfile, found: Found) -> LayerCost:
+    """The full cost of what a search found."""
     return layer_cost(
         nest,
         found.mapping,

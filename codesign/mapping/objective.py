@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import isfinite
 
+import numpy as np
+
 from codesign.errors import CodesignError
 from codesign.mapping.grid import Floats
 
@@ -27,6 +29,10 @@ class Objective(StrEnum):
             case Objective.EDP:
                 return latency * energy, latency
 
+    def of(self, latency_cycles: float, energy_pj: float) -> float:
+        """The objective of one mapping."""
+        return float(self.values(np.asarray(latency_cycles), np.asarray(energy_pj))[0])
+
     @property
     def has_ties(self) -> bool:
         """Whether many mappings share its best value."""
@@ -43,6 +49,10 @@ class WeightedSum:
     def values(self, latency: Floats, energy: Floats) -> tuple[Floats, Floats]:
         """Objective and tie-breaker, from cycles and pJ."""
         return self.per_cycle * latency + self.per_pj * energy, latency
+
+    def of(self, latency_cycles: float, energy_pj: float) -> float:
+        """The objective of one mapping."""
+        return self.per_cycle * latency_cycles + self.per_pj * energy_pj
 
     @property
     def has_ties(self) -> bool:

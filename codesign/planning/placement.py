@@ -9,9 +9,10 @@ import numpy as np
 
 from codesign.errors import CodesignError, DoesNotFitError, Problem
 from codesign.hardware.profile import HardwareProfile
+from codesign.mapping.cache import Search
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.layer_form import nest_on
-from codesign.mapping.mapper import map_layer
+from codesign.mapping.mapper import found_cost, search
 from codesign.mapping.objective import AnyObjective
 from codesign.mapping.streaming import HOST, VECTOR_UNIT, VIEW, fused_cost, host_cost, vector_cost, view_cost
 from codesign.planning.given import Given, given_cost
@@ -37,6 +38,7 @@ class Placer:
     objective: AnyObjective
     where: str
     given: Mapping[str, Given] = field(default_factory=dict)
+    search: Search = search
     first_with: dict[tuple[tuple[LoopNest, ...], Given | None], PlannedLayer] = field(default_factory=dict)
     refused: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
@@ -86,7 +88,9 @@ class Placer:
         for engine in engines:
             nest = self._seen(layer, engine).nest
             try:
-                costs.append((engine, map_layer(nest, self.profile, engine, self.objective)))
+                costs.append(
+                    (engine, found_cost(nest, self.profile, self.search(nest, self.profile, engine, self.objective)))
+                )
             except DoesNotFitError as error:
                 refused.extend(error.problems)
         if not costs:
