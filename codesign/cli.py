@@ -57,7 +57,7 @@ PassesOption = Annotated[
     str, typer.Option("--passes", metavar="NAMES", help="A pipeline, or passes: a,b{option=value}.")
 ]
 ObjectiveOption = Annotated[
-    str, typer.Option("--objective", metavar="WHAT", help="latency, energy, edp, or a sum: 1*latency+0.002*energy.")
+    str, typer.Option("--objective", metavar="WHAT", help="latency, energy, edp, or `1*latency+2*energy`.")
 ]
 ShapeOption = Annotated[
     list[str] | None, typer.Option("--input-shape", metavar="NAME=1x3x224x224", help="Fix open sizes; may be repeated.")
@@ -73,7 +73,11 @@ StopOption = Annotated[str | None, typer.Option("--stop-after", metavar="PASS", 
 DumpOption = Annotated[
     Path | None, typer.Option("--dump-graphs", metavar="DIR", help="Write the network after every pass.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print what report.json holds.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+LayerOption = Annotated[
+    list[str] | None, typer.Option("--layer", metavar="NAME", help="A layer to explain; may be repeated.")
+]
+TopOption = Annotated[int, typer.Option("--top", metavar="COUNT", min=1, help="How many layers, the costliest first.")]
 InputOption = Annotated[Path, typer.Option("--input", metavar="FILE", help="Arrays by tensor name, .npz.")]
 ResultOption = Annotated[Path, typer.Option("--output", metavar="FILE", help="Where the outputs go, .npz.")]
 DataOption = Annotated[
@@ -186,6 +190,35 @@ def stream(
     target = Target(load_board(board), bits, Implementation(packed))
     pipeline = fold_model(model, target, share, parse_shapes(input_shape or []))
     typer.echo(pipeline_text(pipeline, clock_mhz))
+
+
+@app.command()
+def explain(
+    model: ModelArgument,
+    hw: HwOption,
+    layer: LayerOption = None,
+    top: TopOption = 5,
+    json: JsonOption = False,
+    passes: PassesOption = "default",
+    objective: ObjectiveOption = "latency",
+    input_shape: ShapeOption = None,
+    stop_after: StopOption = None,
+) -> None:
+    """Say where the cycles of the costliest layers go, and what change of layer or machine would help most."""
+    from codesign.compiler import Settings, explain_model
+
+    shapes = parse_shapes(input_shape or [])
+    with _progress() as on_step:
+        settings = Settings(hw, passes, objective, shapes, stop_after=stop_after, on_step=on_step)
+        explanation = explain_model(model, settings, layer or [], top)
+    if json:
+        from codesign.report.explanation_json import explanation_json
+
+        typer.echo(explanation_json(explanation.plan, explanation.layers), nl=False)
+        return
+    from codesign.report.explanation import print_explanations
+
+    print_explanations(explanation.plan, explanation.layers, _console())
 
 
 @app.command()

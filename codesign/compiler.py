@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -14,10 +14,12 @@ from codesign.hardware.loading import LoadedProfile, load_profile
 from codesign.importers.model import load_model
 from codesign.mapping.cache import cached_search
 from codesign.mapping.objective import objective_named
+from codesign.planning.explaining import ExplainedLayer, Explainer, layers_named
 from codesign.planning.given import given_mappings
 from codesign.planning.mapping_file import read_mapping_file
 from codesign.planning.plan import Identity, Plan
 from codesign.planning.planner import Network, plan_network
+from codesign.report.facts import costliest
 from codesign.rewriting.graph_pass import PassContext
 from codesign.rewriting.pipeline import Pipeline, resolve_pipeline
 from codesign.rewriting.runner import run_pipeline
@@ -66,6 +68,14 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class Explanation:
+    """A plan, and some of its layers with what would help them."""
+
+    plan: Plan
+    layers: tuple[ExplainedLayer, ...]
+
+
+@dataclass(frozen=True)
 class Build:
     """What `compile` wrote: the plan, and the folder with the artifacts."""
 
@@ -80,6 +90,14 @@ def estimate(model: Model, *, hw: str, **settings: object) -> Plan:
     settings: the fields of Settings. Raises CodesignError (bad input) or DoesNotFitError.
     """
     return plan_model(model, Settings(hw, **settings)).plan  # type: ignore[arg-type]
+
+
+def explain(model: Model, *, hw: str, layers: Sequence[str] = (), top: int = 5, **settings: object) -> Explanation:
+    """Where the cycles of layers go and what would help most, found by changing one thing and searching again.
+
+    layers: names of layers; if there are none, the `top` ones that take most cycles. Other arguments as for `estimate`.
+    """
+    return explain_model(model, Settings(hw, **settings), layers, top)  # type: ignore[arg-type]
 
 
 def compile(model: Model, *, hw: str, output: str | PathLike[str] = "build", **settings: object) -> Build:
@@ -97,6 +115,19 @@ def compile_model(model: Model, settings: Settings, output: Path) -> Build:
 
     check_replaceable(output, str(output))
     return build(plan_model(model, settings), settings, output)
+
+
+def explain_model(model: Model, settings: Settings, names: Sequence[str] = (), top: int = 5) -> Explanation:
+    """As `explain`."""
+    planned = plan_model(model, settings)
+    layers = layers_named(planned.plan, names) if names else [group[0] for group in costliest(planned.plan, top)]
+    nests = {layer.name: layer.nest for layer in layers_of(planned.graph)}
+    explainer = Explainer(planned.hardware.profile, objective_named(settings.objective), nests)
+    found = []
+    for number, layer in enumerate(layers, 1):
+        settings.step("explaining")(layer.layer.name, number, len(layers))
+        found.append(explainer.explain(layer))
+    return Explanation(planned.plan, tuple(found))
 
 
 def plan_model(model: Model, settings: Settings) -> Planned:

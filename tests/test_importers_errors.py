@@ -344,3 +344,33 @@ def make_archive() -> Callable[[Path, dict[str, bytes]], None]:
                 archive.writestr(name, content)
 
     return write
+
+
+@pytest.mark.parametrize(
+    ("op", "weights", "group", "bias", "problem"),
+    [
+        ("Conv", (8, 4, 3, 3), 1, 8, "the input has 6 channels, weights of 8x4x3x3 take 4"),
+        ("Conv", (8, 3, 3, 3), 4, 8, "the input has 6 channels, weights of 8x3x3x3 take 12"),
+        ("Conv", (8, 2, 3, 3), 3, 8, "8 channels do not split into 3 groups"),
+        ("Conv", (8, 6, 3, 3), 0, 8, "8 channels do not split into 0 groups"),
+        ("Conv", (8, 6, 3, 3), 1, 5, "the bias has shape 5, not 8"),
+        ("ConvTranspose", (8, 6, 3, 3), 1, 6, "the input has 6 channels, weights of 8x6x3x3 take 8"),
+        ("ConvTranspose", (6, 8, 3, 3), 2, 8, "the bias has shape 8, not 16"),
+    ],
+)
+def test_channels_that_disagree(
+    tmp_path: Path, op: str, weights: tuple[int, ...], group: int, bias: int, problem: str
+) -> None:
+    """The shape inference of onnx lets them pass, and a cost would be counted from one of the two sides."""
+    nodes = [helper.make_node(op, ["x", "w", "b"], ["y"], name="stem", group=group)]
+    learned = {"w": random(0, *weights), "b": random(1, bias)}
+    path = save(model(nodes, values({"x": [1, 6, 8, 8]}), values({"y": None}), learned), tmp_path)
+    assert message(path) == f"net.onnx: node stem: {op}: {problem}\n  hint: export the model again"
+
+
+@pytest.mark.parametrize(("op", "weights", "group"), [("Conv", (8, 3, 3, 3), 2), ("ConvTranspose", (6, 4, 3, 3), 2)])
+def test_channels_that_agree(tmp_path: Path, op: str, weights: tuple[int, ...], group: int) -> None:
+    nodes = [helper.make_node(op, ["x", "w", "b"], ["y"], name="stem", group=group)]
+    learned = {"w": random(0, *weights), "b": random(1, 8)}
+    path = save(model(nodes, values({"x": [1, 6, 8, 8]}), values({"y": None}), learned), tmp_path)
+    assert [node.op_type for node in load_model(path, {}).nodes] == [op]

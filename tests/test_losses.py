@@ -27,12 +27,13 @@ def changed(profile: HardwareProfile, **engine: Any) -> HardwareProfile:
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
-@given(nests(largest=40, volume=10**6), profiles(), st.integers(0, 9), st.integers(0, 3), st.booleans())
+@given(nests(largest=40, volume=10**6), profiles(), st.integers(0, 9), st.integers(0, 3), st.booleans(), st.booleans())
 def test_losses_add_up_to_the_cycles(
-    nest: LoopNest, plain: HardwareProfile, depth: int, overhead: int, fixed: bool
+    nest: LoopNest, plain: HardwareProfile, depth: int, overhead: int, fixed: bool, from_0: bool
 ) -> None:
     described = changed(plain, pipeline_depth_cycles=depth).model_dump(mode="json")
     described["memories"]["accumulators"]["refill_overhead_cycles"] = overhead
+    described["conventions"]["last_cycle_index"] = from_0
     if fixed:
         described["engines"]["array"]["axes"]["rows"] |= {"unrolls": ["C"], "fixed": True}
     profile = HardwareProfile.model_validate(described)

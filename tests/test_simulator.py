@@ -6,6 +6,7 @@ import ast
 from collections import Counter
 from dataclasses import replace
 from itertools import islice, product
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -13,101 +14,24 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from codesign.errors import DoesNotFitError
-from codesign.hardware.loading import load_profile, shipped_folder
+from codesign.hardware.loading import load_profile
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.counts import counts_of
 from codesign.mapping.legality import problems_of
 from codesign.mapping.mapper import choice_of, residence_bytes, search
 from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLoop
 from codesign.mapping.objective import Objective
-from codesign.mapping.space import larger_sizes, loop_extent, spatial_choices
 from codesign.vocabulary import DIMENSIONS, Dimension, Operand, OperationKind
 from codesign.workload.loop_nest import LoopNest
-from tests.machines import every_mapping, nests, price, profiles
+from tests.machines import every_mapping, nests, price
+from tests.simulated_problems import Placed, layers, machines, placed, placed_on_shipped, roomy
 from tests.simulated_walk import Values, value_of
 from tests.simulator import Simulation, simulate
 from tests.test_mapper import examples, objective_value
 
 FOLDER = Path(__file__).parent
-SHIPPED = tuple(sorted(path.stem for path in shipped_folder().glob("*.yaml")))
 PROBLEMS = 120
 MOST_MAPPINGS = 300
-
-Placed = tuple[LoopNest, HardwareProfile, Mapping]
-
-
-@st.composite
-def layers(draw: st.DrawFn, largest: int = 5, volume: int = 160) -> LoopNest:
-    """Small convolutions of every kind, some of them over an input dilated with zeros (transposed convolutions)."""
-    nest: LoopNest = draw(nests(largest=largest, volume=volume))
-    if draw(st.integers(0, 4)):
-        return nest
-    apart = draw(st.integers(2, 3))
-    return replace(
-        nest,
-        kind=OperationKind.TRANSPOSED_CONVOLUTION,
-        stride=(1, 1),
-        input_dilation=(apart, apart),
-        input_rows=-(-nest.input_rows // apart),
-        input_columns=-(-nest.input_columns // apart),
-    )
-
-
-@st.composite
-def machines(draw: st.DrawFn, waits: tuple[int, ...] = (0, 0, 1, 3)) -> HardwareProfile:
-    """Random machines with every convention, with waits at refills, pipelines, and widths that share bytes."""
-    described = draw(profiles()).model_dump(mode="json")
-    flag = st.booleans()
-    described["conventions"] = {name: draw(flag) for name in described["conventions"]}
-    described["precision"] = {
-        "weights_bits": draw(st.sampled_from([4, 8])),
-        "activations_bits": draw(st.sampled_from([4, 8, 16])),
-        "accumulators_bits": draw(st.sampled_from([24, 32])),
-    }
-    described["engines"]["array"]["pipeline_depth_cycles"] = draw(st.integers(0, 5))
-    for memory in list(described["memories"].values())[:-1]:
-        memory["refill_overhead_cycles"] = draw(st.sampled_from(waits))
-    return HardwareProfile.model_validate(described)
-
-
-@st.composite
-def mappings(draw: st.DrawFn, nest: LoopNest, profile: HardwareProfile, engine: str) -> Mapping:
-    """Any mapping of the declared space, whether it fits or not."""
-    choice = draw(st.sampled_from(spatial_choices(nest, profile.engines[engine])))
-    tile, loops = [1] * len(DIMENSIONS), []
-    while tile != list(choice.steps):
-        index = draw(st.sampled_from([at for at, steps in enumerate(choice.steps) if tile[at] < steps]))
-        size = draw(st.sampled_from(larger_sizes(choice.steps[index], tile[index])[1:]))
-        loops.insert(0, TemporalLoop(DIMENSIONS[index], loop_extent(choice.steps[index], tile[index], size)))
-        tile[index] = size
-    residences = []
-    for operand in Operand:
-        levels = profile.hierarchy(engine, operand)[:-1]
-        positions = sorted((draw(st.integers(0, len(loops))) for _ in levels), reverse=True)
-        residences += [Residence(operand, level, at) for level, at in zip(levels, positions, strict=True)]
-    return Mapping(engine, choice.loops, tuple(loops), tuple(residences))
-
-
-@st.composite
-def placed(draw: st.DrawFn) -> Placed:
-    """A random layer on a random machine, mapped in any way."""
-    nest, profile = draw(layers()), draw(machines())
-    return nest, profile, draw(mappings(nest, profile, "array"))
-
-
-@st.composite
-def placed_on_shipped(draw: st.DrawFn) -> Placed:
-    """A random layer on any engine of any shipped machine, mapped in any way."""
-    nest, profile = draw(layers()), load_profile(draw(st.sampled_from(SHIPPED))).profile
-    return nest, profile, draw(mappings(nest, profile, draw(st.sampled_from(sorted(profile.engines)))))
-
-
-def roomy(profile: HardwareProfile) -> HardwareProfile:
-    """The same machine with room for everything."""
-    described = profile.model_dump(mode="json")
-    for memory in list(described["memories"].values())[:-1]:
-        memory["size_bytes"] = 2**30
-    return HardwareProfile.model_validate(described)
 
 
 def convolution(nest: LoopNest) -> Values:
@@ -145,13 +69,12 @@ def differences(nest: LoopNest, mapping: Mapping, profile: HardwareProfile, seen
 
 def traits(nest: LoopNest, mapping: Mapping, seen: Simulation) -> set[str]:
     """What makes a problem worth having."""
-    lanes = {dimension: mapping.lanes(dimension) for dimension in DIMENSIONS}
-    loops = {
-        dimension: [loop.extent for loop in mapping.loops if loop.dimension is dimension] for dimension in DIMENSIONS
+    covered = {
+        dimension: mapping.lanes(dimension) * prod(loop.extent for loop in mapping.loops if loop.dimension is dimension)
+        for dimension in DIMENSIONS
     }
-    covered = {key: lanes[key] * int(all(loops[key]) and _product(loops[key])) for key in DIMENSIONS}
     found = {
-        "imperfect": any(covered[key] > nest.size(key) for key in DIMENSIONS if loops[key]),
+        "imperfect": any(covered[loop.dimension] > nest.size(loop.dimension) for loop in mapping.loops),
         "strided": max(nest.stride) > 1,
         "depthwise": nest.kind is OperationKind.DEPTHWISE_CONVOLUTION and nest.size(Dimension.G) > 1,
         "grouped": nest.size(Dimension.G) > 1 and nest.kind is not OperationKind.DEPTHWISE_CONVOLUTION,
@@ -162,13 +85,6 @@ def traits(nest: LoopNest, mapping: Mapping, seen: Simulation) -> set[str]:
         "stopped lanes": seen.lane_cycles > seen.steps + seen.fill_cycles,
     }
     return {name for name, is_so in found.items() if is_so}
-
-
-def _product(extents: list[int]) -> int:
-    total = 1
-    for extent in extents:
-        total *= extent
-    return total
 
 
 @pytest.mark.parametrize("objective", list(Objective))
@@ -327,7 +243,7 @@ def test_a_mapping_that_misses_elements_does_not_run() -> None:
 
 
 def imported(path: Path) -> set[str]:
-    """What a file imports: modules, and `module.name` of what is taken from them."""
+    """Modules a file imports."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

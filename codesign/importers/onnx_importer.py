@@ -14,6 +14,7 @@ from onnx_ir.passes import common
 from codesign.errors import CodesignError, Problem
 from codesign.graph.graph import Graph, node_name
 from codesign.importers.blame import blaming
+from codesign.importers.channels import check_channels
 from codesign.importers.host_tail import cut_host_tail
 from codesign.importers.input_shapes import set_input_shapes
 from codesign.importers.onnx_file import read_onnx_file
@@ -64,6 +65,7 @@ def import_proto(
     graph = cut_host_tail(Graph(model, name, sha256, source), where)
     _require_static(graph.model, where)
     infer_strictly(graph.model, where)
+    check_channels(graph.model, where)
     _name_new_nodes(graph.model)
     return graph
 

@@ -171,7 +171,7 @@ def wait_losses(
     for loss, cycles in _waits(nest, mapping, profile, counts):
         parts.append(loss)
         weights.append(cycles)
-    return _shared(wait_cycles, parts, weights)
+    return _rounded(wait_cycles, parts, weights)
 
 
 def _waits(
@@ -240,13 +240,23 @@ def _stalls(cost: LayerCost) -> list[Loss]:
 
 
 def _shared(cycles: int, parts: Sequence[Loss], weights: Sequence[float]) -> list[Loss]:
-    """The parts with whole cycles in proportion to the weights, adding up; the largest remainders are rounded up."""
+    """The parts with whole cycles in proportion to the weights, adding up."""
     total = sum(weights)
     if not cycles or total <= 0:
         return []
-    exact = [cycles * weight / total for weight in weights]
+    return _rounded(cycles, parts, [cycles * weight / total for weight in weights])
+
+
+def _rounded(cycles: int, parts: Sequence[Loss], exact: Sequence[float]) -> list[Loss]:
+    """The parts with these cycles, as whole ones that add up: the largest remainders are rounded up, the rest down.
+
+    A cycle that a profile does not count (`last_cycle_index`) is missing from the longest part.
+    """
     whole = [floor(value) for value in exact]
+    missing = cycles - sum(whole)
     by_remainder = sorted(range(len(parts)), key=lambda at: (whole[at] - exact[at], at))
-    for at in by_remainder[: cycles - sum(whole)]:
+    for at in by_remainder[: max(missing, 0)]:
         whole[at] += 1
+    if missing < 0:
+        whole[whole.index(max(whole))] += missing
     return [replace(part, cycles=own) for part, own in zip(parts, whole, strict=True)]

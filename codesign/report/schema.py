@@ -214,5 +214,10 @@ class Report(Part):
 
 def report_schema() -> str:
     """JSON Schema (draft 2020-12) of report.json, as indented JSON."""
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Report.model_json_schema()}
+    return schema_text(Report)
+
+
+def schema_text(part: type[Part]) -> str:
+    """JSON Schema (draft 2020-12) of a part, as indented JSON."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **part.model_json_schema()}
     return json.dumps(schema, indent=2) + "\n"

@@ -1,0 +1,94 @@
+"""Random problems for the simulation: layers of every kind, machines of every convention, any mapping of the space."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import strategies as st
+
+from codesign.hardware.loading import load_profile, shipped_folder
+from codesign.hardware.profile import HardwareProfile
+from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
+from codesign.mapping.space import larger_sizes, loop_extent, spatial_choices
+from codesign.vocabulary import DIMENSIONS, Operand, OperationKind
+from codesign.workload.loop_nest import LoopNest
+from tests.machines import nests, profiles
+
+SHIPPED = tuple(sorted(path.stem for path in shipped_folder().glob("*.yaml")))
+
+Placed = tuple[LoopNest, HardwareProfile, Mapping]
+
+
+@st.composite
+def layers(draw: st.DrawFn, largest: int = 5, volume: int = 160) -> LoopNest:
+    """Small convolutions of every kind, some of them over an input dilated with zeros (transposed convolutions)."""
+    nest: LoopNest = draw(nests(largest=largest, volume=volume))
+    if draw(st.integers(0, 4)):
+        return nest
+    apart = draw(st.integers(2, 3))
+    return replace(
+        nest,
+        kind=OperationKind.TRANSPOSED_CONVOLUTION,
+        stride=(1, 1),
+        input_dilation=(apart, apart),
+        input_rows=-(-nest.input_rows // apart),
+        input_columns=-(-nest.input_columns // apart),
+    )
+
+
+@st.composite
+def machines(draw: st.DrawFn, waits: tuple[int, ...] = (0, 0, 1, 3)) -> HardwareProfile:
+    """Random machines with every convention, with waits at refills, pipelines, and widths that share bytes."""
+    described = draw(profiles()).model_dump(mode="json")
+    flag = st.booleans()
+    described["conventions"] = {name: draw(flag) for name in described["conventions"]}
+    described["precision"] = {
+        "weights_bits": draw(st.sampled_from([4, 8])),
+        "activations_bits": draw(st.sampled_from([4, 8, 16])),
+        "accumulators_bits": draw(st.sampled_from([24, 32])),
+    }
+    described["engines"]["array"]["pipeline_depth_cycles"] = draw(st.integers(0, 5))
+    for memory in list(described["memories"].values())[:-1]:
+        memory["refill_overhead_cycles"] = draw(st.sampled_from(waits))
+    return HardwareProfile.model_validate(described)
+
+
+@st.composite
+def mappings(draw: st.DrawFn, nest: LoopNest, profile: HardwareProfile, engine: str) -> Mapping:
+    """Any mapping of the declared space, whether it fits or not."""
+    choice = draw(st.sampled_from(spatial_choices(nest, profile.engines[engine])))
+    tile = [1] * len(DIMENSIONS)
+    loops: list[TemporalLoop] = []
+    while tile != list(choice.steps):
+        index = draw(st.sampled_from([at for at, steps in enumerate(choice.steps) if tile[at] < steps]))
+        size = draw(st.sampled_from(larger_sizes(choice.steps[index], tile[index])[1:]))
+        loops.insert(0, TemporalLoop(DIMENSIONS[index], loop_extent(choice.steps[index], tile[index], size)))
+        tile[index] = size
+    residences = []
+    for operand in Operand:
+        levels = profile.hierarchy(engine, operand)[:-1]
+        positions = sorted((draw(st.integers(0, len(loops))) for _ in levels), reverse=True)
+        residences += [Residence(operand, level, at) for level, at in zip(levels, positions, strict=True)]
+    return Mapping(engine, choice.loops, tuple(loops), tuple(residences))
+
+
+@st.composite
+def placed(draw: st.DrawFn) -> Placed:
+    """A random layer on a random machine, mapped in any way."""
+    nest, profile = draw(layers()), draw(machines())
+    return nest, profile, draw(mappings(nest, profile, "array"))
+
+
+@st.composite
+def placed_on_shipped(draw: st.DrawFn) -> Placed:
+    """A random layer on any engine of any shipped machine, mapped in any way."""
+    nest, profile = draw(layers()), load_profile(draw(st.sampled_from(SHIPPED))).profile
+    return nest, profile, draw(mappings(nest, profile, draw(st.sampled_from(sorted(profile.engines)))))
+
+
+def roomy(profile: HardwareProfile) -> HardwareProfile:
+    """The same machine with room for everything."""
+    described = profile.model_dump(mode="json")
+    for memory in list(described["memories"].values())[:-1]:
+        memory["size_bytes"] = 2**30
+    return HardwareProfile.model_validate(described)
