@@ -251,7 +251,7 @@ def hw_list() -> None:
     from codesign.hardware.listing import list_profiles
 
     for profile in list_profiles():
-        typer.echo(f"{profile.name:16} {profile.description}")
+        typer.echo(f"{profile.name:16} {profile.problem or profile.description}")
 
 
 @hw_app.command("show")

@@ -90,6 +90,16 @@ def test_machines_are_listed_shown_and_checked(command: Command) -> None:
         assert command("hw", "check", name).out == f"{name}: no problem found\n"
 
 
+def test_hw_list_says_what_is_wrong_with_a_file(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = command.folder / "broken.yaml"
+    broken.write_text("name: broken\nname: again\n", encoding="utf-8")
+    monkeypatch.setenv("CODESIGN_HW_PATH", str(command.folder))
+    listed = command("hw", "list")
+    assert listed.code == 0
+    lines = [line for line in listed.out.splitlines() if line.startswith("broken")]
+    assert lines == [f"broken           {broken}:2:1: name: duplicate key, first given at 1:1"]
+
+
 def test_a_copied_machine_costs_the_same_and_a_changed_one_does_not(command: Command) -> None:
     assert command("hw", "copy", "edge_npu", "mine.yaml").out == "wrote mine.yaml\n"
     own, shipped = (json.loads(command("estimate", DIGITS, "--hw", name, "--json").out) for name in MINE)

@@ -374,3 +374,9 @@ def test_channels_that_agree(tmp_path: Path, op: str, weights: tuple[int, ...], 
     learned = {"w": random(0, *weights), "b": random(1, 8)}
     path = save(model(nodes, values({"x": [1, 6, 8, 8]}), values({"y": None}), learned), tmp_path)
     assert [node.op_type for node in load_model(path, {}).nodes] == [op]
+
+
+def test_a_network_without_outputs(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["y"], name="stem")]
+    path = save(model(nodes, values({"x": [1, 6, 8, 8]}), []), tmp_path)
+    assert message(path) == f"net.onnx: has no output, so nothing to compute{EXPORT}"

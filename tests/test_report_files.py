@@ -38,6 +38,8 @@ LAYER = (
 
 FILES = ["mapping.yaml", "plan.json", "report.csv", "report.html", "report.json"]
 
+SPLIT = ("useful", "idle", "stall", "wait")  # classes of the parts of a bar
+
 some_layers = st.lists(st.sampled_from(sample_layers()), max_size=12).map(tuple)
 
 
@@ -236,6 +238,23 @@ def test_the_page_shows_totals_layers_and_reasons(page: Page) -> None:
     assert "its window 3x3 is no power of two; an input of 128 makes it 4x4" in page.text
     assert "1 of 6 mapped layers are not proven best; gap to the bound: /features/1/depthwise/Conv (4.2 %)" in page.text
     assert "1 layer runs on the host, 0.4 % of the time: /head/TopK (TopK, 0.4 %, no engine runs TopK)" in page.text
+
+
+def test_the_bar_of_every_layer_is_full_and_names_its_losses(page: Page) -> None:
+    """Widths in percent of the cycles; the tooltip lists the ideal and every loss, the largest first."""
+    cells = [dict(attributes) for tag, attributes in page.tags if tag in ("td", "i")]
+    titles = [cell["title"] or "" for cell in cells if "cycles useful" in (cell.get("title") or "")]
+    assert titles[0] == (
+        "6,912 cycles useful\n29,952 cycles idle lanes: C 3 of 16 lanes on rows\n"
+        "1,136 cycles fill: first inputs from dram to sram"
+    )
+    assert len(titles) == len(sample_plan().layers)
+    styles = [(cell.get("class"), cell.get("style") or "") for cell in cells if cell.get("class") in SPLIT]
+    widths = [float(style.removeprefix("width:").removesuffix("%")) for _, style in styles]
+    busy = [layer for layer in sample_plan().layers if layer.cost.cycles]
+    assert sum(widths) == pytest.approx(100 * len(busy), abs=1)
+    first = sample_plan().layers[0]
+    assert widths[:2] == pytest.approx([100 * part / first.cost.cycles for part in (6_912, 29_952)], abs=0.1)
 
 
 def test_the_plots_hold_the_plan(page: Page) -> None:

@@ -41,7 +41,7 @@ ARRAYS = ((16, 16), (32, 32))
 
 @dataclass(frozen=True)
 class Point:
-    """One line of the file: a layer on an array, and what SCALE-Sim reports."""
+    """One line of the file: a layer on an array, and what SCALE-Sim reports (source: run) or its formula gives."""
 
     layer: str
     output: tuple[int, int]
@@ -51,6 +51,7 @@ class Point:
     array: tuple[int, int]
     dataflow: str
     cycles: int
+    source: str
 
 
 @cache
@@ -68,6 +69,7 @@ def points() -> tuple[Point, ...]:
             array=(int(row["array_rows"]), int(row["array_columns"])),
             dataflow=row["dataflow"],
             cycles=int(row["no_stall_cycles"]),
+            source=row["source"],
         )
         for row in rows
     )
@@ -172,6 +174,7 @@ def test_every_figure_is_reproduced(dataflow: str, array: tuple[int, int], resne
 
 def test_there_are_as_many_figures_as_published() -> None:
     assert len(points()) == 12 * len(DATAFLOWS) * len(ARRAYS)
+    assert [point.source for point in points()].count("run") == 18
     if not PUBLISHED.is_file():
         pytest.skip("../shared/reference/scalesim_resnet18.json is not there to compare the copy with")
     published = json.loads(PUBLISHED.read_text(encoding="utf-8"))["points"]

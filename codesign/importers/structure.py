@@ -40,7 +40,7 @@ def name_nodes(graph: onnx.GraphProto) -> None:
 
 def check_structure(graph: onnx.GraphProto, where: str) -> None:
     """Raise CodesignError with all of: inputs or outputs that are no tensors, values made twice, read but never made,
-    and nodes that wait for each other in a cycle. Nodes must have names (`name_nodes`)."""
+    no output at all, and nodes that wait for each other in a cycle. Nodes must have names (`name_nodes`)."""
     problems = [*_type_problems(graph, where), *_wiring_problems(graph, where)]
     if problems:
         raise CodesignError.of(problems)
@@ -73,6 +73,8 @@ def _wiring_problems(graph: onnx.GraphProto, where: str) -> Iterator[Problem]:
         for name in _reads(node):
             if name not in made:
                 yield Problem(f"{where}: node {node.name}", f"reads {name!r}, which nothing makes", _EXPORT_HINT)
+    if not graph.output:
+        yield Problem(where, "has no output, so nothing to compute", _EXPORT_HINT)
     for value in graph.output:
         if value.name not in made:
             yield Problem(where, f"output {value.name!r} is made by no node", _EXPORT_HINT)
