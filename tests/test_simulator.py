@@ -122,7 +122,7 @@ def test_every_mapping_costs_what_the_simulation_sees() -> None:
         seen = simulate(nest, mapping, profile)
         assert differences(nest, mapping, profile, seen) == []
         assert seen.outputs == convolution(nest)
-        assert seen.fits(profile) == (problems_of(nest, mapping, profile) == [])
+        assert seen.fits(profile) == (not any(" holds " in problem for problem in problems_of(nest, mapping, profile)))
         assert seen.moved_fill_cycles <= seen.fill_cycles + 1e-9, "a whole tile is never less than what moved"
         met.update(traits(nest, mapping, seen), problems=1, fitting=seen.fits(profile))
 
