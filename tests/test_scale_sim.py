@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from math import ceil
 from pathlib import Path
@@ -20,20 +20,19 @@ from onnx import TensorProto, helper
 from codesign import estimate
 from codesign.errors import CodesignError
 from codesign.hardware.loading import load_profile, shipped_folder, validated
-from codesign.hardware.profile import HardwareProfile, LayerForm
-from codesign.mapping.layer_form import nest_on
-from codesign.mapping.objective import Objective
+from codesign.hardware.profile import HardwareProfile
+from codesign.mapping.mapper import Objective
 from codesign.planning.mapping_writer import mapping_file_text
 from codesign.planning.placement import Placer
 from codesign.planning.plan import Plan, PlannedLayer
 from codesign.report.json_report import report_of
-from codesign.vocabulary import MATRIX_PRODUCTS, Operand, OperationKind
+from codesign.vocabulary import OperationKind
 from codesign.workload.layer import Layer
 from codesign.workload.loop_nest import LoopNest
 from codesign.yaml_reader import parse_yaml
 from tests.machines import nests
 
-RESNET = Path(__file__).parent / "reference" / "scalesim_resnet18.csv"
+REFERENCE = Path(__file__).parent / "reference"
 PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "reference" / "scalesim_resnet18.json"
 DATAFLOWS = ("os", "ws", "is")
 ARRAYS = ((16, 16), (32, 32))
@@ -55,9 +54,9 @@ class Point:
 
 
 @cache
-def points() -> tuple[Point, ...]:
-    """All of SCALE-Sim's figures."""
-    with RESNET.open(encoding="utf-8") as file:
+def points(name: str = "scalesim_resnet18.csv") -> tuple[Point, ...]:
+    """All of SCALE-Sim's figures in a file."""
+    with (REFERENCE / name).open(encoding="utf-8") as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
     return tuple(
         Point(
@@ -182,6 +181,19 @@ def test_there_are_as_many_figures_as_published() -> None:
     assert [(point.layer, point.array, point.dataflow, point.cycles) for point in points()] == found
 
 
+@pytest.mark.parametrize(
+    "point", points("scalesim_small_layers.csv"), ids=lambda point: f"{point.layer} {point.dataflow}"
+)
+def test_small_layers_the_tool_was_run_for(point: Point) -> None:
+    """Kernels, strides and oblong arrays, which the runs for ResNet-18 have not."""
+    (oy, ox), (fy, fx), (c, k) = point.output, point.kernel, point.channels
+    rows, columns = ((size - 1) * point.stride + tap for size, tap in ((oy, fy), (ox, fx)))
+    sizes, stride = (1, 1, k, c, oy, ox, fy, fx), (point.stride, point.stride)
+    nest = LoopNest(OperationKind.CONVOLUTION, sizes, stride, input_rows=rows, input_columns=columns)
+    assert point.source == "run"
+    assert placed(nest, machine(point.dataflow, *point.array)).cost.cycles == point.cycles
+
+
 @pytest.mark.parametrize("dataflow", DATAFLOWS)
 def test_the_shipped_overhead_is_that_of_the_shipped_array(dataflow: str) -> None:
     profile = load_profile(f"systolic_{dataflow}").profile
@@ -236,48 +248,7 @@ def test_without_waits_every_cycle_counts() -> None:
     assert (cost.cycles, cost.compute_cycles, cost.fill_drain_cycles, cost.utilization) == (24, 24, 0, 1.0)
 
 
-# ---- layers as matrix products
-
-
-@given(nests(largest=12))
-def test_a_matrix_product_has_the_macs_and_the_im2col_matrix_of_its_layer(nest: LoopNest) -> None:
-    batch, groups, outputs, channels, rows, columns, tall, wide = nest.sizes
-    product = nest.as_matrix_product()
-    assert product.macs == nest.macs and product.kind is nest.kind
-    assert product.sizes == (1, groups, outputs, channels * tall * wide, 1, batch * rows * columns, 1, 1)
-    assert product.elements(Operand.INPUTS) == groups * channels * tall * wide * batch * rows * columns
-    for operand in (Operand.WEIGHTS, Operand.OUTPUTS):
-        assert product.elements(operand) == nest.elements(operand)
-    assert product.as_matrix_product() == product
-
-
-@pytest.mark.parametrize("kind", sorted(set(OperationKind) - MATRIX_PRODUCTS))
-def test_what_is_no_matrix_product_is_refused(kind: OperationKind) -> None:
-    nest = LoopNest(kind, (1, 1, 2, 3, 4, 4, 1, 1), input_rows=4, input_columns=4)
-    with pytest.raises(ValueError, match=f"^{kind} is no matrix product$"):
-        nest.as_matrix_product()
-
-
-def test_an_engine_sees_what_it_runs_in_its_own_form() -> None:
-    engine = load_profile("systolic_ws").profile.engines["array"]
-    nest = LoopNest(OperationKind.CONVOLUTION, (1, 1, 2, 3, 4, 4, 3, 3), input_rows=6, input_columns=6)
-    transposed = replace(nest, kind=OperationKind.TRANSPOSED_CONVOLUTION)
-    assert nest_on(engine, nest).sizes == (1, 1, 2, 27, 1, 16, 1, 1)
-    assert nest_on(engine, transposed) is transposed
-    assert nest_on(engine.model_copy(update={"layer_form": LayerForm.LOOPS}), nest) is nest
-
-
-def test_layers_that_are_the_same_product_are_mapped_once() -> None:
-    """A 3x3 kernel over 2 channels and a 1x1 kernel over 18 are the same product of as many pixels."""
-    wide = LoopNest(OperationKind.CONVOLUTION, (1, 1, 4, 2, 5, 5, 3, 3), (2, 2), input_rows=11, input_columns=11)
-    deep = LoopNest(OperationKind.CONVOLUTION, (1, 1, 4, 18, 5, 5, 1, 1), input_rows=5, input_columns=5)
-    placer = Placer(load_profile("systolic_ws").profile, Objective.LATENCY, "test")
-    first, second = (
-        placer.place(Layer(name, "Conv", nest, ("x",), ("y",))) for name, nest in (("wide", wide), ("deep", deep))
-    )
-    assert (second.repeats_of, second.cost, second.layer.nest) == ("wide", first.cost, first.layer.nest)
-    apart = Placer(load_profile("edge_npu").profile, Objective.LATENCY, "test")
-    assert not [apart.place(Layer(str(nest), "Conv", nest, ("x",), ("y",))) for nest in (wide, deep)][1].repeats_of
+# ---- what is shown
 
 
 def test_plan_reports_and_mapping_files_show_the_loops_the_engine_sees(resnet: Path) -> None:
