@@ -24,7 +24,8 @@ from mapping_rows import Layer, Optimum, Peer, best_peer, factor, page, read_cac
 
 from codesign.hardware.loading import load_profile
 from codesign.hardware.profile import HardwareProfile
-from codesign.mapping.mapper import Objective, map_layer
+from codesign.mapping.mapper import map_layer
+from codesign.mapping.objective import Objective
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNTED = ("mapping", "hardware", "workload")

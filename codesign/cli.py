@@ -56,7 +56,9 @@ OutputOption = Annotated[
 PassesOption = Annotated[
     str, typer.Option("--passes", metavar="NAMES", help="A pipeline, or passes: a,b{option=value}.")
 ]
-ObjectiveOption = Annotated[str, typer.Option("--objective", metavar="WHAT", help="latency, energy or edp.")]
+ObjectiveOption = Annotated[
+    str, typer.Option("--objective", metavar="WHAT", help="latency, energy, edp, or `1*latency+2*energy`.")
+]
 ShapeOption = Annotated[
     list[str] | None, typer.Option("--input-shape", metavar="NAME=1x3x224x224", help="Fix open sizes; may be repeated.")
 ]

@@ -8,11 +8,12 @@ from os import PathLike
 from pathlib import Path
 
 from codesign import __version__
-from codesign.errors import CodesignError, DoesNotFitError
+from codesign.errors import DoesNotFitError
 from codesign.graph.graph import Graph
 from codesign.hardware.loading import LoadedProfile, load_profile
 from codesign.importers.model import load_model
-from codesign.mapping.mapper import Objective
+from codesign.mapping.cache import cached_search
+from codesign.mapping.objective import objective_named
 from codesign.planning.explaining import ExplainedLayer, Explainer, layers_named
 from codesign.planning.given import given_mappings
 from codesign.planning.mapping_file import read_mapping_file
@@ -160,6 +161,7 @@ def plan_model(model: Model, settings: Settings) -> Planned:
         objective,
         version=__version__,
         given=given_mappings(given, network.layers, hardware.profile),
+        search=cached_search(),
         allow_host=settings.allow_host,
         on_layer=settings.step("mapping"),
     )
@@ -200,11 +202,3 @@ def precision_text(graph: Graph, hardware: LoadedProfile) -> str:
     bits = hardware.profile.precision
     types = sorted({str(value.dtype.numpy()) for value in graph.inputs if value.dtype is not None})
     return f"int{bits.activations_bits} (assumed; the model is {', '.join(types) or 'float32'})"
-
-
-def objective_named(name: str) -> Objective:
-    """The objective of that name. Raises CodesignError."""
-    try:
-        return Objective(name)
-    except ValueError:
-        raise CodesignError("--objective", f"no objective is called {name}", f"one of {', '.join(Objective)}") from None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+os.environ["CODESIGN_CACHE"] = "off"  # every search of a test is searched
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -94,7 +94,12 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
             "clock_mhz": 100.0,
             "precision": {"weights_bits": 8, "activations_bits": 8, "accumulators_bits": 32},
             "engines": {
-                "array": {"operations": sorted(MAC_KINDS), "axes": axes, "energy_pj_per_mac": draw(energy)},
+                "array": {
+                    "operations": sorted(MAC_KINDS),
+                    "axes": axes,
+                    "energy_pj_per_mac": draw(energy),
+                    "stationary": draw(st.sampled_from([None, None, None, *Operand])),
+                },
             },
             "memories": memories,
             "host": {
@@ -107,26 +112,26 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
     )
 
 
-def every_mapping(nest: LoopNest, profile: HardwareProfile, engine: str) -> Iterator[Mapping]:
-    """Every legal mapping of the declared space, loop list by loop list."""
+def every_mapping(nest: LoopNest, profile: HardwareProfile, engine: str, *, perfect: bool = False) -> Iterator[Mapping]:
+    """Every legal mapping of the declared space, loop list by loop list. perfect: tile sizes are divisors alone."""
     for choice in spatial_choices(nest, profile.engines[engine]):
-        for loops in _loop_lists(choice.steps, (1,) * len(DIMENSIONS)):
+        for loops in _loop_lists(choice.steps, (1,) * len(DIMENSIONS), perfect):
             for residences in _residences(profile, engine, loops):
                 mapping = Mapping(engine, choice.loops, loops, residences)
                 if not problems_of(nest, mapping, profile):
                     yield mapping
 
 
-def _loop_lists(full: tuple[int, ...], tile: tuple[int, ...]) -> Iterator[tuple[TemporalLoop, ...]]:
+def _loop_lists(full: tuple[int, ...], tile: tuple[int, ...], perfect: bool) -> Iterator[tuple[TemporalLoop, ...]]:
     """Loop lists, outermost first, that grow `tile` to `full`; two loops of one dimension may be neighbours."""
     if tile == full:
         yield ()
         return
     for index, dimension in enumerate(DIMENSIONS):
-        for size in larger_sizes(full[index], tile[index])[1:]:
+        for size in larger_sizes(full[index], tile[index], perfect=perfect)[1:]:
             grown = tuple(size if at == index else old for at, old in enumerate(tile))
             loop = TemporalLoop(dimension, loop_extent(full[index], tile[index], size))
-            for outer in _loop_lists(full, grown):
+            for outer in _loop_lists(full, grown, perfect):
                 yield (*outer, loop)
 
 
@@ -139,10 +144,16 @@ def _residences(
         chains = []
         for positions in combinations_with_replacement(range(len(loops) + 1), len(levels)):
             inner_first = positions[::-1]
-            chains.append(tuple(Residence(operand, level, at) for level, at in zip(levels, inner_first, strict=True)))
+            for buffers in product(*(_buffers(profile, level) for level in levels)):
+                parts = zip(levels, inner_first, buffers, strict=True)
+                chains.append(tuple(Residence(operand, level, at, copies) for level, at, copies in parts))
         options.append(chains)
-    for parts in product(*options):
-        yield tuple(residence for part in parts for residence in part)
+    for chosen in product(*options):
+        yield tuple(residence for part in chosen for residence in part)
+
+
+def _buffers(profile: HardwareProfile, memory: str) -> tuple[int, ...]:
+    return (1, 2) if profile.memories[memory].buffering is Buffering.EITHER else (1,)
 
 
 def price(nest: LoopNest, profile: HardwareProfile, mapping: Mapping) -> Evaluation:

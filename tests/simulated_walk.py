@@ -109,9 +109,10 @@ class Walk:
             self._step(base)
         else:
             loop = self.mapping.loops[depth]
-            for iteration in range(loop.extent):  # past the layer's size too: what does not depend on it is copied
+            for iteration in range(loop.extent):
                 start = base[loop.dimension] + iteration * self._stride(depth)
-                self.enter(depth + 1, {**base, loop.dimension: start})
+                if start < self.nest.size(loop.dimension):  # inside a ragged loop there may be nothing left
+                    self.enter(depth + 1, {**base, loop.dimension: start})
         for resting in reversed(here):
             if resting.part.operand is Operand.OUTPUTS:
                 self._empty(resting)

@@ -35,6 +35,8 @@ def holding(profile: HardwareProfile, part: Residence) -> Holding:
             return Holding(copies=2, overlaps=True)
         case Buffering.OVERLAPPED:
             return Holding(copies=1, overlaps=True)
+        case Buffering.EITHER:
+            return Holding(copies=part.buffers, overlaps=part.buffers == 2)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -238,9 +239,12 @@ def test_progress_bars_on_a_terminal_leave_stdout_alone(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "codesign", "estimate", str(DIGITS), "--hw", "edge_npu", "--json"]
     done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, stderr=theirs, cwd=tmp_path, check=True)
     os.close(theirs)
-    shown = os.read(ours, 1 << 20).decode()
+    shown = b""
+    with suppress(OSError):  # how a terminal whose other end is closed says that this is all
+        while part := os.read(ours, 1 << 16):
+            shown += part
     os.close(ours)
-    assert "mapping" in shown and "/classifier/Gemm" in shown
+    assert b"mapping" in shown and b"/classifier/Gemm" in shown
     assert Report.model_validate_json(done.stdout).totals.cycles > 0
 
 

@@ -21,7 +21,8 @@ import codesign
 from codesign.errors import CodesignError
 from codesign.hardware.loading import load_profile
 from codesign.mapping.layer_cost import LayerCost
-from codesign.mapping.mapper import Objective, map_layer
+from codesign.mapping.mapper import map_layer
+from codesign.mapping.objective import Objective
 from codesign.planning import explaining
 from codesign.planning.changes import Change, ChangeKind, engine_changes, layer_changes, memory_changes, resized
 from codesign.planning.explaining import ExplainedLayer, Explainer, Figures, Outcome, figures_of

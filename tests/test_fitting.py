@@ -11,7 +11,8 @@ from codesign.errors import DoesNotFitError
 from codesign.hardware.loading import load_profile
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.fitting import problems_of_fit, shortage
-from codesign.mapping.mapper import Objective, search
+from codesign.mapping.mapper import search
+from codesign.mapping.objective import Objective
 from codesign.vocabulary import OperationKind
 from codesign.workload.loop_nest import LoopNest
 from tests.machines import nests, profiles

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from functools import partial
 
 import pytest
 
@@ -16,8 +15,7 @@ from codesign.errors import DoesNotFitError
 from codesign.hardware.loading import load_profile, shipped_folder
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.legality import problems_of
-from codesign.mapping.mapper import Objective, map_layer
-from codesign.planning import placement
+from codesign.mapping.objective import Objective
 from codesign.planning.plan import Identity, Plan, PlannedLayer
 from codesign.planning.planner import Network, plan_network
 from codesign.vocabulary import Operand
@@ -58,11 +56,6 @@ def network_of(name: str) -> Network:
 
 def planned(name: str, profile: HardwareProfile) -> Plan:
     return plan_network(network_of(name), profile, Identity(profile.name, "0" * 64), Objective.LATENCY, version="test")
-
-
-@pytest.fixture(autouse=True)
-def _short_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "map_layer", partial(map_layer, limit=LIMIT))
 
 
 @pytest.mark.parametrize("machine", SHIPPED)

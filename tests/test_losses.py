@@ -13,7 +13,8 @@ from codesign.errors import DoesNotFitError
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.losses import Loss, LossKind, losses_of
-from codesign.mapping.mapper import Objective, map_layer
+from codesign.mapping.mapper import map_layer
+from codesign.mapping.objective import Objective
 from codesign.vocabulary import OperationKind
 from codesign.workload.loop_nest import LoopNest
 from tests.machines import nests, profiles

@@ -26,8 +26,9 @@ from codesign.lowering.runtime import Library, load_library
 from codesign.lowering.schedule import ScheduledLayer, schedule_layer
 from codesign.lowering.tvm_version import PINNED_VERSIONS, check_tvm_version
 from codesign.lowering.unsupported import unsupported_nodes
-from codesign.mapping.mapper import Objective, search
+from codesign.mapping.mapper import search
 from codesign.mapping.mapping import Mapping
+from codesign.mapping.objective import Objective
 from codesign.workload.layers import layers_of
 from tests.lowering_cases import random_mapping, random_profile
 from tests.small_networks import convolutions, input_of, products, rows, write_network

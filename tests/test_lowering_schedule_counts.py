@@ -13,7 +13,7 @@ from codesign.lowering.computation import layer_function
 from codesign.lowering.counts import counts_of_function
 from codesign.lowering.schedule import schedule_layer
 from codesign.mapping.counts import counts_of
-from codesign.mapping.mapper import Objective, search
+from codesign.mapping.mapper import search
 from codesign.mapping.mapping import (
     ENGINE,
     Allocation,
@@ -24,6 +24,7 @@ from codesign.mapping.mapping import (
     TemporalLoop,
     Transfer,
 )
+from codesign.mapping.objective import Objective
 from codesign.vocabulary import Dimension, Operand, OperationKind
 from codesign.workload.loop_nest import LoopNest
 from tests.lowering_cases import Case, cases, machine

@@ -21,8 +21,9 @@ from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.cost import Evaluation, evaluate
 from codesign.mapping.counts import counts_of
 from codesign.mapping.legality import problems_of
-from codesign.mapping.mapper import Objective, search
+from codesign.mapping.mapper import search
 from codesign.mapping.mapping import ENGINE, Mapping, Transfer
+from codesign.mapping.objective import Objective
 from codesign.vocabulary import Operand
 from codesign.workload.loop_nest import LoopNest
 from tests.test_hardware_reference import (

@@ -15,7 +15,8 @@ from codesign.errors import DoesNotFitError
 from codesign.hardware.loading import load_profile
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.layer_cost import LayerCost
-from codesign.mapping.mapper import Found, Objective, map_layer, search
+from codesign.mapping.mapper import Found, map_layer, search
+from codesign.mapping.objective import Objective
 from codesign.planning.plan import Identity, Plan
 from codesign.planning.planner import Network, plan_network
 from codesign.vocabulary import OperationKind

@@ -11,7 +11,8 @@ from codesign.hardware.loading import load_profile
 from codesign.mapping.cost import evaluate
 from codesign.mapping.counts import counts_of
 from codesign.mapping.legality import problems_of
-from codesign.mapping.mapper import Objective, search
+from codesign.mapping.mapper import search
+from codesign.mapping.objective import Objective
 from codesign.vocabulary import OperationKind
 from codesign.workload.loop_nest import LoopNest
 

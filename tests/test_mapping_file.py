@@ -16,8 +16,8 @@ from codesign.errors import EXIT_BAD_INPUT, CodesignError, DoesNotFitError
 from codesign.hardware.loading import load_profile
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.legality import problems_of
-from codesign.mapping.mapper import Objective
 from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLoop
+from codesign.mapping.objective import Objective
 from codesign.planning.given import Given, given_cost, given_mappings
 from codesign.planning.mapping_file import read_mapping_file
 from codesign.planning.mapping_writer import mapping_file_text

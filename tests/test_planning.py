@@ -8,7 +8,7 @@ import pytest
 
 from codesign.errors import CodesignError
 from codesign.hardware.loading import load_profile
-from codesign.mapping.mapper import Objective
+from codesign.mapping.objective import Objective
 from codesign.planning.placement import Placer, fuse_activations, refuse_host
 from codesign.planning.plan import PlannedLayer
 from codesign.vocabulary import OperationKind

@@ -18,8 +18,9 @@ from codesign.hardware.loading import load_profile
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.counts import counts_of
 from codesign.mapping.legality import problems_of
-from codesign.mapping.mapper import Objective, choice_of, residence_bytes, search
+from codesign.mapping.mapper import choice_of, residence_bytes, search
 from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLoop
+from codesign.mapping.objective import Objective
 from codesign.vocabulary import DIMENSIONS, Dimension, Operand, OperationKind
 from codesign.workload.loop_nest import LoopNest
 from tests.machines import every_mapping, nests, price
@@ -121,7 +122,7 @@ def test_every_mapping_costs_what_the_simulation_sees() -> None:
         seen = simulate(nest, mapping, profile)
         assert differences(nest, mapping, profile, seen) == []
         assert seen.outputs == convolution(nest)
-        assert seen.fits(profile) == (problems_of(nest, mapping, profile) == [])
+        assert seen.fits(profile) == (not any(" holds " in problem for problem in problems_of(nest, mapping, profile)))
         assert seen.moved_fill_cycles <= seen.fill_cycles + 1e-9, "a whole tile is never less than what moved"
         met.update(traits(nest, mapping, seen), problems=1, fitting=seen.fits(profile))
 

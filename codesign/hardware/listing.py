@@ -148,6 +148,8 @@ def _buffering(memory: Memory) -> str:
             return "double-buffered"
         case Buffering.OVERLAPPED:
             return "single-buffered, refills overlap all the same"
+        case Buffering.EITHER:
+            return "single- or double-buffered, tile by tile"
 
 
 def _ports_text(ports: Ports) -> str:

@@ -44,12 +44,14 @@ class Buffering(StrEnum):
     """How a memory holds a tile that is refilled, and whether the refill overlaps with compute.
 
     single: one copy; filling, computing and emptying take turns. double: two copies, the next tile loads behind the one
-    in use. overlapped: one copy, and yet they overlap (dual-ported, or an idealised figure).
+    in use. overlapped: one copy, and yet they overlap (dual-ported, or an idealised figure). either: the mapper chooses
+    single or double, tile by tile.
     """
 
     SINGLE = "single"
     DOUBLE = "double"
     OVERLAPPED = "overlapped"
+    EITHER = "either"
 
 
 class LayerForm(StrEnum):
@@ -90,7 +92,9 @@ class Engine(Section):
     """An array of multiply-accumulate lanes: the product of its axes.
 
     operations: what it can run. layer_form: what it sees of a layer, see LayerForm. pipeline_depth_cycles: cycles from
-    the first operand in to the first result out.
+    the first operand in to the first result out. stationary: this operand enters its innermost memory once and stays
+    until all its uses are done (the dataflow is fixed: of weights B, OY and OX run inside, of inputs K, of outputs C,
+    FY and FX); left out, the mapper chooses.
     """
 
     operations: Annotated[tuple[OperationKind, ...], Different] = Field(min_length=1)
@@ -98,6 +102,7 @@ class Engine(Section):
     energy_pj_per_mac: NonNegativeFloat
     layer_form: LayerForm = LayerForm.LOOPS
     pipeline_depth_cycles: Annotated[int, Field(ge=0, strict=True)] = 0
+    stationary: Operand | None = None
 
     @property
     def peak_macs_per_cycle(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from codesign.lowering.tir_reading import AXIS_ANNOTATION
 from codesign.mapping.mapping import Mapping
 from codesign.mapping.window import Window, windows_of
-from codesign.vocabulary import DIMENSIONS, Dimension
+from codesign.vocabulary import DIMENSIONS, RELEVANT, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
 
 WINDOWS = ((Dimension.OY, Dimension.FY), (Dimension.OX, Dimension.FX))
@@ -39,6 +39,15 @@ class Finish:
             if window.taps > 1 and _too_wide(outputs, taps):
                 self.extents[variable] = window.hull(outputs.tile, taps.tile)
                 conditions = [value <= _last_touched(window, outputs, taps), *outputs.begun(), *taps.begun()]
+                self.bounds.setdefault(str(realize.block.name_hint), []).extend(conditions)
+
+    def skip_empty_tiles(
+        self, nest: LoopNest, mapping: Mapping, operand: Operand, position: int, loop_variables: list[Any], realize: Any
+    ) -> None:
+        """No copy where there is nothing to do: a loop over a dimension the operand lacks has run past its end."""
+        for dimension in DIMENSIONS:
+            if dimension not in RELEVANT[operand]:
+                conditions = _Tiled(nest, mapping, position, loop_variables, dimension).begun()
                 self.bounds.setdefault(str(realize.block.name_hint), []).extend(conditions)
 
     def name_copy(

@@ -228,6 +228,7 @@ def _finish(
                 written = copy.tile
             else:
                 finish.name_copy(realize, store.buffer, copy.tile, copy.tile, letters, own)
+            finish.skip_empty_tiles(nest, mapping, copy.operand, copy.position, loop_variables, realize)
             if operand is Operand.INPUTS:
                 finish.bound_input_tile(nest, mapping, copy.position, loop_variables, realize, own)
     return finish

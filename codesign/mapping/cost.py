@@ -62,8 +62,10 @@ class Meter:
         wide = operand is Operand.OUTPUTS and (partial or ENGINE in (source, destination))
         return (self.profile.precision.accumulators_bits if wide else self.profile.bits(operand)) / 8
 
-    def hop(self, operand: Operand, source: str, destination: str, *, partial: bool = False) -> Vector:
-        """Cost of moving one element; lane cycles only where the destination (or the drained source) cannot overlap."""
+    def hop(
+        self, operand: Operand, source: str, destination: str, *, partial: bool = False, stops_lanes: bool = False
+    ) -> Vector:
+        """Cost of moving one element; lane cycles only where it does not overlap with compute."""
         vector = self.zero()
         slowest = 0.0
         size = self.bytes_moved(operand, source, destination, partial=partial)
@@ -76,28 +78,38 @@ class Meter:
             if port:
                 vector[1 + self.ports.index(port)] += size / bandwidth
                 slowest = max(slowest, size / bandwidth)
-        if self._stops_the_lanes(operand, source, destination):
+        if stops_lanes:
             vector[0] = slowest
         return vector
 
-    def fill(self, operand: Operand, source: str, destination: str, *, partial: bool = False) -> float:
+    def fill(
+        self, operand: Operand, source: str, destination: str, *, partial: bool = False, stops_lanes: bool = False
+    ) -> float:
         """Lane cycles per element of the first tile in (or the last out): 0 where refills stop the lanes anyway."""
         inwards = operand is Operand.OUTPUTS and self._level(source) > self._level(destination)
         if ENGINE in (source, destination) or inwards or not self.profile.conventions.fill_and_drain:
             return 0.0
-        if self._stops_the_lanes(operand, source, destination):
+        if stops_lanes:
             return 0.0
         hop = self.hop(operand, source, destination, partial=partial)
         return float(hop[1:-1].max(initial=0.0))
 
-    def _stops_the_lanes(self, operand: Operand, source: str, destination: str) -> bool:
-        if ENGINE in (source, destination):
+    def stops_lanes(self, mapping: Mapping, transfer: Transfer) -> bool:
+        """Whether a transfer and compute take turns: the memory further in holds one copy that does not overlap."""
+        if ENGINE in (transfer.source, transfer.destination):
             return False
-        buffer = self.profile.memories[min(source, destination, key=self._level)]
-        return buffer.buffering is Buffering.SINGLE
+        inner = min(transfer.source, transfer.destination, key=self._level)
+        residence = mapping.residence(transfer.operand, inner)
+        return stops_the_lanes(self.profile, inner, residence.buffers if residence else 1)
 
     def _level(self, memory: str) -> int:
         return -1 if memory == ENGINE else list(self.profile.memories).index(memory)
+
+
+def stops_the_lanes(profile: HardwareProfile, memory: str, copies: int) -> bool:
+    """Whether refills of a tile held in so many copies stop the lanes."""
+    buffering = profile.memories[memory].buffering
+    return buffering is Buffering.SINGLE or (buffering is Buffering.EITHER and copies == 1)
 
 
 def port_of(profile: HardwareProfile, memory: str, *, reading: bool) -> tuple[str, float]:
@@ -134,9 +146,13 @@ def evaluate(nest: LoopNest, mapping: Mapping, profile: HardwareProfile, counts:
     total = meter.zero()
     for transfer in counts.transfers:
         total += transfer.elements * meter.hop(
-            transfer.operand, transfer.source, transfer.destination, partial=transfer.partial
+            transfer.operand,
+            transfer.source,
+            transfer.destination,
+            partial=transfer.partial,
+            stops_lanes=meter.stops_lanes(mapping, transfer),
         )
-    total[0] += compute + engine.pipeline_depth_cycles + fill_cycles(meter, counts)
+    total[0] += compute + engine.pipeline_depth_cycles + fill_cycles(meter, mapping, counts)
     total[0] += refill_overhead_cycles(nest, mapping, profile)
     total[-1] += counts.macs_useful * engine.energy_pj_per_mac
     ports = dict(zip(meter.ports, total[1:-1].tolist(), strict=True))
@@ -148,7 +164,7 @@ def compute_cycles(counts: LayerCounts, mapping: Mapping) -> int:
     return counts.macs_issued // prod(loop.extent for loop in mapping.spatial)
 
 
-def fill_cycles(meter: Meter, counts: LayerCounts) -> float:
+def fill_cycles(meter: Meter, mapping: Mapping, counts: LayerCounts) -> float:
     """Cycles of the first tiles in and the last tile out, hop by hop."""
     tiles = {(part.operand, part.memory): part.elements for part in counts.allocations}
     cycles = 0.0
@@ -159,7 +175,11 @@ def fill_cycles(meter: Meter, counts: LayerCounts) -> float:
         if (transfer.operand, held_in) not in tiles:
             continue  # partial sums on their way back in from off chip: nothing starts or ends with them
         cycles += tiles[transfer.operand, held_in] * meter.fill(
-            transfer.operand, transfer.source, transfer.destination, partial=transfer.partial
+            transfer.operand,
+            transfer.source,
+            transfer.destination,
+            partial=transfer.partial,
+            stops_lanes=meter.stops_lanes(mapping, transfer),
         )
     return cycles
 

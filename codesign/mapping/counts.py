@@ -16,8 +16,8 @@ Tile = tuple[int, ...]
 def counts_of(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> LayerCounts:
     """MACs, elements moved per operand and memory pair, and tile extents of one layer under one mapping.
 
-    A copy is issued in every iteration of the loops outside it, also in those of a ragged dimension it does not depend
-    on whose tile is empty; elements past the layer's sizes are never moved.
+    A copy is issued once for every tile of the loops outside it that is not empty: inside a ragged loop, iterations
+    past the layer's size do nothing, and elements past it are never moved.
     """
     transfers: list[Transfer] = []
     allocations: list[Allocation] = []
@@ -84,10 +84,10 @@ def _input_transfers(
 
 def _refilled(nest: LoopNest, mapping: Mapping, operand: Operand, position: int, *, zeros: bool) -> int:
     """Elements copied into the tile at `position` over the whole layer."""
-    repeats = prod(loop.extent for loop in mapping.loops[:position] if loop.dimension not in RELEVANT[operand])
+    tile = dict(zip(DIMENSIONS, mapping.tile(nest, position), strict=True))
+    repeats = prod(-(-nest.size(other) // tile[other]) for other in DIMENSIONS if other not in RELEVANT[operand])
     if operand is Operand.WEIGHTS:
         return repeats * nest.elements(operand)
-    tile = dict(zip(DIMENSIONS, mapping.tile(nest, position), strict=True))
     rows, columns = windows_of(nest)
     return (
         repeats
@@ -133,7 +133,8 @@ def _output_transfers(
         Transfer(Operand.OUTPUTS, levels[0], ENGINE, visits - unread),
     ]
     for inner, outer, position in zip(levels, levels[1:], positions, strict=False):
-        rounds = prod(loop.extent for loop in mapping.loops[:position] if loop.dimension in REDUCTION)
+        tile = dict(zip(DIMENSIONS, mapping.tile(nest, position), strict=True))
+        rounds = prod(-(-nest.size(dimension) // tile[dimension]) for dimension in REDUCTION)
         transfers.append(Transfer(Operand.OUTPUTS, inner, outer, rounds * finished, partial=rounds > 1))
         if rounds > 1:
             transfers.append(Transfer(Operand.OUTPUTS, outer, inner, rounds * finished - unread, partial=True))

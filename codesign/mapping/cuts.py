@@ -1,14 +1,14 @@
 """Cuts: what placing one operand's tile in one memory costs and takes, for whole arrays of tiles at once.
 
 A mapping is a chain of growing tiles (in steps of the lanes) with cuts on it: where weights leave their registers,
-where they leave the buffer, where outputs leave the accumulators, and so on. What a cut costs depends on its tile
-alone, but for copies repeated in empty iterations of ragged loops (see `regrowth`).
+where they leave the buffer, where outputs leave the accumulators, and so on. What a cut costs and takes depends on the
+tile it is placed at alone (of outputs, also on whether they arrive complete): loop order has disappeared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
@@ -16,205 +16,172 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codesign.hardware.profile import Buffering, HardwareProfile
-from codesign.mapping.cost import Meter, Vector
+from codesign.mapping.cost import Meter, Vector, stops_the_lanes
+from codesign.mapping.grid import Floats, Grid, Index
 from codesign.mapping.mapping import ENGINE
-from codesign.mapping.space import SpatialChoice, larger_sizes, loop_extent, storage_bits, tile_sizes
+from codesign.mapping.space import SpatialChoice, storage_bits
 from codesign.mapping.window import Window, windows_of
-from codesign.vocabulary import DIMENSIONS, RELEVANT, Operand
+from codesign.vocabulary import DIMENSIONS, RELEVANT, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
 
-Floats = NDArray[np.float64]
-Tile = tuple[int, ...]
-
-INDEX = {dimension: index for index, dimension in enumerate(DIMENSIONS)}
-B, G, K, C, OY, OX, FY, FX = range(8)
+POSITION = {dimension: at for at, dimension in enumerate(DIMENSIONS)}
+OY, OX, FY, FX = (POSITION[dimension] for dimension in (Dimension.OY, Dimension.OX, Dimension.FY, Dimension.FX))
+CHANNELS = tuple(POSITION[dimension] for dimension in (Dimension.B, Dimension.G, Dimension.C))
+REDUCED = tuple(POSITION[dimension] for dimension in (Dimension.C, Dimension.FY, Dimension.FX))
 IRRELEVANT = {
-    operand: tuple(INDEX[dimension] for dimension in DIMENSIONS if dimension not in RELEVANT[operand])
+    operand: tuple(POSITION[dimension] for dimension in DIMENSIONS if dimension not in RELEVANT[operand])
     for operand in Operand
 }
 
-
-@dataclass(frozen=True, eq=False)
-class Tiles:
-    """Arrays of candidate tiles that grew from one tile.
-
-    steps, sizes: in steps of the lanes and in elements, one array (or a number) per dimension. whole: which of them are
-    the whole tensor.
-    """
-
-    count: int
-    steps: tuple[Floats | int, ...]
-    sizes: tuple[Floats | int, ...]
-    whole: NDArray[np.bool_] | bool
-
-    def pick(self, index: int) -> Tile:
-        """One of them, in steps."""
-        return tuple(int(size[index]) if isinstance(size, np.ndarray) else size for size in self.steps)
-
-
-def regrowth(tile: Tile, tiles: Tiles, full: Tile, dimensions: Sequence[int]) -> Floats | float:
-    """Factor on the copies of cuts placed so far: a ragged loop also repeats them in its empty iterations (>= 1)."""
-    factor: Floats | float = 1.0
-    for index in dimensions:
-        grown = tiles.steps[index]
-        if not isinstance(grown, np.ndarray):
-            continue
-        extent = np.where(grown == full[index], loop_extent(full[index], tile[index], full[index]), grown / tile[index])
-        factor = factor * extent * np.ceil(full[index] / grown) / -(-full[index] // tile[index])
-    return factor
+Factor = tuple[tuple[int, ...], Floats]  # dimensions, and a table over their sizes
 
 
 @dataclass(frozen=True, eq=False)
-class Room:
-    """What a cut takes in its memory. per_lane: lanes with an instance of their own, None for a shared one.
+class Holding:
+    """One way to hold a refilled tile. copies: of the tile. rates: costs per unit of `Cut.amounts`, one row each."""
 
-    bytes_per_element: as stored there; partial_bytes: while partial sums arrive. copies: 2 when refilled tiles are
-    double-buffered. whole_bytes: of the whole tensor, which is never refilled.
-    """
-
-    size_bytes: int | None
-    per_lane: Tile | None
-    bytes_per_element: float
-    partial_bytes: float
     copies: int
-    whole_bytes: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class Hop:
-    """Costs per element between a cut's memory and the next one out, and lane cycles per element of its first tile."""
-
-    vector: Vector
-    fill: float
+    rates: Floats
+    fill: tuple[float, float]  # lane cycles per element of the first tile: complete (or of weights, inputs), partial
 
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """One operand leaving one on-chip memory.
+    """One operand leaving one on-chip memory, priced on the tiles of one grid.
 
-    hop: towards the lanes; of outputs: of a finished element outwards. partial_out, partial_back: of outputs, while
-    their reduction is not complete. grows: dimensions in which a larger tile at this cut saves traffic; growing any
-    other only costs capacity (its elements move once either way), so an optimal chain grows those after the cut.
-    overhead: lane cycles of every refill beyond its transfers.
+    grows: dimensions in which a larger tile at this cut can save something; growing any other only costs capacity, so
+    an optimal chain grows those after the cut. moved, elements, instance: factors of the elements moved over the layer,
+    of a tile's elements, and of those in one instance of the memory. bytes_per_element, partial_bytes: as stored there,
+    and while partial sums arrive. refills: factors of the number of tiles, where each costs `overhead` lane cycles.
+    inside: dimensions a fixed dataflow runs inside. last: the index of the whole layer.
     """
 
     operand: Operand
     memory: str
-    hop: Hop
-    partial_out: Hop
-    partial_back: Hop
+    size_bytes: int
     grows: tuple[int, ...]
-    from_off_chip: bool
+    holdings: tuple[Holding, ...]
+    moved: tuple[Factor, ...]
+    elements: tuple[Factor, ...]
+    instance: tuple[Factor, ...]
+    refills: tuple[Factor, ...]
     overhead: int
-    room: Room
+    bytes_per_element: float
+    partial_bytes: float
+    finished: float
+    unread: float
+    last: tuple[int, ...]
+    inside: tuple[int, ...]
+
+    def bytes_taken(self, index: Index, copies: int, *, partial: bool) -> Floats:
+        """Bytes in one instance of the memory; the whole layer is never refilled and takes one copy.
+
+        Infinite where a fixed dataflow forbids the tile.
+        """
+        once = np.ceil(_product(self.instance, index) * (self.partial_bytes if partial else self.bytes_per_element))
+        if self.inside:
+            once = np.where(self._at_last(index, self.inside), once, np.inf)
+        return np.where(self.whole(index), once, copies * once) if copies > 1 else once
+
+    def least_bytes(self, index: Index) -> Floats:
+        """Bytes the cut takes wherever it is placed at these tiles or further out."""
+        copies = min(holding.copies for holding in self.holdings)
+        once = np.ceil(_product(self.instance, index) * self.bytes_per_element)
+        return once if copies == 1 else np.minimum(copies * once, self.whole_bytes)
+
+    @cached_property
+    def whole_bytes(self) -> float:
+        """Bytes of the whole layer's tile."""
+        return float(np.ceil(_product(self.instance, self.last) * self.bytes_per_element))
+
+    def amounts(self, index: Index, holding: Holding) -> tuple[Floats, ...]:
+        """What the rates of a holding price: for outputs partial visits, finished and unread elements; lane cycles."""
+        lanes: Floats | float = 0.0
+        if self.operand is not Operand.OUTPUTS:
+            if holding.fill[0]:
+                lanes = holding.fill[0] * _product(self.elements, index)
+            return _product(self.moved, index), self._with_overhead(lanes, index)
+        complete = self.complete(index)
+        if any(holding.fill):
+            lanes = np.where(complete, *holding.fill) * _product(self.elements, index)
+        visits = np.where(complete, 0.0, _product(self.moved, index))
+        first = np.where(complete, 0.0, -self.unread)
+        return visits, np.where(complete, self.finished, 0.0), first, self._with_overhead(lanes, index)
+
+    def _with_overhead(self, lanes: Floats | float, index: Index) -> Floats:
+        if self.overhead:
+            lanes = lanes + self.overhead * _product(self.refills, index)
+        return np.asarray(lanes, dtype=np.float64)
+
+    def costs(self, index: Index, holding: Holding) -> Floats:
+        """Cost vectors, along a new last axis."""
+        return self.priced(index, holding, holding.rates)
+
+    def priced(self, index: Index, holding: Holding, rates: Floats) -> Floats:
+        """The amounts under other rates, along a new last axis."""
+        total: Floats | float = 0.0
+        for amount, rate in zip(self.amounts(index, holding), rates, strict=True):
+            if rate.any():
+                total = total + amount[..., None] * rate
+        return np.asarray(total if isinstance(total, np.ndarray) else np.zeros(rates.shape[1]))
+
+    def complete(self, index: Index) -> NDArray[np.bool_]:
+        """Which tiles hold the whole reduction."""
+        return self._at_last(index, REDUCED)
+
+    def whole(self, index: Index) -> NDArray[np.bool_]:
+        """Which tiles are the whole layer."""
+        return self._at_last(index, range(len(self.last)))
+
+    def _at_last(self, index: Index, axes: Sequence[int]) -> NDArray[np.bool_]:
+        found = np.ones(1, dtype=np.bool_)
+        for axis in axes:
+            if self.last[axis]:
+                found = found & (index[axis] == self.last[axis])
+        return found
+
+
+def _product(factors: tuple[Factor, ...], index: Index | tuple[int, ...]) -> Floats:
+    total: Floats | float = 1.0
+    for axes, table in factors:
+        total = total * table[tuple(index[axis] for axis in axes)]
+    return np.asarray(total)
 
 
 @dataclass(frozen=True, eq=False)
-class Least:
-    """Lower bounds of one cut: of every blend of cycles (Meter.blends), and of energy in pJ."""
-
-    cycles: Floats
-    energy_pj: float
-
-
-@dataclass(eq=False)
 class LayerSpace:
-    """One layer on one engine with one choice of lanes: its cuts and what they cost."""
+    """One layer on one engine with one choice of lanes: its grid of tiles, and its cuts.
+
+    cuts: by operand (weights, inputs, outputs), innermost memory first.
+    """
 
     nest: LoopNest
     profile: HardwareProfile
     engine: str
     choice: SpatialChoice
     meter: Meter
-    rows: Window
-    columns: Window
-    _least: dict[Cut, Least] = field(default_factory=dict)
-    _tables: dict[tuple[int, bool], Floats] = field(default_factory=dict)
+    perfect: bool
 
-    @staticmethod
-    def of(nest: LoopNest, meter: Meter, choice: SpatialChoice) -> LayerSpace:
-        """The space of one layer."""
-        rows, columns = windows_of(nest)
-        return LayerSpace(nest, meter.profile, meter.engine, choice, meter, rows, columns)
+    @cached_property
+    def grid(self) -> Grid:
+        """All candidate tiles."""
+        return Grid(self.choice.steps, self.perfect)
 
     @cached_property
     def cuts(self) -> tuple[tuple[Cut, ...], ...]:
         """Cuts by operand (weights, inputs, outputs), innermost memory first."""
-        return tuple(self._cuts(operand) for operand in Operand)
+        return tuple(self._cuts_of(operand) for operand in Operand)
 
-    def _cuts(self, operand: Operand) -> tuple[Cut, ...]:
-        levels = self.profile.hierarchy(self.engine, operand)
-        grows = IRRELEVANT[operand]
-        if operand is Operand.INPUTS:
-            grows += (OY, FY) if self.rows.taps > 1 else ()
-            grows += (OX, FX) if self.columns.taps > 1 else ()
-        return tuple(
-            Cut(
-                operand,
-                inner,
-                *self._hops(operand, inner, outer),
-                grows,
-                outer == levels[-1],
-                self.profile.memories[inner].refill_overhead_cycles,
-                self._room(operand, inner),
-            )
-            for inner, outer in zip(levels, levels[1:], strict=False)
-        )
+    @cached_property
+    def windows(self) -> tuple[Window, Window]:
+        """Rows and columns."""
+        return windows_of(self.nest)
 
-    def _hops(self, operand: Operand, inner: str, outer: str) -> tuple[Hop, Hop, Hop]:
-        """Towards the lanes (outputs: finished, outwards); partial sums outwards and back."""
-
-        def hop(source: str, destination: str, partial: bool) -> Hop:
-            vector = self.meter.hop(operand, source, destination, partial=partial)
-            return Hop(vector, self.meter.fill(operand, source, destination, partial=partial))
-
-        nothing = Hop(self.meter.zero(), 0.0)
-        if operand is not Operand.OUTPUTS:
-            return hop(outer, inner, False), nothing, nothing
-        return hop(inner, outer, False), hop(inner, outer, True), hop(outer, inner, True)
-
-    def _room(self, operand: Operand, memory: str) -> Room:
-        level = self.profile.memories[memory]
-        per_lane = self.choice.replicated_lanes(level.replicated_over) if level.replicated_over else None
-        width, partial_width = (
-            storage_bits(self.profile, self.engine, operand, memory, partial=partial) / 8 for partial in (False, True)
-        )
-        room = Room(level.size_bytes, per_lane, width, partial_width, 2 if level.buffering is Buffering.DOUBLE else 1)
-        return replace(room, whole_bytes=float(self._one_copy(operand, room, self.nest.sizes, partial=False)))
-
-    def tiles(self, count: int, steps: Sequence[Floats | int]) -> Tiles:
-        """Tiles given in steps."""
-        sizes: list[Floats | int] = []
-        whole: NDArray[np.bool_] | bool = True
-        for size, lanes, at, full in zip(self.nest.sizes, self.choice.lanes, steps, self.choice.steps, strict=True):
-            if isinstance(at, np.ndarray):
-                sizes.append(np.minimum(size, lanes * at))
-                whole = whole & (at == full)
-            else:
-                sizes.append(min(size, lanes * at))
-                whole = whole if at == full else False
-        return Tiles(count, tuple(steps), tuple(sizes), whole)
-
-    def grow(self, tile: Tile, cut: Cut) -> Tiles:
-        """Tiles that may follow `tile` outwards at a cut: growth in its dimensions alone, and the whole tensor.
-
-        The whole tensor is never refilled, so under double buffering it may take less than a smaller tile.
-        """
-        full = self.choice.steps
-        grown = [index for index in cut.grows if tile[index] < full[index]]
-        options = [np.asarray(larger_sizes(full[index], tile[index]), dtype=np.float64) for index in grown]
-        steps: list[Floats | int] = list(tile)
-        for index, mesh in zip(grown, np.meshgrid(*options, indexing="ij"), strict=True):
-            steps[index] = mesh.ravel()
-        count = prod(len(option) for option in options)
-        reached = all(index in grown for index, size in enumerate(tile) if size < full[index])
-        if reached or (cut.room.size_bytes is not None and cut.room.whole_bytes > cut.room.size_bytes):
-            return self.tiles(count, steps)
-        for index, size in enumerate(tile):
-            if size < full[index]:
-                here = np.broadcast_to(np.asarray(steps[index], dtype=np.float64), (count,))
-                steps[index] = np.append(here, float(full[index]))
-        return self.tiles(count + 1, steps)
+    @cached_property
+    def sizes(self) -> tuple[Floats, ...]:
+        """Every tile size of every dimension, in elements."""
+        parts = zip(self.nest.sizes, self.choice.lanes, self.grid.dimensions, strict=True)
+        return tuple(np.minimum(size, lanes * part.sizes).astype(np.float64) for size, lanes, part in parts)
 
     def constant(self) -> Vector:
         """Costs that no tile changes: compute, and what the lanes read and accumulate."""
@@ -228,139 +195,155 @@ class LayerSpace:
         accumulators = self.profile.hierarchy(self.engine, Operand.OUTPUTS)[0]
         visits = self._lane_reads(Operand.OUTPUTS)
         total += visits * self.meter.hop(Operand.OUTPUTS, ENGINE, accumulators)
-        total += (visits - self.unread_outputs) * self.meter.hop(Operand.OUTPUTS, accumulators, ENGINE)
+        total += (visits - self._unread_outputs) * self.meter.hop(Operand.OUTPUTS, accumulators, ENGINE)
         return total
 
+    def compulsory(self) -> Vector:
+        """Costs no mapping with these lanes goes below: the constant ones, and every element through every memory."""
+        total = self.constant()
+        for operand in Operand:
+            levels = self.profile.hierarchy(self.engine, operand)
+            for inner, outer in zip(levels, levels[1:], strict=False):
+                ends = (inner, outer) if operand is Operand.OUTPUTS else (outer, inner)
+                total += self._once(operand, outer == levels[-1]) * self.meter.hop(operand, *ends)
+        return total
+
+    def _once(self, operand: Operand, from_off_chip: bool) -> float:
+        if operand is not Operand.INPUTS:
+            return self.nest.elements(operand)
+        zeros = self.profile.conventions.padding_is_data or not from_off_chip
+        rows, columns = (
+            min(window.moved(window.outputs, window.taps, zeros=zeros), window.touched) for window in self.windows
+        )
+        return self._channels * rows * columns
+
+    @property
+    def _channels(self) -> int:
+        """Input planes: batch, groups and channels."""
+        return prod(self.nest.sizes[axis] for axis in CHANNELS)
+
     @cached_property
-    def unread_outputs(self) -> int:
+    def _unread_outputs(self) -> int:
         """Outputs whose first visit starts at zero without reading it."""
         read = self.profile.conventions.first_partial_sums_are_read
         return 0 if read else self.nest.elements(Operand.OUTPUTS)
 
     def _lane_reads(self, operand: Operand) -> int:
         steps, sizes, lanes = self.choice.steps, self.nest.sizes, self.choice.lanes
-        total = prod(steps[index] for index in IRRELEVANT[operand])
+        total = prod(steps[axis] for axis in IRRELEVANT[operand])
         if operand is not Operand.INPUTS:
-            return total * prod(sizes[INDEX[dimension]] for dimension in RELEVANT[operand])
-        rows = self.rows.read_by_lanes(lanes[OY], lanes[FY])
-        return total * sizes[B] * sizes[G] * sizes[C] * rows * self.columns.read_by_lanes(lanes[OX], lanes[FX])
+            return total * prod(sizes[POSITION[dimension]] for dimension in RELEVANT[operand])
+        rows, columns = self.windows
+        windows = rows.read_by_lanes(lanes[OY], lanes[FY]) * columns.read_by_lanes(lanes[OX], lanes[FX])
+        return total * self._channels * windows
 
-    def moved(self, cut: Cut, tiles: Tiles) -> Floats:
-        """Elements copied into the cut's memory over the whole layer (outputs: visits of all elements)."""
-        repeats: Floats | float = 1.0
-        for index in IRRELEVANT[cut.operand]:
-            repeats = repeats * -(-self.choice.steps[index] // tiles.steps[index])
-        if cut.operand is not Operand.INPUTS:
-            return _spread(repeats * self.nest.elements(cut.operand), tiles.count)
-        size = tiles.sizes
-        zeros = self.profile.conventions.padding_is_data or not cut.from_off_chip
-        rows = self._table(self.rows, OY, FY, zeros)[_index(size[OY]), _index(size[FY])]
-        columns = self._table(self.columns, OX, FX, zeros)[_index(size[OX]), _index(size[FX])]
-        channels = self.nest.sizes[B] * self.nest.sizes[G] * self.nest.sizes[C]
-        return _spread(repeats * channels * rows * columns, tiles.count)
+    def _cuts_of(self, operand: Operand) -> tuple[Cut, ...]:
+        levels = self.profile.hierarchy(self.engine, operand)
+        pairs = zip(levels, levels[1:], strict=False)
+        return tuple(self._cut(operand, inner, outer, outer == levels[-1]) for inner, outer in pairs)
 
-    def _table(self, window: Window, output: int, tap: int, zeros: bool) -> Floats:
-        """Window.moved by tile of outputs and of taps, for the tile sizes there are."""
-        key = (output, zeros)
-        if key not in self._tables:
-            table = np.zeros((window.outputs + 1, window.taps + 1))
-            for outputs in tile_sizes(self.choice.steps[output]):
-                for taps in tile_sizes(self.choice.steps[tap]):
-                    sizes = (
-                        min(window.outputs, outputs * self.choice.lanes[output]),
-                        min(window.taps, taps * self.choice.lanes[tap]),
-                    )
-                    table[sizes] = window.moved(*sizes, zeros=zeros)
-            self._tables[key] = table
-        return self._tables[key]
+    def _cut(self, operand: Operand, inner: str, outer: str, from_off_chip: bool) -> Cut:
+        level = self.profile.memories[inner]
+        if level.size_bytes is None:
+            raise ValueError(f"{inner} is the outermost memory: nothing leaves it")
+        width, partial_width = (
+            storage_bits(self.profile, self.engine, operand, inner, partial=partial) / 8 for partial in (False, True)
+        )
+        lanes = self.choice.replicated_lanes(level.replicated_over)
+        per_instance = tuple(np.ceil(size / lane) for size, lane in zip(self.sizes, lanes, strict=True))
+        overhead = level.refill_overhead_cycles
+        return Cut(
+            operand=operand,
+            memory=inner,
+            size_bytes=level.size_bytes,
+            grows=tuple(axis for axis in self._grows(operand, overhead) if self.choice.steps[axis] > 1),
+            holdings=self._holdings(operand, inner, outer),
+            moved=self._moved(operand, from_off_chip),
+            elements=self._elements(operand, self.sizes),
+            instance=self._elements(operand, per_instance),
+            refills=self._tiles(range(len(DIMENSIONS))),
+            overhead=overhead,
+            bytes_per_element=width,
+            partial_bytes=partial_width,
+            finished=float(self.nest.elements(Operand.OUTPUTS)),
+            unread=float(self._unread_outputs),
+            last=tuple(size - 1 for size in self.grid.shape),
+            inside=self._inside(operand, inner),
+        )
 
-    def elements(self, operand: Operand, size: Sequence[Floats | int]) -> Floats | float:
-        """Elements of tiles (given in elements) on chip; the array form of counts.tile_elements."""
-        if operand is Operand.INPUTS:
-            rows = self.rows.hull(size[OY], size[FY])  # type: ignore[arg-type]
-            columns = self.columns.hull(size[OX], size[FX])  # type: ignore[arg-type]
-            return size[B] * size[G] * size[C] * rows * columns
-        total: Floats | float = 1.0
-        for dimension in RELEVANT[operand]:
-            total = total * size[INDEX[dimension]]
-        return total
+    def _inside(self, operand: Operand, memory: str) -> tuple[int, ...]:
+        """What a fixed dataflow runs inside the innermost memory of its operand."""
+        innermost = self.profile.hierarchy(self.engine, operand)[0]
+        fixed = self.profile.engines[self.engine].stationary is operand and memory == innermost
+        return IRRELEVANT[operand] if fixed else ()
 
-    def _one_copy(
-        self, operand: Operand, room: Room, sizes: Sequence[Floats | int], *, partial: bool
-    ) -> Floats | float:
-        if room.per_lane is not None:
-            sizes = [-(-size // lanes) for size, lanes in zip(sizes, room.per_lane, strict=True)]
-        width = room.partial_bytes if partial else room.bytes_per_element
-        return np.ceil(self.elements(operand, sizes) * width)
+    def _grows(self, operand: Operand, overhead: int) -> tuple[int, ...]:
+        if overhead:
+            return tuple(range(len(DIMENSIONS)))
+        rows, columns = self.windows
+        windows = ((OY, FY) if rows.taps > 1 else ()) + ((OX, FX) if columns.taps > 1 else ())
+        return IRRELEVANT[operand] + (windows if operand is Operand.INPUTS else ())
 
-    def bytes_taken(self, cut: Cut, tiles: Tiles, *, partial: bool) -> Floats | float:
-        """Bytes a cut placed here takes in one instance of its memory. partial: of outputs, as they arrive."""
-        here = self._one_copy(cut.operand, cut.room, tiles.sizes, partial=partial)
-        return np.where(tiles.whole, here, cut.room.copies * here)
+    def _holdings(self, operand: Operand, inner: str, outer: str) -> tuple[Holding, ...]:
+        choices = {
+            Buffering.SINGLE: (1,),
+            Buffering.DOUBLE: (2,),
+            Buffering.OVERLAPPED: (1,),
+            Buffering.EITHER: (1, 2),
+        }[self.profile.memories[inner].buffering]
+        return tuple(self._holding(operand, inner, outer, copies) for copies in choices)
 
-    def least_bytes(self, cut: Cut, tiles: Tiles, *, partial: bool = False) -> Floats | float:
-        """Bytes the cut takes in its memory wherever it is placed at these tiles or further out."""
-        here = cut.room.copies * self._one_copy(cut.operand, cut.room, tiles.sizes, partial=partial)
-        return np.minimum(here, cut.room.whole_bytes)
+    def _holding(self, operand: Operand, inner: str, outer: str, copies: int) -> Holding:
+        stops = stops_the_lanes(self.profile, inner, copies)
+        lanes = self.meter.zero()
+        lanes[0] = 1.0
 
-    def least(self, cut: Cut) -> Least:
-        """What the cut costs wherever it is placed: the least over all its tiles that fit its memory."""
-        if cut not in self._least:
-            tiles = self.grow((1,) * len(DIMENSIONS), cut)
-            fits = np.ones(tiles.count, dtype=bool)
-            if cut.room.size_bytes is not None:
-                fits &= self.least_bytes(cut, tiles) <= cut.room.size_bytes
-            self._least[cut] = self.least_of(self.costs(cut, tiles)[fits])
-        return self._least[cut]
+        def hop(source: str, destination: str, partial: bool) -> Vector:
+            return self.meter.hop(operand, source, destination, partial=partial, stops_lanes=stops)
 
-    def least_of(self, rows: Floats) -> Least:
-        """The least of every blend, and of energy, over cost vectors."""
-        cycles = rows[:, :-1] @ self.meter.blends.T
-        return Least(cycles.min(axis=0, initial=np.inf), float(rows[:, -1].min(initial=np.inf)))
+        def fill(source: str, destination: str, partial: bool) -> float:
+            return self.meter.fill(operand, source, destination, partial=partial, stops_lanes=stops)
 
-    def costs(self, cut: Cut, tiles: Tiles) -> Floats:
-        """Cost vectors of placing a cut at each tile."""
-        return self.repeated_costs(cut, tiles) + self.settled_costs(cut, tiles)
+        if operand is not Operand.OUTPUTS:
+            return Holding(copies, np.stack([hop(outer, inner, False), lanes]), (fill(outer, inner, False), 0.0))
+        back = hop(outer, inner, True)
+        rates = np.stack([hop(inner, outer, True) + back, hop(inner, outer, False), back, lanes])
+        return Holding(copies, rates, (fill(inner, outer, False), fill(inner, outer, True)))
 
-    def repeated_costs(self, cut: Cut, tiles: Tiles) -> Floats:
-        """The copies, which ragged loops further out may repeat (`regrowth`)."""
-        moved = self.moved(cut, tiles)
-        if cut.operand is not Operand.OUTPUTS:
-            return moved[:, None] * cut.hop.vector[None, :]
-        visits = np.where(self.complete(tiles), 0.0, moved)
-        return visits[:, None] * (cut.partial_out.vector + cut.partial_back.vector)[None, :]
+    def _tiles(self, axes: Sequence[int]) -> tuple[Factor, ...]:
+        """Factors of the number of tiles."""
+        steps, parts = self.choice.steps, self.grid.dimensions
+        return tuple(((axis,), np.ceil(steps[axis] / parts[axis].sizes)) for axis in axes if steps[axis] > 1)
 
-    def settled_costs(self, cut: Cut, tiles: Tiles) -> Floats:
-        """What no loop further out changes: the first tile in or the last one out, and finished outputs."""
-        rows = np.zeros((tiles.count, len(cut.hop.vector)))
-        elements = self.elements(cut.operand, tiles.sizes)
-        refills = prod(-(-full // at) for full, at in zip(self.choice.steps, tiles.steps, strict=True))
-        if cut.operand is not Operand.OUTPUTS:
-            rows[:, 0] = cut.hop.fill * elements + cut.overhead * refills
-            return rows
-        complete = self.complete(tiles)
-        rows[:, 0] = np.where(complete, cut.hop.fill, cut.partial_out.fill) * elements + cut.overhead * refills
-        finished = np.where(complete, float(self.nest.elements(Operand.OUTPUTS)), 0.0)
-        rows += finished[:, None] * cut.hop.vector[None, :]
-        rows -= np.where(complete, 0.0, float(self.unread_outputs))[:, None] * cut.partial_back.vector[None, :]
-        return rows
+    def _moved(self, operand: Operand, from_off_chip: bool) -> tuple[Factor, ...]:
+        repeats = self._tiles(IRRELEVANT[operand])
+        if operand is not Operand.INPUTS:
+            return (((), np.asarray(float(self.nest.elements(operand)))), *repeats)
+        zeros = self.profile.conventions.padding_is_data or not from_off_chip
+        rows, columns = self.windows
+        return (
+            ((), np.asarray(float(self._channels))),
+            *repeats,
+            ((OY, FY), self._window_table(rows, OY, FY, zeros)),
+            ((OX, FX), self._window_table(columns, OX, FX, zeros)),
+        )
 
-    def complete(self, tiles: Tiles) -> NDArray[np.bool_]:
-        """Which tiles hold the whole reduction."""
-        complete = np.ones(tiles.count, dtype=bool)
-        for index in (C, FY, FX):
-            complete &= np.asarray(tiles.steps[index]) == self.choice.steps[index]
-        return complete
+    def _window_table(self, window: Window, output: int, tap: int, zeros: bool) -> Floats:
+        return np.asarray(
+            [
+                [window.moved(int(outputs), int(taps), zeros=zeros) for taps in self.sizes[tap]]
+                for outputs in self.sizes[output]
+            ],
+            dtype=np.float64,
+        )
 
-    def fill_cycles(self, cut: Cut, tiles: Tiles) -> Floats | float:
-        """Lane cycles until the first tile is in (the last is out), at these tiles or further out."""
-        fill = min(cut.hop.fill, cut.partial_out.fill) if cut.operand is Operand.OUTPUTS else cut.hop.fill
-        return fill * self.elements(cut.operand, tiles.sizes)
-
-
-def _spread(values: Floats | float, count: int) -> Floats:
-    return np.broadcast_to(np.asarray(values, dtype=np.float64), (count,))
-
-
-def _index(size: Floats | int) -> NDArray[np.intp] | int:
-    return size.astype(np.intp) if isinstance(size, np.ndarray) else size
+    def _elements(self, operand: Operand, sizes: tuple[Floats, ...]) -> tuple[Factor, ...]:
+        if operand is not Operand.INPUTS:
+            return tuple(((POSITION[name],), sizes[POSITION[name]]) for name in RELEVANT[operand])
+        channels = tuple(((axis,), sizes[axis]) for axis in CHANNELS)
+        rows, columns = self.windows
+        return (
+            *channels,
+            ((OY, FY), rows.hull(sizes[OY][:, None], sizes[FY][None, :])),  # type: ignore[arg-type]
+            ((OX, FX), columns.hull(sizes[OX][:, None], sizes[FX][None, :])),  # type: ignore[arg-type]
+        )

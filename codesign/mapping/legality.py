@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from math import prod
 
-from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.profile import Buffering, HardwareProfile
 from codesign.mapping.mapper import choice_of, residence_bytes
 from codesign.mapping.mapping import Mapping
-from codesign.vocabulary import DIMENSIONS, Dimension, Operand
+from codesign.vocabulary import DIMENSIONS, RELEVANT, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
 
 
@@ -17,6 +17,7 @@ def problems_of(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> l
         *_lane_problems(mapping, profile),
         *_loop_problems(nest, mapping),
         *_residence_problems(mapping, profile),
+        *_dataflow_problems(mapping, profile),
         *_capacity_problems(nest, mapping, profile),
     ]
 
@@ -69,7 +70,25 @@ def _residence_problems(mapping: Mapping, profile: HardwareProfile) -> list[str]
         positions = [part.position for part in parts if part is not None]
         if positions != sorted(positions, reverse=True) or not 0 <= positions[-1] <= positions[0] <= len(mapping.loops):
             problems.append(f"{operand}: positions {positions} do not move outwards within the loops")
+    for part in mapping.residences:
+        level = profile.memories.get(part.memory)
+        if part.buffers not in (1, 2) or (part.buffers == 2 and level and level.buffering is not Buffering.EITHER):
+            problems.append(f"{part.operand} in {part.memory}: {part.buffers} buffers, it leaves no such choice")
     return problems
+
+
+def _dataflow_problems(mapping: Mapping, profile: HardwareProfile) -> list[str]:
+    """A fixed dataflow: the stationary operand enters its innermost memory once."""
+    operand = profile.engines[mapping.engine].stationary
+    if operand is None:
+        return []
+    innermost = mapping.residence(operand, profile.hierarchy(mapping.engine, operand)[0])
+    outside = mapping.loops[: innermost.position] if innermost else ()
+    again = [loop for loop in outside if loop.dimension not in RELEVANT[operand] and loop.extent > 1]
+    return [
+        f"{operand} are stationary on engine {mapping.engine}: {loop.dimension} must run inside their innermost tile"
+        for loop in again
+    ]
 
 
 def _capacity_problems(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> list[str]:

@@ -1,79 +1,55 @@
 """The mapper: the best mapping of one layer on one engine, with proof.
 
-Best-first search over chains of growing tiles with cuts on them (codesign.mapping.cuts), all choices of lanes in one
-queue. A node is a chain prefix; its children place one more cut at every tile that may follow. A node's bound adds what
-its cuts cost already to what every other cut costs wherever it is placed; costs never fall when a chain grows, so the
-bound never exceeds the cost of any completion. The first prefix popped whose bound is no better than the best complete
-mapping ends the search: that is the proof, for the declared space of codesign.mapping.space.
+A mapping is a chain of growing tiles with cuts on it (codesign.mapping.cuts); what a cut costs depends on its tile
+alone. Chains are built from the lanes outwards, all those with the same cuts placed side by side (codesign.mapping
+.sweep). A chain is dropped when
 
-Why growing only `Cut.grows` loses nothing: between two cuts, a loop the outer cut gains nothing from can move above
-that cut. Its elements move as often as before, its tile only shrinks, and the chain stays legal. (The whole tensor
-alone may take less memory than a part of it, as it is never refilled; it is always among the children.)
+* no completion can beat the best mapping known: tables hold, for every tile and every set of placed cuts, the least
+  that completing a chain adds to several weighted sums of cycles, energy and bytes (codesign.mapping.bounds); or
+* another chain with the same cuts at the same tile costs and takes no more in any respect: whatever completes the one
+  completes the other.
+
+Both keep at least one optimal chain, so when nothing had to be dropped for lack of room the best mapping found is
+optimal in the declared space of codesign.mapping.space: that is the proof. A narrow sweep first finds a good mapping.
+
+Why growing only `Cut.grows` before a cut loses nothing: a loop the cut gains nothing from can move above it. Its
+elements move as often as before, its tile only shrinks, and the chain stays legal. (The whole layer alone may take less
+memory than a part of it, as it is never refilled; it is always tried.)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import StrEnum
-from heapq import heapify, heappop, heappush
-from itertools import count
+from collections.abc import Iterator
+from dataclasses import dataclass
 from math import ceil
-from typing import TypeAlias
 
 import numpy as np
 
-from codesign.errors import DoesNotFitError, Problem
-from codesign.hardware.profile import HardwareProfile
+from codesign.errors import DoesNotFitError
+from codesign.hardware.profile import Buffering, HardwareProfile
+from codesign.mapping.bounds import Staircase, Tables
 from codesign.mapping.cost import Meter, Vector, layer_cost
 from codesign.mapping.counts import counts_of
-from codesign.mapping.cuts import Cut, Floats, LayerSpace, Tile, Tiles
+from codesign.mapping.cuts import Cut, LayerSpace
+from codesign.mapping.fitting import problems_of_fit
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
-from codesign.mapping.prefix import Prefix, bounds, child, fits, least_from_here, placeable, root_of
+from codesign.mapping.objective import AnyObjective, Objective
 from codesign.mapping.space import SpatialChoice, loop_extent, spatial_choices, tile_bytes
+from codesign.mapping.sweep import TOLERANCE, Best, Goal, Sweep
+from codesign.mapping.tuning import quick_tables, tuned_tables
 from codesign.vocabulary import DIMENSIONS, REDUCTION, Operand
 from codesign.workload.loop_nest import LoopNest
 
-EXPANSION_LIMIT = 20_000
-_TOLERANCE = 1e-9
-
-
-class Objective(StrEnum):
-    """What is minimised; ties go to the other (latency before energy for edp)."""
-
-    LATENCY = "latency"
-    ENERGY = "energy"
-    EDP = "edp"
-
-    def values(self, latency: Floats, energy: Floats) -> tuple[Floats, Floats]:
-        """Objective and tie-breaker."""
-        match self:
-            case Objective.LATENCY:
-                return latency, energy
-            case Objective.ENERGY:
-                return energy, latency
-            case Objective.EDP:
-                return latency * energy, latency
-
-
-@dataclass(frozen=True, eq=False)
-class Family:
-    """All children of one prefix by one cut, best first."""
-
-    prefix: Prefix
-    cut: Cut
-    tiles: Tiles
-    order: tuple[int, ...]
-    first: tuple[float, ...]
-    second: tuple[float, ...]
-
-
-Entry: TypeAlias = tuple[float, float, int, int, Family]  # objective's bound, tie-breaker's, ticket, rank, children
+LABEL_LIMIT = 100_000
+NARROW = 64  # chains side by side in a first sweep
+SMALL_GRID = 2_000  # tiles up to which tables cost little
+MOST_TABLE_BYTES = 2**31  # beyond, tile sizes are divisors alone, and nothing is proven
 
 
 @dataclass(frozen=True)
 class Found:
-    """The outcome of a search: the best mapping, the bound on the objective, and how many tiles were priced."""
+    """The outcome of a search: the best mapping, the bound on the objective, and how many cuts were priced."""
 
     mapping: Mapping
     objective_value: float
@@ -84,7 +60,7 @@ class Found:
     @property
     def proven(self) -> bool:
         """No mapping of the declared space is better."""
-        return self.bound_value >= self.objective_value * (1 - _TOLERANCE)
+        return self.bound_value >= self.objective_value * (1 - TOLERANCE)
 
     @property
     def gap(self) -> float:
@@ -93,51 +69,115 @@ class Found:
 
 
 def search(
-    nest: LoopNest, profile: HardwareProfile, engine: str, objective: Objective, limit: int = EXPANSION_LIMIT
+    nest: LoopNest,
+    profile: HardwareProfile,
+    engine: str,
+    objective: AnyObjective,
+    limit: int = LABEL_LIMIT,
+    *,
+    perfect: bool = False,
 ) -> Found:
-    """The best mapping of a nest with MACs on an engine, or the best found after `limit` expansions.
+    """The best mapping of a nest with MACs on an engine.
 
-    Raises DoesNotFitError when nothing fits.
+    limit: chains kept side by side; beyond it the worst are dropped, and the mapping is not proven. perfect: tile
+    sizes are divisors alone. Raises DoesNotFitError when nothing fits.
     """
     meter = Meter(profile, engine)
-    queue: list[Entry] = []
-    state = _Search(objective, queue, count())
     choices = spatial_choices(nest, profile.engines[engine])
-    spaces = [LayerSpace.of(nest, meter, choice) for choice in choices]
-    for space in spaces:
-        state.expand(root_of(space))
-    expansions = 0
-    while queue and (expansions < limit or state.best is None):
-        first, second, _, rank, family = heappop(queue) if expansions < limit else _pop_deepest(queue)
-        if not state.improves(first, second):
-            queue.clear()
-            break
-        if rank + 1 < len(family.order):
-            following = family.first[rank + 1], family.second[rank + 1]
-            heappush(queue, (*following, next(state.ticket), rank + 1, family))
-        state.expand(child(family.prefix, family.cut, family.tiles, family.order[rank]))
-        expansions += 1
-    if state.best is None:
-        raise _nothing_fits(spaces)
-    bound = min(state.value[0], queue[0][0]) if queue else state.value[0]
-    roof = min(_roof_cycles(space) for space in spaces)
+    spaces = [LayerSpace(nest, profile, engine, choice, meter, perfect) for choice in choices]
+    least = [space.compulsory() for space in spaces]
+    state = _Search(objective, limit, Best())
+    for at in sorted(range(len(spaces)), key=lambda at: state.floor(least[at])):
+        state.explore(spaces[at], least[at])
+    best = state.best
+    if best.space is None:
+        raise DoesNotFitError.of(problems_of_fit(nest, profile, engine))
+    roof = min(float(part[:-1].max()) for part in least)
+    bound = min(state.bound, best.first)
     bound_cycles = max(roof, bound) if objective is Objective.LATENCY else roof
-    return Found(_mapping(state.best), state.value[0], bound, bound_cycles, state.evaluations)
+    return Found(_mapping(best), best.first, bound, bound_cycles, state.evaluations)
 
 
-def _pop_deepest(queue: list[Entry]) -> Entry:
-    """The entry nearest to a complete mapping, the best of those: how a search out of time finds its first one."""
-    deepest = min(queue, key=lambda entry: (-len(entry[-1].prefix.chain), *entry[:3]))
-    queue.remove(deepest)
-    heapify(queue)
-    return deepest
+@dataclass
+class _Search:
+    """All choices of lanes one after the other, against the best mapping so far.
+
+    bound: the least bound of anything dropped for lack of room.
+    """
+
+    objective: AnyObjective
+    limit: int
+    best: Best
+    bound: float = np.inf
+    evaluations: int = 0
+
+    def floor(self, compulsory: Vector) -> tuple[float, float]:
+        """Objective and tie-breaker no mapping of a choice of lanes goes below."""
+        first, second = self.objective.values(compulsory[:-1].max(keepdims=True), compulsory[-1:])
+        return float(first[0]), float(second[0])
+
+    def explore(self, space: LayerSpace, compulsory: Vector) -> None:
+        """Improve the best mapping with one choice of lanes, or show that it cannot be improved."""
+        if self._hopeless(*self.floor(compulsory)):
+            return
+        tables, done = self._tuned(space, compulsory)
+        if tables.space is not space and _table_bytes(tables, space) > MOST_TABLE_BYTES:
+            self.bound = min(self.bound, self.floor(compulsory)[0])  # its perfect factors alone are searched
+        elif tables.space is not space:
+            tables, done = Tables(Staircase(space), tables.lines, tables.shared), False
+        for goal in (Goal(self.objective), *[Goal(self.objective, tie_break=True)] * self.objective.has_ties):
+            lost = np.inf
+            if not done:
+                done, lost = self._sweep(tables, goal, NARROW)
+            if not done:
+                _, lost = self._sweep(tables, goal, self.limit)
+            while self.best.space is None and np.isfinite(lost):  # every chain kept so far came to a dead end
+                self.limit *= 2
+                _, lost = self._sweep(tables, goal, self.limit)
+            if not goal.tie_break:
+                self.bound = min(self.bound, lost)
+            done = False
+
+    def _hopeless(self, first: float, second: float) -> bool:
+        """True when values at least so large cannot beat the best."""
+        if first > self.best.first * (1 + TOLERANCE):
+            return True
+        return first >= self.best.first * (1 - TOLERANCE) and second >= self.best.second * (1 - TOLERANCE)
+
+    def _tuned(self, space: LayerSpace, compulsory: Vector) -> tuple[Tables, bool]:
+        """Tables of lines that bound well, on a coarser grid where the space is large; and whether they proved it."""
+        if space.grid.count > SMALL_GRID:
+            space = LayerSpace(space.nest, space.profile, space.engine, space.choice, space.meter, True)
+        tables = quick_tables(space, compulsory)
+        done, _ = self._sweep(tables, Goal(self.objective), NARROW)
+        return (tables, True) if done else (tuned_tables(space, compulsory), False)
+
+    def _sweep(self, tables: Tables, goal: Goal, width: int) -> tuple[bool, float]:
+        """Whether nothing that may be better was dropped, and the least bound of what was."""
+        sweep = Sweep(tables, goal, self.best, min(width, self.limit))
+        if width == NARROW:
+            sweep.dive()
+        if sweep.hopeful:
+            sweep.run()
+        self.evaluations += sweep.evaluations
+        done = np.isinf(sweep.lost) if goal.tie_break else sweep.lost >= self.best.first * (1 - TOLERANCE)
+        return bool(done), sweep.lost
+
+
+def _table_bytes(tables: Tables, space: LayerSpace) -> int:
+    """What the same tables would take on the grid of another space."""
+    return int(sum(values[0].nbytes for values in tables.ahead.values())) * space.grid.count
 
 
 def map_layer(
-    nest: LoopNest, profile: HardwareProfile, engine: str, objective: Objective, limit: int = EXPANSION_LIMIT
+    nest: LoopNest, profile: HardwareProfile, engine: str, objective: AnyObjective, limit: int = LABEL_LIMIT
 ) -> LayerCost:
     """Search and price one layer on one engine. Raises DoesNotFitError."""
-    found = search(nest, profile, engine, objective, limit)
+    return found_cost(nest, profile, search(nest, profile, engine, objective, limit))
+
+
+def found_cost(nest: LoopNest, profile: HardwareProfile, found: Found) -> LayerCost:
+    """The full cost of what a search found."""
     return layer_cost(
         nest,
         found.mapping,
@@ -150,84 +190,40 @@ def map_layer(
     )
 
 
-@dataclass
-class _Search:
-    """The queue, the best complete mapping so far and its objective."""
-
-    objective: Objective
-    queue: list[Entry]
-    ticket: count[int]
-    best: Prefix | None = None
-    value: tuple[float, float] = (float("inf"), float("inf"))
-    evaluations: int = 0
-    seen: dict[tuple[object, ...], list[Vector]] = field(default_factory=dict)
-
-    def improves(self, first: float, second: float) -> bool:
-        """True when an objective value with its tie-breaker beats the best."""
-        if self.best is None:
-            return True
-        slack = self.value[0] * _TOLERANCE
-        if first < self.value[0] - slack:
-            return True
-        return first <= self.value[0] + slack and second < self.value[1] * (1 - _TOLERANCE)
-
-    def dominated(self, prefix: Prefix) -> bool:
-        """True when another prefix at the same tile with the same cuts left costs and takes no more in any respect."""
-        key = (prefix.space, prefix.tile, prefix.partial, *(len(cuts) for cuts in prefix.waiting))
-        memories = prefix.space.profile.memories
-        taken = np.asarray([prefix.used.get(name, 0.0) for name in memories])
-        costs = np.concatenate([prefix.fixed, *prefix.copies, taken])
-        others = self.seen.setdefault(key, [])
-        if any((other <= costs).all() for other in others):
-            return True
-        others.append(costs)
-        return False
-
-    def expand(self, prefix: Prefix) -> None:
-        """Queue the children of a prefix; complete ones are compared at once."""
-        if self.dominated(prefix):
-            return
-        options = placeable(prefix)
-        least = least_from_here(prefix, options)
-        for cut, tiles in options:
-            self.evaluations += tiles.count
-            fitting = fits(prefix, cut, tiles)
-            if not fitting.any():
-                continue
-            first, second = self.objective.values(*bounds(prefix, cut, tiles, least))
-            first, second = np.where(fitting, first, np.inf), np.where(fitting, second, np.inf)
-            order = np.lexsort((second, first))[: int(fitting.sum())]
-            if not self.improves(float(first[order[0]]), float(second[order[0]])):
-                continue
-            if sum(len(cuts) for cuts in prefix.waiting) == 1:
-                self._complete(prefix, cut, tiles, int(order[0]), float(first[order[0]]), float(second[order[0]]))
-                continue
-            family = Family(prefix, cut, tiles, tuple(order.tolist()), tuple(first[order]), tuple(second[order]))
-            heappush(self.queue, (family.first[0], family.second[0], next(self.ticket), 0, family))
-
-    def _complete(self, prefix: Prefix, cut: Cut, tiles: Tiles, index: int, first: float, second: float) -> None:
-        if self.improves(first, second):
-            self.best = child(prefix, cut, tiles, index)
-            self.value = (first, second)
-
-
-def _mapping(best: Prefix) -> Mapping:
+def _mapping(best: Best) -> Mapping:
     """The loops and positions of a complete chain."""
-    full = best.space.choice.steps
+    space = best.space
+    if space is None:
+        raise ValueError("no mapping was found")
+    full = space.choice.steps
     inner_first: list[TemporalLoop] = []
-    inside: list[tuple[Cut, int]] = []
-    tile: Tile = (1,) * len(DIMENSIONS)
-    for cut, grown in (*best.chain, (None, full)):
+    inside: list[tuple[Cut, int, int]] = []
+    tile: tuple[int, ...] = (1,) * len(DIMENSIONS)
+    for cut, copies, grown in _chain(best, space, full):
         for index, dimension in enumerate(DIMENSIONS):
             extent = loop_extent(full[index], tile[index], grown[index]) if grown[index] > tile[index] else 1
             if extent > 1:
                 inner_first.append(TemporalLoop(dimension, extent))
         tile = grown
         if cut is not None:
-            inside.append((cut, len(inner_first)))
-    residences = [Residence(cut.operand, cut.memory, len(inner_first) - loops) for cut, loops in inside]
+            inside.append((cut, copies, len(inner_first)))
+    residences = [
+        Residence(cut.operand, cut.memory, len(inner_first) - loops, _buffers(space.profile, cut, copies))
+        for cut, copies, loops in inside
+    ]
     ranked = sorted(residences, key=lambda part: list(Operand).index(part.operand))
-    return Mapping(best.space.engine, best.space.choice.loops, tuple(reversed(inner_first)), tuple(ranked))
+    return Mapping(space.engine, space.choice.loops, tuple(reversed(inner_first)), tuple(ranked))
+
+
+def _chain(best: Best, space: LayerSpace, full: tuple[int, ...]) -> Iterator[tuple[Cut | None, int, tuple[int, ...]]]:
+    """Cuts, copies and tiles in steps, innermost first; the whole layer, without a cut, last."""
+    for cut, holding, number in best.chain:
+        yield cut, holding.copies, space.grid.tile(number)
+    yield None, 1, full
+
+
+def _buffers(profile: HardwareProfile, cut: Cut, copies: int) -> int:
+    return copies if profile.memories[cut.memory].buffering is Buffering.EITHER else 1
 
 
 def on_chip_bytes(nest: LoopNest, profile: HardwareProfile, mapping: Mapping) -> int:
@@ -255,6 +251,7 @@ def residence_bytes(
         mapping.tile(nest, part.position),
         refilled=refilled,
         partial=_arrives_partial(mapping, profile, part),
+        buffers=part.buffers,
     )
 
 
@@ -273,49 +270,3 @@ def choice_of(nest: LoopNest, mapping: Mapping) -> SpatialChoice:
     """The lanes of a mapping."""
     lanes = tuple(mapping.lanes(dimension) for dimension in DIMENSIONS)
     return SpatialChoice(mapping.spatial, lanes, tuple(-(-n // w) for n, w in zip(nest.sizes, lanes, strict=True)))
-
-
-def _roof_cycles(space: LayerSpace) -> float:
-    """Cycles no mapping with these lanes goes below: compute, and every cut's least traffic over every port."""
-    total = space.constant()
-    cycles = space.meter.blends @ total[:-1]
-    for cut in (cut for group in space.cuts for cut in group):
-        cycles = cycles + space.least(cut).cycles
-    return float(cycles.max())
-
-
-def _nothing_fits(spaces: list[LayerSpace]) -> DoesNotFitError:
-    """The memory that is too small, what asks for it, and the least size that would do."""
-    profile, engine = spaces[0].profile, spaces[0].engine
-    least: dict[str, tuple[float, list[str]]] = {}
-    for space in spaces:
-        for memory, (needed, parts) in _least_needs(space).items():
-            if memory not in least or needed < least[memory][0]:
-                least[memory] = (needed, parts)
-    problems = []
-    for memory, (needed, parts) in least.items():
-        size = profile.memories[memory].size_bytes
-        if size is not None and needed > size:
-            problems.append(
-                Problem(
-                    f"memory {memory}",
-                    f"{' and '.join(parts)} need {needed:.0f} bytes at least, {size} are available",
-                    f"memories.{memory}.size_bytes: {needed:.0f} is the least that would do",
-                )
-            )
-    if not problems:
-        where = f"engine {engine}"
-        what = "each memory alone is large enough, but no chain of tiles fits all of them at once"
-        problems.append(Problem(where, what, "enlarge the innermost memories first"))
-    return DoesNotFitError.of(problems)
-
-
-def _least_needs(space: LayerSpace) -> dict[str, tuple[float, list[str]]]:
-    """Bytes the smallest tiles take per memory, and the tensors they belong to."""
-    smallest = space.tiles(1, (1,) * len(DIMENSIONS))
-    needs: dict[str, tuple[float, list[str]]] = {}
-    for cut in (cut for group in space.cuts for cut in group):
-        amount = float(np.max(space.least_bytes(cut, smallest)))
-        before, parts = needs.get(cut.memory, (0.0, []))
-        needs[cut.memory] = (before + amount, [*parts, f"{cut.operand} ({amount:.0f} bytes)"])
-    return needs

@@ -37,11 +37,15 @@ class TemporalLoop:
 
 @dataclass(frozen=True)
 class Residence:
-    """One operand's tile in one on-chip memory: what loops[position:] and the lanes touch."""
+    """One operand's tile in one on-chip memory: what loops[position:] and the lanes touch.
+
+    buffers: 2 for a double-buffered tile where the memory leaves the choice (`buffering: either`), otherwise 1.
+    """
 
     operand: Operand
     memory: str
     position: int
+    buffers: int = 1
 
 
 @dataclass(frozen=True)

@@ -27,15 +27,20 @@ Tile = tuple[int, ...]
 
 
 @lru_cache(maxsize=4096)
-def tile_sizes(size: int) -> tuple[int, ...]:
-    """ceil(size / n) for every n, ascending: the smallest tile for each number of tiles; divisors are among them."""
-    return tuple(sorted({-(-size // count) for count in range(1, size + 1)}))
+def tile_sizes(size: int, *, perfect: bool = False) -> tuple[int, ...]:
+    """ceil(size / n) for every n, ascending: the smallest tile for each number of tiles; divisors are among them.
+
+    perfect: divisors alone.
+    """
+    found = {-(-size // count) for count in range(1, size + 1) if not perfect or size % count == 0}
+    return tuple(sorted(found))
 
 
 @lru_cache(maxsize=65536)
-def larger_sizes(steps: int, inner: int) -> tuple[int, ...]:
+def larger_sizes(steps: int, inner: int, *, perfect: bool = False) -> tuple[int, ...]:
     """Tile sizes that may follow `inner` outwards, itself first: its multiples, and the whole dimension."""
-    return tuple(size for size in tile_sizes(steps) if size >= inner and (size % inner == 0 or size == steps))
+    sizes = tile_sizes(steps, perfect=perfect)
+    return tuple(size for size in sizes if size >= inner and (size % inner == 0 or size == steps))
 
 
 def loop_extent(steps: int, inner: int, outer: int) -> int:
@@ -123,6 +128,7 @@ def tile_bytes(
     *,
     refilled: bool,
     partial: bool,
+    buffers: int = 1,
 ) -> int:
     """Bytes a tile takes in ONE instance of a memory; twice its size when it is refilled under double buffering.
 
@@ -132,5 +138,5 @@ def tile_bytes(
     per_lane = choice.replicated_lanes(level.replicated_over)
     instance = tuple(-(-size // lanes) for size, lanes in zip(tile, per_lane, strict=True))
     bits = tile_elements(nest, operand, instance) * storage_bits(profile, engine, operand, memory, partial=partial)
-    copies = 2 if refilled and level.buffering is Buffering.DOUBLE else 1
+    copies = 2 if refilled and (level.buffering is Buffering.DOUBLE or buffers == 2) else 1
     return copies * -(-bits // 8)

@@ -14,7 +14,8 @@ from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.layer_form import nest_on
 from codesign.mapping.losses import LossKind
-from codesign.mapping.mapper import Objective, map_layer
+from codesign.mapping.mapper import map_layer
+from codesign.mapping.objective import AnyObjective
 from codesign.mapping.streaming import HOST, VECTOR_UNIT, host_cost, vector_cost
 from codesign.planning.changes import (
     Change,
@@ -31,7 +32,6 @@ from codesign.vocabulary import DIMENSIONS
 from codesign.workload.layer import Layer
 from codesign.workload.loop_nest import LoopNest
 
-SEARCH_LIMIT = 2_000  # a moderate one: dozens of searches a layer
 LEAST_GAIN = 0.005
 MOST_OF_THE_GAIN = 0.9
 
@@ -46,20 +46,10 @@ class Figures:
     off_chip_bytes: int
     proven: bool
 
-    def value(self, objective: Objective) -> float:
-        """Cycles, pJ, or their product."""
-        match objective:
-            case Objective.LATENCY:
-                return float(self.cycles)
-            case Objective.ENERGY:
-                return self.energy_pj
-            case Objective.EDP:
-                return self.cycles * self.energy_pj
-
-    def per_mac(self, objective: Objective) -> float:
-        """The objective by MACs (of the product, each factor); a layer without MACs counts as one."""
+    def per_mac(self, objective: AnyObjective) -> float:
+        """The objective of one MAC; a layer without MACs counts as one."""
         work = self.macs or 1
-        return self.value(objective) / (work**2 if objective is Objective.EDP else work)
+        return objective.of(self.cycles / work, self.energy_pj / work)
 
 
 @dataclass(frozen=True)
@@ -70,7 +60,7 @@ class Outcome:
     before: Figures
     after: Figures
 
-    def gain(self, objective: Objective) -> float:
+    def gain(self, objective: AnyObjective) -> float:
         """Share of the objective per MAC that is saved; negative where the change makes it worse."""
         return 1 - self.after.per_mac(objective) / self.before.per_mac(objective)
 
@@ -104,7 +94,7 @@ class Explainer:
     """
 
     profile: HardwareProfile
-    objective: Objective
+    objective: AnyObjective
     nests: Mapping[str, LoopNest]
     known: dict[tuple[LoopNest, str], tuple[tuple[Outcome, ...], int]] = field(default_factory=dict)
 
@@ -148,7 +138,7 @@ class Explainer:
         if engine == VECTOR_UNIT:
             return vector_cost(layer, change.profile)
         nest = nest_on(change.profile.engines[engine], change.nest)
-        return map_layer(nest, change.profile, engine, self.objective, SEARCH_LIMIT)
+        return map_layer(nest, change.profile, engine, self.objective)
 
     def _smallest_useful(self, planned: PlannedLayer, larger: tuple[Change, ...]) -> Iterator[Outcome]:
         """Of ever larger memories the smallest that has most of the largest one's gain."""

@@ -31,6 +31,7 @@ from codesign.yaml_reader import YamlDocument, YamlPath, YamlValue, read_yaml
 
 LARGEST_EXTENT = 2**31 - 1
 MOST_LOOPS = 64
+TWICE = " twice"  # behind an operand: two copies of its tile, the next one fills behind the one in use
 _ENTRY_KEYS = ("layers", "sizes", "engine", "lanes", "loops")
 _NEEDED_KEYS = ("layers", "engine", "lanes", "loops")
 
@@ -175,16 +176,17 @@ class _Reader:
         """Note the residences of one line."""
         for index, name in enumerate(self._list(path, value, "a list of operands")):
             here = (*path, index)
-            operand = next((operand for operand in Operand if operand == name), None)
+            plain = name.removesuffix(TWICE) if isinstance(name, str) else name
+            operand = next((operand for operand in Operand if operand == plain), None)
             if operand is None:
-                self.refuse(here, f"{memory}: {_shown(name)} is no operand", _hint(name, Operand))
+                self.refuse(here, f"{memory}: {_shown(name)} is no operand", _hint(plain, Operand))
             elif operand not in held:
                 self.refuse(here, f"{memory} does not hold {operand}", f"it holds {', '.join(held)}")
             elif (operand, memory) in resting:
                 first = self.document.where(resting[operand, memory][1])
                 self.refuse(here, f"{operand} rest in {memory} already, at {first}", "remove one of the two")
             else:
-                resting[operand, memory] = Residence(operand, memory, position), here
+                resting[operand, memory] = Residence(operand, memory, position, 1 if plain == name else 2), here
 
     def _residences(self, path: YamlPath, resting: Resting, engine: str) -> tuple[Residence, ...]:
         """One residence for every operand and on-chip memory, the inner memories never outside the outer ones."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from codesign.errors import CodesignError
 from codesign.mapping.counts import tile_elements
 from codesign.mapping.mapping import Mapping, Residence
+from codesign.planning.mapping_file import TWICE
 from codesign.planning.plan import Plan, PlannedLayer
 from codesign.vocabulary import DIMENSIONS, Operand
 from codesign.workload.loop_nest import LoopNest
@@ -95,10 +96,14 @@ def _loops(nest: LoopNest, mapping: Mapping) -> Iterator[str]:
             ranked = sorted(parts, key=lambda part: list(Operand).index(part.operand))
             tile = mapping.tile(nest, position)
             held = " + ".join(f"{tile_elements(nest, part.operand, tile):,}" for part in ranked)
-            yield f"{memory}: [{', '.join(part.operand for part in ranked)}] # {held} elements"
+            yield f"{memory}: [{', '.join(map(_resting, ranked))}] # {held} elements"
         if position < len(mapping.loops):
             loop = mapping.loops[position]
             yield f"{loop.dimension}: {loop.extent}"
+
+
+def _resting(part: Residence) -> str:
+    return f"{part.operand}{TWICE if part.buffers == 2 else ''}"
 
 
 def _extents(items: Iterable[tuple[str, int]]) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from codesign.errors import CodesignError, DoesNotFitError, Problem
 from codesign.hardware.profile import HardwareProfile
-from codesign.mapping.fitting import problems_of_fit
+from codesign.mapping.cache import Search
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.layer_form import nest_on
-from codesign.mapping.mapper import Objective, map_layer
+from codesign.mapping.mapper import found_cost, search
+from codesign.mapping.objective import AnyObjective
 from codesign.mapping.streaming import HOST, VECTOR_UNIT, VIEW, fused_cost, host_cost, vector_cost, view_cost
 from codesign.planning.given import Given, given_cost
 from codesign.planning.plan import PlannedLayer
@@ -32,9 +35,10 @@ class Placer:
     """
 
     profile: HardwareProfile
-    objective: Objective
+    objective: AnyObjective
     where: str
     given: Mapping[str, Given] = field(default_factory=dict)
+    search: Search = search
     first_with: dict[tuple[tuple[LoopNest, ...], Given | None], PlannedLayer] = field(default_factory=dict)
     refused: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
@@ -84,9 +88,11 @@ class Placer:
         for engine in engines:
             nest = self._seen(layer, engine).nest
             try:
-                costs.append((engine, map_layer(nest, self.profile, engine, self.objective)))
-            except DoesNotFitError as error:  # its own words where room is not what is missing
-                refused.extend(problems_of_fit(nest, self.profile, engine) or error.problems)
+                costs.append(
+                    (engine, found_cost(nest, self.profile, self.search(nest, self.profile, engine, self.objective)))
+                )
+            except DoesNotFitError as error:
+                refused.extend(error.problems)
         if not costs:
             self._refuse(layer, refused)
             return None
@@ -100,13 +106,8 @@ class Placer:
                 names.append(layer.name)
 
     def _value(self, cost: LayerCost) -> tuple[float, float]:
-        match self.objective:
-            case Objective.LATENCY:
-                return cost.cycles, cost.energy_pj
-            case Objective.ENERGY:
-                return cost.energy_pj, cost.cycles
-            case Objective.EDP:
-                return cost.cycles * cost.energy_pj, cost.cycles
+        first, second = self.objective.values(np.asarray(float(cost.cycles)), np.asarray(cost.energy_pj))
+        return float(first), float(second)
 
 
 def _nodes(names: list[str]) -> str:

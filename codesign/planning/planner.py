@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 from codesign.errors import DoesNotFitError
 from codesign.hardware.profile import HardwareProfile
+from codesign.mapping.cache import Search
 from codesign.mapping.losses import losses_of
-from codesign.mapping.mapper import Objective
+from codesign.mapping.mapper import search
+from codesign.mapping.objective import AnyObjective
 from codesign.planning.given import Given
 from codesign.planning.placement import Placer, fuse_activations, refuse_host
 from codesign.planning.plan import Identity, Plan, PlannedLayer, Totals
@@ -37,20 +39,21 @@ def plan_network(
     network: Network,
     profile: HardwareProfile,
     hardware: Identity,
-    objective: Objective,
+    objective: AnyObjective,
     *,
     version: str,
     given: Mapping[str, Given] | None = None,
+    search: Search = search,
     allow_host: bool = True,
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> Plan:
     """The plan of a network on a machine.
 
-    given: mappings that are taken as they are, by layer name. on_layer: told the layer about to be mapped, its number
-    from 1, and how many there are. Raises DoesNotFitError naming every layer that fits no engine, CodesignError naming
-    every layer on the host unless `allow_host`.
+    given: mappings that are taken as they are, by layer name. search: how the others are found. on_layer: told the
+    layer about to be mapped, its number from 1, and how many there are. Raises DoesNotFitError naming every layer that
+    fits no engine, CodesignError naming every layer on the host unless `allow_host`.
     """
-    placer = Placer(profile, objective, network.where, given or {})
+    placer = Placer(profile, objective, network.where, given or {}, search)
     placed = []
     for number, layer in enumerate(network.layers, 1):
         if on_layer is not None:

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from codesign.mapping.mapper import Objective
+from codesign.mapping.objective import AnyObjective, objective_named
 from codesign.planning.changes import Change, ChangeKind
 from codesign.planning.explaining import ExplainedLayer, Outcome
 from codesign.planning.plan import Plan
@@ -20,7 +20,7 @@ from codesign.vocabulary import Dimension, OperationKind
 from codesign.workload.loop_nest import LoopNest
 
 SHOWN = 5
-MINIMISED = {Objective.LATENCY: "cycles", Objective.ENERGY: "energy", Objective.EDP: "energy x cycles"}
+MINIMISED = {"latency": "cycles", "energy": "energy", "edp": "energy x cycles"}
 _NOTHING = 0.0005
 _INDENT = (0, 0, 0, 2)
 
@@ -73,12 +73,14 @@ def _dimension_text(nest: LoopNest, dimension: Dimension) -> str:
             return str(dimension)
 
 
-def effect_text(outcome: Outcome, objective: Objective, off_chip: str) -> str:
+def effect_text(outcome: Outcome, objective: AnyObjective, off_chip: str) -> str:
     """`-25.0 % cycles per MAC (cycles +0 %, MACs +33.3 %)`, `-12.0 % cycles, -41.0 % dram`."""
     before, after = outcome.before, outcome.after
-    name, gained = MINIMISED[objective], signed_text(-outcome.gain(objective))
+    name, gained = MINIMISED.get(str(objective), str(objective)), signed_text(-outcome.gain(objective))
     if before.macs != after.macs:
-        whole = signed_text(after.value(objective) / before.value(objective) - 1)
+        whole = signed_text(
+            objective.of(after.cycles, after.energy_pj) / objective.of(before.cycles, before.energy_pj) - 1
+        )
         return f"{gained} {name} per MAC ({name} {whole}, MACs {signed_text(after.macs / before.macs - 1)})"
     if abs(outcome.off_chip_gain) < _NOTHING:
         return f"{gained} {name}"
@@ -91,7 +93,7 @@ def signed_text(ratio: float) -> str:
     return f"{ratio * 100:+.1f} %" if abs(ratio) >= _NOTHING else "+0 %"
 
 
-def outcome_text(outcome: Outcome, objective: Objective, off_chip: str) -> str:
+def outcome_text(outcome: Outcome, objective: AnyObjective, off_chip: str) -> str:
     """A change and its effect, and whether the search was cut short."""
     text = f"{change_text(outcome.change)}: {effect_text(outcome, objective, off_chip)}"
     return text if outcome.proven else f"{text} (not proven)"
@@ -127,8 +129,8 @@ def _print_layer(plan: Plan, explained: ExplainedLayer, console: Console) -> Non
         console.print(Text(f"  none of {explained.tried} changes would help"))
         return
     helps = _table("what would help most")
-    objective = Objective(plan.objective)
-    per_mac = [f"{MINIMISED[objective]} per MAC"] if planned.layer.nest.macs else []
+    objective = objective_named(plan.objective)
+    per_mac = [f"{MINIMISED.get(str(objective), str(objective))} per MAC"] if planned.layer.nest.macs else []
     headings = ["cycles", "energy", plan.off_chip, *per_mac]
     for heading in headings:
         helps.add_column(heading, justify="right")
@@ -166,7 +168,7 @@ def _row(cycles: int, total: int, text: str) -> tuple[str, str, Text]:
     return integer_text(cycles), percent_text(cycles / total), Text(text)
 
 
-def _help_cells(outcome: Outcome, objective: Objective) -> tuple[Text | str, ...]:
+def _help_cells(outcome: Outcome, objective: AnyObjective) -> tuple[Text | str, ...]:
     before, after = outcome.before, outcome.after
     mark = "" if outcome.proven else " *"
     return (

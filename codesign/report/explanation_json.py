@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from codesign.mapping.mapper import Objective
+from codesign.mapping.objective import objective_named
 from codesign.planning.explaining import ExplainedLayer, Figures, Outcome
 from codesign.planning.plan import Plan
 from codesign.report.explanation import outcome_text
@@ -91,7 +91,7 @@ def _figures(figures: Figures) -> FiguresReport:
 
 
 def _change(plan: Plan, outcome: Outcome) -> ChangeReport:
-    objective = Objective(plan.objective)
+    objective = objective_named(plan.objective)
     change = outcome.change
     return ChangeReport(
         text=outcome_text(outcome, objective, plan.off_chip),

@@ -1,0 +1,116 @@
+"""Searches remembered on disk, each under a hash of all it depends on; several processes may share the folder.
+
+A file is written beside its place and renamed, so readers see a whole one or none. What is read is not trusted: a
+mapping that is illegal, or does not cost what the file says, is searched again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from hashlib import sha256
+from importlib import resources
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from pydantic import TypeAdapter, ValidationError
+
+from codesign.hardware.profile import HardwareProfile
+from codesign.mapping.cost import evaluate
+from codesign.mapping.counts import counts_of
+from codesign.mapping.legality import problems_of
+from codesign.mapping.mapper import LABEL_LIMIT, Found, search
+from codesign.mapping.objective import AnyObjective
+from codesign.workload.loop_nest import LoopNest
+
+FOLDER_VARIABLE = "CODESIGN_CACHE"
+OFF = "off"
+LARGEST_FILE_BYTES = 100_000
+_TOLERANCE = 1e-9
+
+Search = Callable[[LoopNest, HardwareProfile, str, AnyObjective], Found]
+
+
+def cached_search() -> Search:
+    """A search that remembers in $CODESIGN_CACHE, or in the user's cache folder; plain where that says `off`."""
+    chosen = os.environ.get(FOLDER_VARIABLE, "")
+    if chosen == OFF:
+        return search
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "codesign"
+    return SearchCache(Path(chosen) if chosen else home / "searches").search
+
+
+@dataclass(frozen=True)
+class SearchCache:
+    """A folder of searches."""
+
+    folder: Path
+
+    def search(self, nest: LoopNest, profile: HardwareProfile, engine: str, objective: AnyObjective) -> Found:
+        """What codesign.mapping.mapper.search finds, remembered or searched now. Raises DoesNotFitError."""
+        name = _name(nest, profile, engine, objective)
+        path = self.folder / name[:2] / f"{name}.json"
+        remembered = _read(path)
+        if remembered is not None and _holds(remembered, nest, profile, objective):
+            return remembered
+        found = search(nest, profile, engine, objective)
+        with suppress(OSError):  # a full or read-only disk costs time, not the result
+            _write(path, found)
+        return found
+
+
+def _name(nest: LoopNest, profile: HardwareProfile, engine: str, objective: AnyObjective) -> str:
+    described = {
+        "program": _program(),
+        "limit": LABEL_LIMIT,
+        "nest": asdict(nest),
+        "engine": engine,
+        "objective": str(objective),
+        "machine": profile.model_dump(mode="json", include={"precision", "engines", "memories", "conventions"}),
+    }
+    return sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _program() -> str:
+    """A hash of the code that searches and prices: what another version found is not taken over."""
+    folder = resources.files("codesign.mapping")
+    files = sorted((part.name, part) for part in folder.iterdir() if part.name.endswith(".py"))
+    return sha256(b"".join(part.read_bytes() for _, part in files)).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> TypeAdapter[Found]:
+    return TypeAdapter(Found)
+
+
+def _read(path: Path) -> Found | None:
+    try:
+        if path.stat().st_size > LARGEST_FILE_BYTES:
+            return None
+        return _adapter().validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _holds(found: Found, nest: LoopNest, profile: HardwareProfile, objective: AnyObjective) -> bool:
+    """Whether a mapping is legal and costs what is said of it."""
+    try:
+        if problems_of(nest, found.mapping, profile):
+            return False
+        priced = evaluate(nest, found.mapping, profile, counts_of(nest, found.mapping, profile))
+    except (ArithmeticError, KeyError, ValueError):
+        return False
+    value = objective.of(priced.latency_cycles, priced.energy_pj)
+    return abs(value - found.objective_value) <= _TOLERANCE * abs(value)
+
+
+def _write(path: Path, found: Found) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=path.parent, prefix=".new", delete=False) as file:
+        file.write(_adapter().dump_json(found))
+    os.replace(file.name, path)

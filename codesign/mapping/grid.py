@@ -1,0 +1,121 @@
+"""Tiles of one layer with one choice of lanes as a grid, and which of them may follow which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codesign.mapping.space import larger_sizes, tile_sizes
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.intp]
+Index = Sequence[Integers]  # per dimension: positions in its list of sizes, arrays that broadcast together
+
+
+@dataclass(frozen=True, eq=False)
+class Followers:
+    """Of one dimension: the sizes that may follow each size outwards, itself first, as positions.
+
+    flat: all lists one behind the other; start, count: where each begins and how long it is. covers: (inner, outer)
+    pairs with no size between, the largest inner first.
+    """
+
+    sizes: Integers
+    flat: Integers
+    start: Integers
+    count: Integers
+    covers: tuple[tuple[int, int], ...]
+
+
+@lru_cache(maxsize=4096)
+def followers(steps: int, perfect: bool) -> Followers:
+    """The sizes of a dimension of so many steps, and what may follow each."""
+    sizes = tile_sizes(steps, perfect=perfect)
+    position = {size: at for at, size in enumerate(sizes)}
+    lists = [[position[size] for size in larger_sizes(steps, inner, perfect=perfect)] for inner in sizes]
+    covers: list[tuple[int, int]] = []
+    for inner in reversed(range(len(sizes))):
+        further = lists[inner][1:]
+        covers.extend((inner, outer) for outer in further if not any(outer in lists[mid][1:] for mid in further))
+    count = np.asarray([len(part) for part in lists])
+    flat = np.asarray([size for part in lists for size in part])
+    return Followers(np.asarray(sizes), flat, np.cumsum(count) - count, count, tuple(covers))
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """All tiles: the product of the sizes of every dimension. A tile's number counts in the order of DIMENSIONS."""
+
+    full: tuple[int, ...]
+    perfect: bool
+
+    @cached_property
+    def dimensions(self) -> tuple[Followers, ...]:
+        """Sizes and followers, per dimension."""
+        return tuple(followers(steps, self.perfect) for steps in self.full)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes there are, per dimension."""
+        return tuple(len(dimension.sizes) for dimension in self.dimensions)
+
+    @cached_property
+    def strides(self) -> tuple[int, ...]:
+        """Distance of tile numbers, per dimension."""
+        return tuple(prod(self.shape[at + 1 :]) for at in range(len(self.shape)))
+
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        return prod(self.shape)
+
+    @cached_property
+    def box(self) -> tuple[int, ...]:
+        """The shape without dimensions of one size."""
+        return tuple(size for size in self.shape if size > 1) or (1,)
+
+    @cached_property
+    def everywhere(self) -> tuple[Integers, ...]:
+        """The index of the whole grid, shaped like `box`."""
+        axes = [axis for axis, size in enumerate(self.shape) if size > 1]
+        return tuple(
+            np.arange(size).reshape([-1 if other == axis else 1 for other in axes] or [1])
+            for axis, size in enumerate(self.shape)
+        )
+
+    def index(self, tiles: Integers) -> tuple[Integers, ...]:
+        """The index of tiles given by number."""
+        return tuple(
+            tiles // stride % size if size > 1 else np.zeros(1, dtype=np.intp)
+            for stride, size in zip(self.strides, self.shape, strict=True)
+        )
+
+    def tile(self, number: int) -> tuple[int, ...]:
+        """One tile in steps."""
+        return tuple(
+            int(dimension.sizes[number // stride % size])
+            for dimension, stride, size in zip(self.dimensions, self.strides, self.shape, strict=True)
+        )
+
+    def grow(self, tiles: Integers, dimension: int) -> tuple[Integers, Integers]:
+        """Every tile that follows one of `tiles` in one dimension, and which of them it follows."""
+        part, stride = self.dimensions[dimension], self.strides[dimension]
+        at = tiles // stride % self.shape[dimension]
+        counts = part.count[at]
+        origin = np.repeat(np.arange(len(tiles)), counts)
+        within = np.arange(len(origin)) - np.repeat(np.cumsum(counts) - counts, counts)
+        grown = part.flat[part.start[at][origin] + within]
+        return tiles[origin] + (grown - at[origin]) * stride, origin
+
+    def least_outwards(self, values: Floats) -> None:
+        """In place: every tile takes the least value of all tiles that may follow it. values: (*box, any)."""
+        for axis, part in enumerate(self.dimensions):
+            if part.covers:
+                along = values.reshape(prod(self.shape[:axis]), self.shape[axis], -1)
+                for inner, outer in part.covers:
+                    np.minimum(along[:, inner], along[:, outer], out=along[:, inner])

@@ -1,0 +1,223 @@
+"""The sweep: all chains that may still beat the best mapping known, stage by stage, as arrays of labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from codesign.mapping.bounds import Lines, Stage, Staircase, Step, Tables
+from codesign.mapping.cuts import Cut, Holding, LayerSpace
+from codesign.mapping.grid import Floats, Integers
+from codesign.mapping.labels import Labels, Trail
+from codesign.mapping.objective import AnyObjective, Objective
+
+TOLERANCE = 1e-9
+ROWS_AT_ONCE = 2048
+MANY_ROWS = 1024  # from so many on, growing prunes before it goes on
+
+
+@dataclass
+class Best:
+    """The best complete mapping so far. first, second: its objective and the tie-breaker."""
+
+    first: float = np.inf
+    second: float = np.inf
+    latency: float = np.inf
+    energy: float = np.inf
+    space: LayerSpace | None = None
+    chain: list[tuple[Cut, Holding, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a sweep looks for: a better first value, or (tie_break) a better second one at the first value found."""
+
+    objective: AnyObjective
+    tie_break: bool = False
+
+    def bounds(self, lines: Lines, values: Floats, costs: Floats, cap: float) -> tuple[Floats, Floats]:
+        """Lower bounds of the objective and, no objective above `cap`, of the tie-breaker."""
+        latency, energy = lines.corner(values, costs)
+        values = np.where(np.isinf(values), 0.0, values)  # those are out already
+        first, second = self.objective.values(latency, energy)
+        for line in lines.mixed:
+            value, cycles, spent = values[:, line], lines.cycles[line], lines.energy[line]
+            slow = np.maximum(latency, (value - spent * energy) / cycles)
+            costly = np.maximum(energy, (value - cycles * latency) / spent)
+            corners = self.objective.values(slow, energy)[0], self.objective.values(latency, costly)[0]
+            first = np.maximum(first, np.minimum(*corners))
+            if self.tie_break and self.objective is Objective.LATENCY:
+                second = np.maximum(second, (value - cycles * cap) / spent)
+            elif self.tie_break and self.objective is Objective.ENERGY:
+                second = np.maximum(second, (value - spent * cap) / cycles)
+        return first, second
+
+    def columns(self, width: int) -> slice:
+        """Costs that matter to it."""
+        if self.tie_break or self.objective not in (Objective.LATENCY, Objective.ENERGY):
+            return slice(None)
+        return slice(0, width - 1) if self.objective is Objective.LATENCY else slice(width - 1, None)
+
+
+@dataclass
+class Sweep:
+    """One pass over all stages of one choice of lanes.
+
+    width: labels kept per stage. lost: the least bound of those dropped beyond it. evaluations: cuts priced.
+    """
+
+    tables: Tables
+    goal: Goal
+    best: Best
+    width: int
+    lost: float = np.inf
+    evaluations: int = 0
+    trail: Trail = field(default_factory=Trail)
+    pool: dict[Stage, list[Labels]] = field(default_factory=dict)
+
+    @property
+    def staircase(self) -> Staircase:
+        """The stages swept over."""
+        return self.tables.staircase
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Memories of several cuts."""
+        return self.tables.shared
+
+    def dive(self) -> None:
+        """Follow the most promising label alone."""
+        stage: Stage | None = self.staircase.stages[0]
+        labels = self._start()
+        while stage is not None and stage != self.staircase.last:
+            for step in self.staircase.steps(stage):
+                self._place(stage, step, labels)
+            stage, labels = self._most_promising()
+            self.pool.clear()
+
+    @property
+    def hopeful(self) -> bool:
+        """Whether the bounds leave room for anything better than the best."""
+        return len(self._promising(self.staircase.stages[0], self._start())) > 0
+
+    def _most_promising(self) -> tuple[Stage | None, Labels]:
+        found: tuple[float, float] = (np.inf, np.inf)
+        chosen: tuple[Stage | None, Labels] = (None, self._start())
+        for stage, parts in self.pool.items():
+            labels = Labels.together(parts)
+            first, second = self._bounds(stage, labels)
+            row = int(np.lexsort((second, first))[0])
+            if (first[row], second[row]) < found:
+                found = float(first[row]), float(second[row])
+                chosen = stage, labels.pick(np.asarray([row]))
+        return chosen
+
+    def _start(self) -> Labels:
+        used = np.zeros((1, len(self.shared)))
+        return Labels(np.zeros(1, dtype=np.intp), self.staircase.space.constant()[None, :], used, np.full(1, -1))
+
+    def run(self) -> None:
+        """Improve `best` as far as the width allows."""
+        self.pool[self.staircase.stages[0]] = [self._start()]
+        for stage in self.staircase.stages[:-1]:
+            parts = self.pool.pop(stage, [])
+            if parts:
+                labels = self._kept(stage, Labels.together(parts))
+                for step in self.staircase.steps(stage):
+                    for row in range(0, len(labels), ROWS_AT_ONCE):
+                        self._place(stage, step, labels.pick(np.arange(row, min(row + ROWS_AT_ONCE, len(labels)))))
+
+    def _bounds(self, stage: Stage, labels: Labels) -> tuple[Floats, Floats]:
+        values = self.tables.values(stage, labels.tiles, labels.costs, labels.used)
+        return self.goal.bounds(self.tables.lines, values, labels.costs, self.best.first * (1 + TOLERANCE))
+
+    def _promising(self, stage: Stage, labels: Labels) -> Labels:
+        if not len(labels):
+            return labels
+        first, second = self._bounds(stage, labels)
+        if self.goal.tie_break:
+            kept = (first <= self.best.first * (1 + TOLERANCE)) & (second < self.best.second * (1 - TOLERANCE))
+        else:
+            kept = first < self.best.first * (1 - TOLERANCE)
+        return labels if kept.all() else labels.pick(kept)
+
+    def _kept(self, stage: Stage, labels: Labels) -> Labels:
+        labels = self._promising(stage, labels) if len(labels) > MANY_ROWS else labels
+        labels = labels.pick(labels.undominated(self.goal.columns(labels.costs.shape[1])))
+        if len(labels) <= self.width:
+            return labels
+        first, second = self._bounds(stage, labels)
+        order = np.lexsort((second, first))
+        self.lost = min(self.lost, float(first[order[self.width]]))
+        return labels.pick(order[: self.width])
+
+    def _place(self, stage: Stage, step: Step, labels: Labels) -> None:
+        space, cut = self.staircase.space, step.cut
+        grown = labels
+        for axis in cut.grows:
+            tiles, rows = space.grid.grow(grown.tiles, axis)
+            grown = grown.at(tiles, rows)
+            if len(grown) > MANY_ROWS:
+                grown = self._promising(stage, grown)
+        if len(cut.grows) < sum(size > 1 for size in space.grid.shape) and any(
+            holding.copies > 1 for holding in cut.holdings
+        ):
+            whole = np.full(len(labels), space.grid.count - 1)
+            grown = Labels.together([grown, labels.at(whole, np.arange(len(labels)))])
+        index = space.grid.index(grown.tiles)
+        for holding in cut.holdings:
+            self._hold(stage, step, holding, grown, index)
+
+    def _hold(self, stage: Stage, step: Step, holding: Holding, grown: Labels, index: tuple[Integers, ...]) -> None:
+        cut = step.cut
+        self.evaluations += len(grown)
+        taken = np.broadcast_to(cut.bytes_taken(index, holding.copies, partial=step.arrives_partial), (len(grown),))
+        fits = taken <= cut.size_bytes
+        used = grown.used
+        if cut.memory in self.shared:
+            at = self.shared.index(cut.memory)
+            used = used.copy()
+            used[:, at] += taken
+        for at, memory in enumerate(self.shared):
+            need = used[:, at]
+            for other in self.staircase.waiting(stage, cut):
+                if other.memory == memory:
+                    need = need + other.least_bytes(index)
+            fits = fits & (need <= self.tables.lines.limits[at])
+        costs = grown.costs + cut.costs(index, holding)
+        complete = np.broadcast_to(cut.complete(index), fits.shape)
+        for following, rows in (step.complete, complete), (step.partial, ~complete):
+            chosen = fits if step.partial is None else fits & rows
+            if following is None or not chosen.any():
+                continue
+            children = Labels(grown.tiles[chosen], costs[chosen], used[chosen], grown.trail[chosen])
+            self._arrive(following, children, cut, holding)
+
+    def _arrive(self, stage: Stage, labels: Labels, cut: Cut, holding: Holding) -> None:
+        labels = self._promising(stage, labels)
+        if not len(labels):
+            return
+        if stage == self.staircase.last:
+            self._complete(labels, cut, holding)
+            return
+        trail = self.trail.record(labels.trail, cut, holding, labels.tiles)
+        self.pool.setdefault(stage, []).append(Labels(labels.tiles, labels.costs, labels.used, trail))
+
+    def _complete(self, labels: Labels, cut: Cut, holding: Holding) -> None:
+        latency, energy = labels.costs[:, :-1].max(axis=1), labels.costs[:, -1]
+        first, second = self.goal.objective.values(latency, energy)
+        if self.goal.tie_break:
+            near = first <= self.best.first * (1 + TOLERANCE)
+            second = np.where(near, second, np.inf)
+            row = int(np.argmin(second))
+            better = second[row] < self.best.second
+        else:
+            row = int(np.lexsort((second, first))[0])
+            better = (first[row], second[row]) < (self.best.first, self.best.second)
+        if better:
+            chain = [*self.trail.chain(int(labels.trail[row])), (cut, holding, int(labels.tiles[row]))]
+            best = self.best
+            best.first, best.second = float(first[row]), float(second[row])
+            best.latency, best.energy = float(latency[row]), float(energy[row])
+            best.space, best.chain = self.staircase.space, chain

@@ -1,0 +1,87 @@
+"""Which lines bound a layer best: tried on a coarse grid, where a table costs little."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from codesign.mapping.bounds import Lines, Staircase, Tables
+from codesign.mapping.cost import Vector
+from codesign.mapping.cuts import LayerSpace
+from codesign.mapping.grid import Floats
+
+PRICES = (0.0, 0.01, 0.03, 0.08, 0.2, 0.6)  # of the memory's whole size, in parts of the objective
+BLEND_PRICES = (0.01, 0.04, 0.15)
+BLEND_RATIOS = (0.5, 1.0, 2.0)
+PORTS_TRIED = 2
+
+
+def shared_memories(space: LayerSpace) -> tuple[str, ...]:
+    """Memories that hold tiles of more than one cut."""
+    names = [cut.memory for group in space.cuts for cut in group]
+    return tuple(dict.fromkeys(name for name in names if names.count(name) > 1))
+
+
+def memory_limits(space: LayerSpace, shared: Sequence[str]) -> Floats:
+    """Sizes of the shared memories in bytes."""
+    return np.asarray([space.profile.memories[name].size_bytes for name in shared], dtype=np.float64)
+
+
+def candidates(space: LayerSpace, compulsory: Vector, limits: Floats) -> Lines:
+    """Energy at several prices, every port alone, and blends of energy with the ports most in demand."""
+    width = len(compulsory)
+    rows: list[tuple[Vector, float]] = []
+    scale = np.where(compulsory > 0, compulsory, 1.0)
+    energy = np.zeros(width)
+    energy[-1] = 1 / scale[-1]
+    rows.extend((energy, price) for price in PRICES)
+    latency = float(compulsory[:-1].max()) or 1.0
+    for port in range(width - 1):
+        alone = np.zeros(width)
+        alone[port] = 1 / latency
+        rows.append((alone, 0.0))
+    for port in np.argsort(-compulsory[:-1], kind="stable")[:PORTS_TRIED]:
+        for ratio in BLEND_RATIOS:
+            blend = energy.copy()
+            blend[port] = ratio / latency
+            rows.extend((blend, price) for price in BLEND_PRICES)
+    prices = np.asarray([[price / limit for limit in limits] for _, price in rows]).reshape(len(rows), len(limits))
+    return Lines(np.asarray([weights for weights, _ in rows]), prices, limits)
+
+
+def chosen(lines: Lines, root: Floats) -> list[int]:
+    """The line that bounds energy best, the one that bounds latency best, and the best blend of each kind."""
+    latency, energy = lines.cycles > 0, lines.energy > 0
+    per_energy = np.where(energy & ~latency, root / np.where(energy, lines.energy, 1.0), -np.inf)
+    per_latency = np.where(latency & ~energy, root / np.where(latency, lines.cycles, 1.0), -np.inf)
+    picks = [int(np.argmax(per_energy)), int(np.argmax(per_latency))]
+    least_energy, least_latency = float(per_energy[picks[0]]), float(per_latency[picks[1]])
+    gains = []
+    for line in lines.mixed:
+        slow = max(least_latency, (root[line] - lines.energy[line] * least_energy) / lines.cycles[line])
+        costly = max(least_energy, (root[line] - lines.cycles[line] * least_latency) / lines.energy[line])
+        gains.append((min(slow * least_energy, least_latency * costly), line))
+    if gains:
+        picks.append(max(gains)[1])
+    return picks
+
+
+def tuned_tables(space: LayerSpace, compulsory: Vector) -> Tables:
+    """Tables of the few lines that bound best, all candidates tried."""
+    shared = shared_memories(space)
+    lines = candidates(space, compulsory, memory_limits(space, shared))
+    tables = Tables(Staircase(space), lines, shared)
+    return tables.only(chosen(lines, tables.root(space.constant())))
+
+
+def quick_tables(space: LayerSpace, compulsory: Vector) -> Tables:
+    """Tables of a few lines without prices: enough where memories are large."""
+    shared = shared_memories(space)
+    limits = memory_limits(space, shared)
+    scale = np.where(compulsory > 0, compulsory, 1.0)
+    port = int(np.argmax(compulsory[:-1]))
+    weights = np.zeros((3, len(compulsory)))
+    weights[(0, 2), -1] = 1 / scale[-1]
+    weights[(1, 2), port] = 1 / scale[port]
+    return Tables(Staircase(space), Lines(weights, np.zeros((3, len(limits))), limits), shared)
