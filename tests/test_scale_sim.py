@@ -21,7 +21,7 @@ from codesign import estimate
 from codesign.errors import CodesignError
 from codesign.hardware.loading import load_profile, shipped_folder, validated
 from codesign.hardware.profile import HardwareProfile
-from codesign.mapping.mapper import Objective
+from codesign.mapping.objective import Objective
 from codesign.planning.mapping_writer import mapping_file_text
 from codesign.planning.placement import Placer
 from codesign.planning.plan import Plan, PlannedLayer
