@@ -5,6 +5,7 @@
 #   make size                      long files, long functions, lines per package
 #   make bench [MODELS=folder]     how long things take
 #   make evidence MODELS=folder    the long runs; tables go to docs/evidence/
+#   make validation                predictions against published figures; docs/validation.md
 # PYTHON=/path/to/python3.11 picks the Python of the virtual environment.
 
 VENV := .venv
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install -qq --disable-pip-version-check
 HW := edge_npu
 
-.PHONY: demo test lint size bench evidence clean
+.PHONY: demo test lint size bench evidence validation clean
 
 demo: $(VENV)/installed
 	$(BIN)/codesign compile examples/digits/digits.onnx --hw $(HW) -o build/digits
@@ -36,6 +37,9 @@ evidence: $(VENV)/installed-dev
 	@test -d "$(MODELS)" || { echo "make evidence MODELS=folder: no folder of ONNX models at '$(MODELS)'" >&2; exit 2; }
 	@status=0; for script in benchmarks/evidence_*.py; do \
 	  echo "== $$script"; $(BIN)/python $$script "$(MODELS)" || status=1; done; exit $$status
+
+validation: $(VENV)/installed-dev
+	$(BIN)/python benchmarks/validation.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -16,7 +16,8 @@ from codesign import __version__
 from codesign.errors import DoesNotFitError
 from codesign.hardware.loading import load_profile
 from codesign.hardware.profile import HardwareProfile
-from codesign.mapping.mapper import Objective, search
+from codesign.mapping.layer_form import nest_on
+from codesign.mapping.mapper import Found, Objective, search
 from codesign.planning.given import Given
 from codesign.planning.plan import Identity, Plan
 from codesign.planning.planner import Network, plan_network
@@ -24,7 +25,7 @@ from codesign.vocabulary import Operand
 from codesign.workload.layer import Layer
 from codesign.workload.loop_nest import LoopNest
 
-LIMIT = 2_000  # expansions of a search
+LIMIT = 1_000  # expansions of a search
 
 
 @dataclass(frozen=True)
@@ -157,10 +158,11 @@ def predict_task(task: Task, rows: Sequence[Row], limit: int) -> list[Prediction
 def outcome_of(task: Task, limit: int = LIMIT) -> Outcome:
     """Plan the layers of a task. Raises DoesNotFitError."""
     profile = with_settings(load_profile(task.machine).profile, task.settings)
+    objective = Objective(task.objective)
     source, layers = read_layers(NETWORKS / f"{task.layers}.csv")
     chosen = [batched(layer, task.batch) for layer in layers if _in_scope(layer, task.scope)]
-    searched = {layer.nest: _mapped(layer.nest, profile, limit) for layer in chosen if layer.nest.has_macs}
-    given = {layer.name: searched[layer.nest][0] for layer in chosen if layer.nest in searched}
+    found = {nest: _mapped(nest, profile, objective, limit) for nest in {layer.nest for layer in chosen}}
+    given = {layer.name: best for layer in chosen if (best := found[layer.nest]) is not None}
     network = Network(
         model=Identity(task.layers, ""),
         where=source,
@@ -174,11 +176,11 @@ def outcome_of(task: Task, limit: int = LIMIT) -> Outcome:
         network,
         profile,
         Identity(task.machine, ""),
-        Objective.LATENCY,
+        objective,
         version=__version__,
-        given={name: mapping for name, mapping in given.items() if mapping is not None},
+        given={name: Given(best.mapping, "validation") for name, best in given.items()},
     )
-    return Outcome(plan, profile, task.batch, max((gap for _, gap in searched.values()), default=0.0))
+    return Outcome(plan, profile, task.batch, max((best.gap for best in given.values()), default=0.0))
 
 
 def _in_scope(layer: Layer, scope: str) -> bool:
@@ -187,20 +189,16 @@ def _in_scope(layer: Layer, scope: str) -> bool:
     return scope in ("all", layer.name)
 
 
-def _mapped(nest: LoopNest, profile: HardwareProfile, limit: int) -> tuple[Given | None, float]:
-    """The fastest mapping found on any engine that runs it, and its gap; none where no engine does."""
-    best = None
-    for name, engine in profile.engines.items():
-        if nest.kind in engine.operations:
-            found = _searched(nest, profile, name, limit)
-            if found is not None and (best is None or found.objective_value < best.objective_value):
-                best = found
-    return (None, 0.0) if best is None else (Given(best.mapping, "search"), best.gap)
+def _mapped(nest: LoopNest, profile: HardwareProfile, objective: Objective, limit: int) -> Found | None:
+    """The best mapping found on any engine that runs a nest; None where none does."""
+    engines = [name for name, engine in profile.engines.items() if nest.kind in engine.operations]
+    found = [part for name in engines if (part := _searched(nest, profile, name, objective, limit)) is not None]
+    return min(found, key=lambda part: part.objective_value, default=None)
 
 
-def _searched(nest: LoopNest, profile: HardwareProfile, engine: str, limit: int):  # type: ignore[no-untyped-def]
+def _searched(nest: LoopNest, profile: HardwareProfile, engine: str, objective: Objective, limit: int) -> Found | None:
     try:
-        return search(nest, profile, engine, Objective.LATENCY, limit)
+        return search(nest_on(profile.engines[engine], nest), profile, engine, objective, limit)
     except DoesNotFitError:
         return None  # the planner says why
 

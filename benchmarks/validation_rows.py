@@ -12,6 +12,7 @@ FOLDER = Path(__file__).resolve().parent / "validation"
 ROWS, PREDICTIONS, MECHANISMS = FOLDER / "rows.csv", FOLDER / "predictions.csv", FOLDER / "mechanisms.csv"
 NETWORKS = FOLDER / "networks"
 OUTLIER = log(1.3)
+MOVED_BYTES = ("glb_accesses", "dram_traffic", "dram_bw_avg", "axi0_read_beats", "axi0_write_beats")
 ESTIMATOR, MEASUREMENT = "estimator", "measurement"
 
 
@@ -40,19 +41,25 @@ class Row:
 
     @property
     def task(self) -> Task:
-        """What has to be planned for this row; rows share it."""
-        return Task(self.machine, self.settings, self.layers, self.scope, self.batch)
+        """What has to be planned for this row; rows share it.
+
+        Times are those of the fastest mappings. Bytes are those of the least energy x delay: a fastest mapping may
+        move any number of bytes behind the work, and nobody who builds a machine lets it.
+        """
+        objective = "edp" if self.quantity in MOVED_BYTES else "latency"
+        return Task(self.machine, self.settings, self.layers, self.scope, self.batch, objective)
 
 
 @dataclass(frozen=True, order=True)
 class Task:
-    """Layers on a machine: settings and layer list as in the row."""
+    """Layers on a machine: settings and layer list as in the row, and what mappings are searched for."""
 
     machine: str
     settings: str
     layers: str
     scope: str
     batch: int
+    objective: str
 
 
 @dataclass(frozen=True)
