@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from codesign.hardware.loading import load_profile, shipped_folder
-from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.profile import Buffering, HardwareProfile
 from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
 from codesign.mapping.space import larger_sizes, loop_extent, spatial_choices
 from codesign.vocabulary import DIMENSIONS, Operand, OperationKind
@@ -64,11 +64,13 @@ def mappings(draw: st.DrawFn, nest: LoopNest, profile: HardwareProfile, engine: 
         size = draw(st.sampled_from(larger_sizes(choice.steps[index], tile[index])[1:]))
         loops.insert(0, TemporalLoop(DIMENSIONS[index], loop_extent(choice.steps[index], tile[index], size)))
         tile[index] = size
-    residences = []
+    residences: list[Residence] = []
     for operand in Operand:
         levels = profile.hierarchy(engine, operand)[:-1]
         positions = sorted((draw(st.integers(0, len(loops))) for _ in levels), reverse=True)
-        residences += [Residence(operand, level, at) for level, at in zip(levels, positions, strict=True)]
+        for level, at in zip(levels, positions, strict=True):
+            copies = (1, 2) if profile.memories[level].buffering is Buffering.EITHER else (1,)
+            residences.append(Residence(operand, level, at, draw(st.sampled_from(copies))))
     return Mapping(engine, choice.loops, tuple(loops), tuple(residences))
 
 

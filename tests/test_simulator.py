@@ -133,14 +133,11 @@ def test_every_mapping_costs_what_the_simulation_sees() -> None:
 
 
 @examples(40)
-@given(nests(largest=3, volume=12), machines(waits=(0,)))
+@given(nests(largest=3, volume=12), machines())
 def test_no_mapping_of_the_space_beats_the_optimum_when_all_are_simulated(
     nest: LoopNest, profile: HardwareProfile
 ) -> None:
-    """What fits is decided by the simulation as well: the mappings are those of a machine with room for all.
-
-    No waits at refills: the search grows tiles for their traffic alone, and can miss the best where refills cost more.
-    """
+    """What fits is decided by the simulation as well: the mappings are those of a machine with room for all."""
     mappings = list(islice(every_mapping(nest, roomy(profile), "array"), MOST_MAPPINGS + 1))
     assume(len(mappings) <= MOST_MAPPINGS)
     seen = [simulate(nest, mapping, profile) for mapping in mappings]
