@@ -154,9 +154,17 @@ class Skeleton:
         positions = range(len(self.order) + 1)
         count = len(self._memories(operand))
         rooms = {
-            self._room(operand, inner_first[::-1]) for inner_first in combinations_with_replacement(positions, count)
+            self._room(operand, inner_first[::-1])
+            for inner_first in combinations_with_replacement(positions, count)
+            if self._may_rest(operand, inner_first[-1])
         }
         return [room for room in rooms if not any(_no_more(other, room) for other in rooms if other != room)]
+
+    def _may_rest(self, operand: Operand, innermost: int) -> bool:
+        """A stationary operand stays in its innermost memory until all its uses are done."""
+        uses = FREE_OF[operand]
+        stationary = self.profile.engines[self.engine].stationary is operand
+        return not stationary or self.order.index(uses) >= innermost or self._steps(uses) == 1
 
     def _room(self, operand: Operand, positions: tuple[int, ...]) -> Room:
         memories = self._memories(operand)
