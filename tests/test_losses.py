@@ -15,7 +15,9 @@ from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.losses import Loss, LossKind, losses_of
 from codesign.mapping.mapper import map_layer
 from codesign.mapping.objective import Objective
+from codesign.mapping.streaming import host_cost
 from codesign.vocabulary import OperationKind
+from codesign.workload.layer import Layer
 from codesign.workload.loop_nest import LoopNest
 from tests.machines import nests, profiles
 
@@ -272,6 +274,18 @@ def test_a_sum_that_moves_bytes_only_stalls() -> None:
     (layer,) = (layer for layer in plan.layers if layer.layer.op == "Add")
     assert (layer.cost.cycles, layer.ideal_cycles) == (768, 64)
     assert [(loss.what, loss.cycles) for loss in layer.losses] == [("inputs", 469), ("outputs", 235)]
+
+
+def test_host_work_stalls_on_what_it_moves() -> None:
+    """100 operations at 1 a cycle; 300 bytes in and 100 out at 1 byte a cycle take 400."""
+    profile = machine(rows=axis(1, "C"), columns=axis(1, "K"))
+    nest = LoopNest(OperationKind.HOST, (1,) * 8, input_elements=300, output_elements=100, operations=100)  # type: ignore[arg-type]
+    cost = host_cost(Layer("a", "Op", nest, ("x",), ("y",)), profile)
+    assert cost.cycles == 400
+    assert [(loss.detail, loss.cycles) for loss in losses_of(nest, cost, profile)] == [
+        ("inputs between the host and dram", 225),
+        ("outputs between the host and dram", 75),
+    ]
 
 
 def test_work_that_moves_nothing_still_adds_up() -> None:

@@ -67,7 +67,7 @@ class Loss:
 
 def losses_of(nest: LoopNest, cost: LayerCost, profile: HardwareProfile) -> tuple[Loss, ...]:
     """Everything a layer loses, in the order above; its ideal is cycles - sum of all, and none is negative or zero."""
-    found = list(_stalls(cost))
+    found = list(_stalls(cost, profile))
     if cost.mapping is not None and cost.counts is not None:
         mapping, counts = cost.mapping, cost.counts
         lanes = lane_losses(nest, mapping, profile, cost.compute_cycles)
@@ -221,7 +221,7 @@ def _first_or_last(transfer: Transfer) -> Loss:
 # ---- stalls
 
 
-def _stalls(cost: LayerCost) -> list[Loss]:
+def _stalls(cost: LayerCost, profile: HardwareProfile) -> list[Loss]:
     """The cycles beyond lanes and waits, by operand; of host work by all it moves."""
     memory, _, port = cost.limited_by.partition(".")
     moved: dict[Operand, int] = {}
@@ -232,8 +232,9 @@ def _stalls(cost: LayerCost) -> list[Loss]:
     total = sum(moved.values())
     if not total:  # host work takes a cycle at least
         return [Loss(LossKind.STALL, cost.limited_by, "", f"start of {cost.limited_by}", cost.stall_cycles)]
+    way = f"between the host and {profile.off_chip}" if memory == HOST else f"through {cost.limited_by}"
     parts = [
-        Loss(LossKind.STALL, cost.limited_by, operand, f"{operand} through {cost.limited_by}", 0, size, total)
+        Loss(LossKind.STALL, cost.limited_by, operand, f"{operand} {way}", 0, size, total)
         for operand, size in moved.items()
     ]
     return _shared(cost.stall_cycles, parts, [float(size) for size in moved.values()])
