@@ -153,6 +153,7 @@ READ_ELSEWHERE = (
     "nvdla/doc doc/hw/v1/ias/unit_description.rst",
     "Accelergy-Project/accelergy-cacti-plug-in@291018b cacti_wrapper.py",
     "mapping problem ",
+    "ARM-software/CMSIS-NN: arm_nn_requantize",
 )
 ABBREVIATED = ("ecnn", "edge_npu", "gemmini16")  # their notes shorten the texts
 
