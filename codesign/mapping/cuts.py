@@ -198,24 +198,30 @@ class LayerSpace:
         total += (visits - self._unread_outputs) * self.meter.hop(Operand.OUTPUTS, accumulators, ENGINE)
         return total
 
-    def compulsory(self) -> Vector:
-        """Costs no mapping with these lanes goes below: the constant ones, and every element through every memory."""
-        total = self.constant()
-        for operand in Operand:
-            levels = self.profile.hierarchy(self.engine, operand)
-            for inner, outer in zip(levels, levels[1:], strict=False):
-                ends = (inner, outer) if operand is Operand.OUTPUTS else (outer, inner)
-                total += self._once(operand, outer == levels[-1]) * self.meter.hop(operand, *ends)
-        return total
+    def least(self) -> Vector:
+        """Costs no mapping with these lanes goes below: the constant ones, and of every cut the least of each kind.
 
-    def _once(self, operand: Operand, from_off_chip: bool) -> float:
-        if operand is not Operand.INPUTS:
-            return self.nest.elements(operand)
-        zeros = self.profile.conventions.padding_is_data or not from_off_chip
-        rows, columns = (
-            min(window.moved(window.outputs, window.taps, zeros=zeros), window.touched) for window in self.windows
-        )
-        return self._channels * rows * columns
+        Only the dimensions a cut grows in change what it moves; all others at their smallest leave it the most room.
+        """
+        total = self.constant()
+        cuts = [cut for group in self.cuts for cut in group]
+        for cut in cuts:
+            index = tuple(
+                everywhere if axis in cut.grows else everywhere.ravel()[:1]
+                for axis, everywhere in enumerate(self.grid.everywhere)
+            )
+            others = sum(other.least_bytes(index) for other in cuts if other.memory == cut.memory and other is not cut)
+            options = []
+            for holding in cut.holdings:
+                costs = cut.costs(index, holding)
+                taken = cut.bytes_taken(index, holding.copies, partial=False) + others
+                shape = np.broadcast_shapes(costs.shape[:-1], taken.shape)
+                fits = np.broadcast_to(taken <= cut.size_bytes, shape).ravel()
+                options.append(np.broadcast_to(costs, (*shape, len(total))).reshape(-1, len(total))[fits])
+            last = tuple(np.asarray([size]) for size in cut.last)
+            options.extend(cut.costs(last, holding).reshape(-1, len(total)) for holding in cut.holdings)
+            total += np.concatenate(options).min(axis=0)
+        return total
 
     @property
     def _channels(self) -> int:

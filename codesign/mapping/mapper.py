@@ -19,7 +19,7 @@ memory than a part of it, as it is never refilled; it is always tried.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import ceil
 
@@ -33,16 +33,24 @@ from codesign.mapping.counts import counts_of
 from codesign.mapping.cuts import Cut, LayerSpace
 from codesign.mapping.fitting import problems_of_fit
 from codesign.mapping.layer_cost import LayerCost
-from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
+from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLoop
 from codesign.mapping.objective import AnyObjective, Objective
 from codesign.mapping.space import SpatialChoice, loop_extent, spatial_choices, tile_bytes
 from codesign.mapping.sweep import TOLERANCE, Best, Goal, Sweep
 from codesign.mapping.tuning import quick_tables, tuned_tables
-from codesign.vocabulary import DIMENSIONS, REDUCTION, Operand
+from codesign.mapping.window import windows_of
+from codesign.vocabulary import DIMENSIONS, REDUCTION, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
 
 LABEL_LIMIT = 100_000
-NARROW = 64  # chains side by side in a first sweep
+_TRANSPOSED = {
+    Dimension.OY: Dimension.OX,
+    Dimension.OX: Dimension.OY,
+    Dimension.FY: Dimension.FX,
+    Dimension.FX: Dimension.FY,
+}
+NARROW = 500  # chains side by side in a first sweep
+COARSE = 64  # and on a coarse grid
 SMALL_GRID = 2_000  # tiles up to which tables cost little
 MOST_TABLE_BYTES = 2**31  # beyond, tile sizes are divisors alone, and nothing is proven
 
@@ -83,9 +91,9 @@ def search(
     sizes are divisors alone. Raises DoesNotFitError when nothing fits.
     """
     meter = Meter(profile, engine)
-    choices = spatial_choices(nest, profile.engines[engine])
+    choices = _unlike(spatial_choices(nest, profile.engines[engine]), nest)
     spaces = [LayerSpace(nest, profile, engine, choice, meter, perfect) for choice in choices]
-    least = [space.compulsory() for space in spaces]
+    least = [space.least() for space in spaces]
     state = _Search(objective, limit, Best())
     for at in sorted(range(len(spaces)), key=lambda at: state.floor(least[at])):
         state.explore(spaces[at], least[at])
@@ -96,6 +104,20 @@ def search(
     bound = min(state.bound, best.first)
     bound_cycles = max(roof, bound) if objective is Objective.LATENCY else roof
     return Found(_mapping(best), best.first, bound, bound_cycles, state.evaluations)
+
+
+def _unlike(choices: Iterable[SpatialChoice], nest: LoopNest) -> list[SpatialChoice]:
+    """Choices of lanes without those that only swap rows and columns, where the layer is the same both ways."""
+    rows, columns = windows_of(nest)
+    kept: dict[frozenset[SpatialLoop], SpatialChoice] = {}
+    for choice in choices:
+        swapped = frozenset(
+            SpatialLoop(loop.axis, _TRANSPOSED.get(loop.dimension, loop.dimension), loop.extent)
+            for loop in choice.loops
+        )
+        if rows != columns or swapped not in kept:
+            kept[frozenset(choice.loops)] = choice
+    return list(kept.values())
 
 
 @dataclass
@@ -111,18 +133,18 @@ class _Search:
     bound: float = np.inf
     evaluations: int = 0
 
-    def floor(self, compulsory: Vector) -> tuple[float, float]:
+    def floor(self, least: Vector) -> tuple[float, float]:
         """Objective and tie-breaker no mapping of a choice of lanes goes below."""
-        first, second = self.objective.values(compulsory[:-1].max(keepdims=True), compulsory[-1:])
+        first, second = self.objective.values(least[:-1].max(keepdims=True), least[-1:])
         return float(first[0]), float(second[0])
 
-    def explore(self, space: LayerSpace, compulsory: Vector) -> None:
+    def explore(self, space: LayerSpace, least: Vector) -> None:
         """Improve the best mapping with one choice of lanes, or show that it cannot be improved."""
-        if self._hopeless(*self.floor(compulsory)):
+        if self._hopeless(*self.floor(least)):
             return
-        tables, done = self._tuned(space, compulsory)
+        tables, done = self._tuned(space, least)
         if tables.space is not space and _table_bytes(tables, space) > MOST_TABLE_BYTES:
-            self.bound = min(self.bound, self.floor(compulsory)[0])  # its perfect factors alone are searched
+            self.bound = min(self.bound, self.floor(least)[0])  # its perfect factors alone are searched
         elif tables.space is not space:
             tables, done = Tables(Staircase(space), tables.lines, tables.shared), False
         for goal in (Goal(self.objective), *[Goal(self.objective, tie_break=True)] * self.objective.has_ties):
@@ -144,18 +166,19 @@ class _Search:
             return True
         return first >= self.best.first * (1 - TOLERANCE) and second >= self.best.second * (1 - TOLERANCE)
 
-    def _tuned(self, space: LayerSpace, compulsory: Vector) -> tuple[Tables, bool]:
+    def _tuned(self, space: LayerSpace, least: Vector) -> tuple[Tables, bool]:
         """Tables of lines that bound well, on a coarser grid where the space is large; and whether they proved it."""
-        if space.grid.count > SMALL_GRID:
+        coarse = space.grid.count > SMALL_GRID
+        if coarse:
             space = LayerSpace(space.nest, space.profile, space.engine, space.choice, space.meter, True)
-        tables = quick_tables(space, compulsory)
-        done, _ = self._sweep(tables, Goal(self.objective), NARROW)
-        return (tables, True) if done else (tuned_tables(space, compulsory), False)
+        tables = quick_tables(space, least)
+        done, _ = self._sweep(tables, Goal(self.objective), COARSE if coarse else NARROW)
+        return (tables, True) if done else (tuned_tables(space, least), False)
 
     def _sweep(self, tables: Tables, goal: Goal, width: int) -> tuple[bool, float]:
         """Whether nothing that may be better was dropped, and the least bound of what was."""
         sweep = Sweep(tables, goal, self.best, min(width, self.limit))
-        if width == NARROW:
+        if width <= NARROW:
             sweep.dive()
         if sweep.hopeful:
             sweep.run()

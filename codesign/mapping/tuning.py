@@ -14,6 +14,7 @@ from codesign.mapping.grid import Floats
 PRICES = (0.0, 0.01, 0.03, 0.08, 0.2, 0.6)  # of the memory's whole size, in parts of the objective
 BLEND_PRICES = (0.01, 0.04, 0.15)
 BLEND_RATIOS = (0.5, 1.0, 2.0)
+LANE_SHARES = (0.25, 0.5, 0.75)
 PORTS_TRIED = 2
 
 
@@ -28,20 +29,26 @@ def memory_limits(space: LayerSpace, shared: Sequence[str]) -> Floats:
     return np.asarray([space.profile.memories[name].size_bytes for name in shared], dtype=np.float64)
 
 
-def candidates(space: LayerSpace, compulsory: Vector, limits: Floats) -> Lines:
+def candidates(space: LayerSpace, least: Vector, limits: Floats) -> Lines:
     """Energy at several prices, every port alone, and blends of energy with the ports most in demand."""
-    width = len(compulsory)
+    width = len(least)
     rows: list[tuple[Vector, float]] = []
-    scale = np.where(compulsory > 0, compulsory, 1.0)
+    scale = np.where(least > 0, least, 1.0)
     energy = np.zeros(width)
     energy[-1] = 1 / scale[-1]
     rows.extend((energy, price) for price in PRICES)
-    latency = float(compulsory[:-1].max()) or 1.0
+    latency = float(least[:-1].max()) or 1.0
     for port in range(width - 1):
         alone = np.zeros(width)
         alone[port] = 1 / latency
         rows.append((alone, 0.0))
-    for port in np.argsort(-compulsory[:-1], kind="stable")[:PORTS_TRIED]:
+    busiest = np.argsort(-least[:-1], kind="stable")[:PORTS_TRIED]
+    for port in busiest[busiest > 0]:
+        for share in LANE_SHARES:  # a tile cannot be small (short fill) and large (little traffic) at once
+            mix = np.zeros(width)
+            mix[[0, port]] = share / latency, (1 - share) / latency
+            rows.extend((mix, price) for price in (0.0, *BLEND_PRICES[:1]))
+    for port in busiest:
         for ratio in BLEND_RATIOS:
             blend = energy.copy()
             blend[port] = ratio / latency
@@ -67,21 +74,21 @@ def chosen(lines: Lines, root: Floats) -> list[int]:
     return picks
 
 
-def tuned_tables(space: LayerSpace, compulsory: Vector) -> Tables:
+def tuned_tables(space: LayerSpace, least: Vector) -> Tables:
     """Tables of the few lines that bound best, all candidates tried."""
     shared = shared_memories(space)
-    lines = candidates(space, compulsory, memory_limits(space, shared))
+    lines = candidates(space, least, memory_limits(space, shared))
     tables = Tables(Staircase(space), lines, shared)
     return tables.only(chosen(lines, tables.root(space.constant())))
 
 
-def quick_tables(space: LayerSpace, compulsory: Vector) -> Tables:
+def quick_tables(space: LayerSpace, least: Vector) -> Tables:
     """Tables of a few lines without prices: enough where memories are large."""
     shared = shared_memories(space)
     limits = memory_limits(space, shared)
-    scale = np.where(compulsory > 0, compulsory, 1.0)
-    port = int(np.argmax(compulsory[:-1]))
-    weights = np.zeros((3, len(compulsory)))
+    scale = np.where(least > 0, least, 1.0)
+    port = int(np.argmax(least[:-1]))
+    weights = np.zeros((3, len(least)))
     weights[(0, 2), -1] = 1 / scale[-1]
     weights[(1, 2), port] = 1 / scale[port]
     return Tables(Staircase(space), Lines(weights, np.zeros((3, len(limits))), limits), shared)
