@@ -1,8 +1,8 @@
 """Holds the model against published measurements and estimators, and writes docs/validation.md.
 
-    python benchmarks/validation.py [--limit N] [--only MACHINE,...] [--page]
+    python benchmarks/validation.py [--only MACHINE,...] [--page]
 
-Predicts every row of validation/rows.csv that has layers (some minutes), keeps the figures in
+Predicts every row of validation/rows.csv that has layers (some minutes the first time), keeps the figures in
 validation/predictions.csv, and writes the page and its plot. --only: predict these machines anew, keep the rest.
 --page: predict nothing. Exit code 1 when a row more than 30 % off, or an estimator's row that is not reproduced, has no
 mechanism beside it.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from validation_page import page
 from validation_plot import plot
-from validation_predict import LIMIT, predict
+from validation_predict import predict
 from validation_rows import (
     ESTIMATOR,
     Compared,
@@ -43,7 +43,6 @@ def unexplained(compared: list[Compared]) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--limit", type=int, default=LIMIT, help="expansions of a search")
     parser.add_argument("--only", default="", help="machines to predict anew, separated by commas")
     parser.add_argument("--page", action="store_true", help="write the page from the figures there are")
     parser.add_argument("--workers", type=int, default=2)
@@ -54,7 +53,7 @@ def main() -> int:
         found = read_predictions()
     if not options.page:
         chosen = [row for row in rows if not options.only or row.machine in options.only.split(",")]
-        for number, prediction in enumerate(predict(chosen, options.limit, options.workers), 1):
+        for number, prediction in enumerate(predict(chosen, options.workers), 1):
             found[prediction.row] = prediction
             print(f"{number}: {prediction.row}", file=sys.stderr)
         write_predictions([found[row.row] for row in rows if row.row in found])

@@ -12,6 +12,7 @@ from codesign.report.figures import FONT, GREY, INK, LINE, MUTED, PALETTE
 
 _SIDE, _LEFT, _TOP, _LEGEND = 560, 70, 40, 210
 _BAND = log10(1.3)
+_COLOURS = (*(colour for colour in PALETTE if colour != GREY), "#2f4858", "#a0366f", "#6b8e23")
 
 
 def plot(compared: Sequence[Compared]) -> str:
@@ -20,7 +21,7 @@ def plot(compared: Sequence[Compared]) -> str:
     first, last = floor(log10(min(values))), ceil(log10(max(values)))
     axis = _Axis(first, last)
     machines = list(dict.fromkeys(part.row.machine for part in compared if part.row.kind == MEASUREMENT))
-    colours = {machine: PALETTE[number % len(PALETTE)] for number, machine in enumerate(machines)}
+    colours = dict(zip(machines, _COLOURS, strict=False))
     width, height = _LEFT + _SIDE + _LEGEND, _TOP + _SIDE + 60
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="{escape(FONT)}"'

@@ -1,4 +1,4 @@
-"""Predictions for the rows of docs/validation.md, by the public functions of the planner and the mapper."""
+"""Predictions for the rows of docs/validation.md, by the public functions of the planner."""
 
 from __future__ import annotations
 
@@ -6,36 +6,32 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
 
 from validation_layers import batched, read_layers
 from validation_rows import NETWORKS, Prediction, Row, Task
 
 from codesign import __version__
-from codesign.errors import DoesNotFitError
 from codesign.hardware.loading import load_profile
 from codesign.hardware.profile import HardwareProfile
-from codesign.mapping.layer_form import nest_on
-from codesign.mapping.mapper import Found, Objective, search
-from codesign.planning.given import Given
+from codesign.mapping.objective import Objective
 from codesign.planning.plan import Identity, Plan
 from codesign.planning.planner import Network, plan_network
 from codesign.vocabulary import Operand
 from codesign.workload.layer import Layer
-from codesign.workload.loop_nest import LoopNest
-
-LIMIT = 1_000  # expansions of a search
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A planned task and the largest gap of its searches."""
+    """A planned task."""
 
     plan: Plan
     profile: HardwareProfile
     batch: int
-    gap: float
+
+    @property
+    def gap(self) -> float:
+        """The largest of its searches: 0 where every mapping is proven best."""
+        return max((layer.cost.gap for layer in self.plan.layers), default=0.0)
 
     @property
     def seconds(self) -> float:
@@ -135,34 +131,31 @@ QUANTITIES: dict[str, Quantity] = {
 }
 
 
-def predict(rows: Sequence[Row], limit: int = LIMIT, workers: int = 2) -> Iterator[Prediction]:
+def predict(rows: Sequence[Row], workers: int = 2) -> Iterator[Prediction]:
     """Predictions of the rows that have layers; tasks run in processes of their own."""
     wanted = [row for row in rows if row.layers]
     tasks = sorted({row.task for row in wanted})
     by_task = {task: [row for row in wanted if row.task == task] for task in tasks}
     if workers == 1:
         for task in tasks:
-            yield from predict_task(task, by_task[task], limit)
+            yield from predict_task(task, by_task[task])
         return
     with ProcessPoolExecutor(workers) as pool:
-        for found in pool.map(predict_task, tasks, by_task.values(), [limit] * len(tasks)):
+        for found in pool.map(predict_task, tasks, by_task.values()):
             yield from found
 
 
-def predict_task(task: Task, rows: Sequence[Row], limit: int) -> list[Prediction]:
+def predict_task(task: Task, rows: Sequence[Row]) -> list[Prediction]:
     """Predictions of rows with the same task."""
-    outcome = outcome_of(task, limit)
+    outcome = outcome_of(task)
     return [Prediction(row.row, QUANTITIES[row.quantity](outcome, row), outcome.gap) for row in rows]
 
 
-def outcome_of(task: Task, limit: int = LIMIT) -> Outcome:
+def outcome_of(task: Task) -> Outcome:
     """Plan the layers of a task. Raises DoesNotFitError."""
     profile = with_settings(load_profile(task.machine).profile, task.settings)
-    objective = Objective(task.objective)
     source, layers = read_layers(NETWORKS / f"{task.layers}.csv")
     chosen = [batched(layer, task.batch) for layer in layers if _in_scope(layer, task.scope)]
-    found = {nest: _mapped(nest, profile, objective, limit) for nest in {layer.nest for layer in chosen}}
-    given = {layer.name: best for layer in chosen if (best := found[layer.nest]) is not None}
     network = Network(
         model=Identity(task.layers, ""),
         where=source,
@@ -172,35 +165,14 @@ def outcome_of(task: Task, limit: int = LIMIT) -> Outcome:
         precision="",
         passes=(),
     )
-    plan = plan_network(
-        network,
-        profile,
-        Identity(task.machine, ""),
-        objective,
-        version=__version__,
-        given={name: Given(best.mapping, "validation") for name, best in given.items()},
-    )
-    return Outcome(plan, profile, task.batch, max((best.gap for best in given.values()), default=0.0))
+    plan = plan_network(network, profile, Identity(task.machine, ""), Objective(task.objective), version=__version__)
+    return Outcome(plan, profile, task.batch)
 
 
 def _in_scope(layer: Layer, scope: str) -> bool:
     if scope == "convolutions":
         return layer.nest.has_macs
     return scope in ("all", layer.name)
-
-
-def _mapped(nest: LoopNest, profile: HardwareProfile, objective: Objective, limit: int) -> Found | None:
-    """The best mapping found on any engine that runs a nest; None where none does."""
-    engines = [name for name, engine in profile.engines.items() if nest.kind in engine.operations]
-    found = [part for name in engines if (part := _searched(nest, profile, name, objective, limit)) is not None]
-    return min(found, key=lambda part: part.objective_value, default=None)
-
-
-def _searched(nest: LoopNest, profile: HardwareProfile, engine: str, objective: Objective, limit: int) -> Found | None:
-    try:
-        return search(nest_on(profile.engines[engine], nest), profile, engine, objective, limit)
-    except DoesNotFitError:
-        return None  # the planner says why
 
 
 def with_settings(profile: HardwareProfile, settings: str) -> HardwareProfile:
@@ -218,12 +190,3 @@ def with_settings(profile: HardwareProfile, settings: str) -> HardwareProfile:
             raise KeyError(f"{profile.name} has no {path}")
         place[last] = json.loads(value)
     return HardwareProfile.model_validate_json(json.dumps(data))
-
-
-def code_digest(root: Path) -> str:
-    """Of everything predictions depend on."""
-    files = [*root.glob("codesign/**/*.py"), *root.glob("hw_profiles/*.yaml"), *NETWORKS.glob("*.csv")]
-    digest = sha256()
-    for path in sorted(files):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]

@@ -64,7 +64,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of a row, in the row's unit. gap: how far its cycles may be above the best mapping's."""
+    """What the model says of a row, in the row's unit. gap: how far its mappings may be from the best."""
 
     row: str
     predicted: float
