@@ -213,7 +213,8 @@ OPTIONS: dict[str, tuple[list[str], str]] = {
     ),
     "unknown objective": (
         ["--objective", "speed"],
-        "--objective: no objective is called speed\n  hint: one of latency, energy, edp, or a sum of cycles and pJ such as 1*latency+0.002*energy",
+        "--objective: no objective is called speed\n"
+        "  hint: one of latency, energy, edp, or a sum of cycles and pJ such as 1*latency+0.002*energy",
     ),
 }
 

@@ -16,6 +16,7 @@ BLEND_PRICES = (0.01, 0.04, 0.15)
 BLEND_RATIOS = (0.5, 1.0, 2.0)
 LANE_SHARES = (0.25, 0.5, 0.75)
 PORTS_TRIED = 2
+NEGLIGIBLE = 1e-30  # cycles or pJ no weight is scaled by
 
 
 def shared_memories(space: LayerSpace) -> tuple[str, ...]:
@@ -33,11 +34,11 @@ def candidates(space: LayerSpace, least: Vector, limits: Floats) -> Lines:
     """Energy at several prices, every port alone, and blends of energy with the ports most in demand."""
     width = len(least)
     rows: list[tuple[Vector, float]] = []
-    scale = np.where(least > 0, least, 1.0)
+    scale = np.where(least > NEGLIGIBLE, least, 1.0)
     energy = np.zeros(width)
     energy[-1] = 1 / scale[-1]
     rows.extend((energy, price) for price in PRICES)
-    latency = float(least[:-1].max()) or 1.0
+    latency = max(float(least[:-1].max()), NEGLIGIBLE)
     for port in range(width - 1):
         alone = np.zeros(width)
         alone[port] = 1 / latency
@@ -86,7 +87,7 @@ def quick_tables(space: LayerSpace, least: Vector) -> Tables:
     """Tables of a few lines without prices: enough where memories are large."""
     shared = shared_memories(space)
     limits = memory_limits(space, shared)
-    scale = np.where(least > 0, least, 1.0)
+    scale = np.where(least > NEGLIGIBLE, least, 1.0)
     port = int(np.argmax(least[:-1]))
     weights = np.zeros((3, len(least)))
     weights[(0, 2), -1] = 1 / scale[-1]
