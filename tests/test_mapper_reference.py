@@ -1,9 +1,17 @@
-"""The mapper against optima that others proved for a machine described tool-independently (reference problem A)."""
+"""The mapper against optima that others proved for a machine described tool-independently (reference problem A).
+
+The published optima are over perfect factors, so ours over those are equal and over imperfect ones as good or better.
+Two layers are counted otherwise there, both in favour of neither:
+
+* conv1 fills 3 of 16 input lanes; the published figures read 16 bytes a cycle for them, ours 3.
+* fc has 1,000 outputs on 16 lanes; the published figures move 1,008 of everything, ours 1,000.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +25,22 @@ from codesign.vocabulary import OperationKind
 from codesign.workload.loop_nest import LoopNest
 
 OPTIMA = Path(__file__).resolve().parents[2] / "shared/reference/mapping_problems/proven_optima_resnet18_a.json"
-LAYERS = ("conv3_s", "conv4_s", "conv5_1b", "conv5_s", "fc")
+LAYERS = (
+    "conv1",
+    "conv2_1a",
+    "conv3_1a",
+    "conv3_1b",
+    "conv3_s",
+    "conv4_1a",
+    "conv4_1b",
+    "conv4_s",
+    "conv5_1a",
+    "conv5_1b",
+    "conv5_s",
+    "fc",
+)
+COUNTED_OTHERWISE = {("conv1", Objective.ENERGY), ("conv1", Objective.EDP), *(("fc", goal) for goal in Objective)}
+MOST_GAINED = 0.04  # by imperfect factors here
 
 
 def nest_of(shape: list[int]) -> LoopNest:
@@ -28,22 +51,42 @@ def nest_of(shape: list[int]) -> LoopNest:
     return LoopNest(OperationKind.CONVOLUTION, sizes, (stride, stride), (1, 1), pads, rows * stride, columns * stride)
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("objective", list(Objective))
-def test_no_worse_than_the_published_optimum(layer: str, objective: Objective) -> None:
-    """The published optima are over perfect factors; ours are over imperfect ones too, so they may be better."""
+def published_row(layer: str, objective: Objective) -> dict[str, Any]:
     if not OPTIMA.is_file():
         pytest.skip(f"the published optima are not here: {OPTIMA.name}")
-    rows = json.loads(OPTIMA.read_text(encoding="utf-8"))["rows"]
+    rows: list[dict[str, Any]] = json.loads(OPTIMA.read_text(encoding="utf-8"))["rows"]
     (row,) = (row for row in rows if row["layer"] == layer and row["objective"].lower() == objective)
+    return row
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("objective", list(Objective))
+def test_the_published_optimum_is_met(layer: str, objective: Objective) -> None:
+    row = published_row(layer, objective)
     profile = load_profile("reference_a").profile
     nest = nest_of(row["shape"])
-    found = search(nest, profile, "array", objective)
-    assert found.proven
-    assert problems_of(nest, found.mapping, profile) == []
+    perfect = search(nest, profile, "array", objective, perfect=True)
+    imperfect = search(nest, profile, "array", objective)
+    published = objective.of(row["latency_cycles"], row["energy_pj"])
+    assert perfect.proven and imperfect.proven
+    assert imperfect.objective_value <= perfect.objective_value * (1 + 1e-9)
+    assert imperfect.objective_value >= perfect.objective_value * (1 - MOST_GAINED)
+    if (layer, objective) in COUNTED_OTHERWISE:
+        assert published * 0.97 <= perfect.objective_value <= published * (1 + 3e-6)
+    else:
+        assert perfect.objective_value == pytest.approx(published, rel=1e-9)
+    for found in (perfect, imperfect):
+        assert problems_of(nest, found.mapping, profile) == []
+        cost = evaluate(nest, found.mapping, profile, counts_of(nest, found.mapping, profile))
+        assert objective.of(cost.latency_cycles, cost.energy_pj) == pytest.approx(found.objective_value, rel=1e-9)
+
+
+def test_the_published_latency_of_conv1_reads_lanes_that_are_idle() -> None:
+    """Its 2,511,152 cycles are the buffer's read port with 16 input bytes in every step; 3 lanes have an input."""
+    row = published_row("conv1", Objective.EDP)
+    profile = load_profile("reference_a").profile
+    nest = nest_of(row["shape"])
+    found = search(nest, profile, "array", Objective.EDP, perfect=True)
     cost = evaluate(nest, found.mapping, profile, counts_of(nest, found.mapping, profile))
-    ours = {"latency": cost.latency_cycles, "energy": cost.energy_pj, "edp": cost.latency_cycles * cost.energy_pj}
-    theirs = {"latency": row["latency_cycles"], "energy": row["energy_pj"]}
-    published = theirs.get(objective, row["latency_cycles"] * row["energy_pj"])
-    assert ours[objective] <= published * (1 + 1e-9)
-    assert ours[objective] >= published * 0.95, "imperfect factors gain a few percent here, not more"
+    bytes_read = cost.port_cycles["gb.read"] * 16 + 13 * cost.compute_cycles
+    assert bytes_read / 16 == row["latency_cycles"] == 2_511_152
