@@ -63,7 +63,8 @@ ShapeOption = Annotated[
     list[str] | None, typer.Option("--input-shape", metavar="NAME=1x3x224x224", help="Fix open sizes; may be repeated.")
 ]
 MappingOption = Annotated[
-    Path | None, typer.Option("--mapping", metavar="FILE", help="Mappings of layers, taken as they are: no search.")
+    Path | None,
+    typer.Option("--mapping", metavar="FILE", help="Mappings of layers to take as they are, and constraints."),
 ]
 WriteMappingOption = Annotated[
     Path | None, typer.Option("--write-mapping", metavar="FILE", help="Write every layer's mapping, to edit it.")

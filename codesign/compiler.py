@@ -15,8 +15,8 @@ from codesign.importers.model import load_model
 from codesign.mapping.cache import cached_search
 from codesign.mapping.objective import objective_named
 from codesign.planning.explaining import ExplainedLayer, Explainer, layers_named
-from codesign.planning.given import given_mappings
-from codesign.planning.mapping_file import read_mapping_file
+from codesign.planning.instructions import instructions_of
+from codesign.planning.mapping_file import MappingFile, read_mapping_file
 from codesign.planning.plan import Identity, Plan
 from codesign.planning.planner import Network, plan_network
 from codesign.report.facts import costliest
@@ -33,7 +33,7 @@ OnStep = Callable[[str, str, int, int], None]
 class Settings:
     """What the user chose beside the model. hw: name or path. passes: a pipeline's name or a list of passes.
 
-    mapping: a file with mappings of layers; those are not searched but taken as they are.
+    mapping: a file with mappings of layers, which are taken as they are, and constraints on the search for others.
     """
 
     hw: str
@@ -135,7 +135,7 @@ def plan_model(model: Model, settings: Settings) -> Planned:
     objective = objective_named(settings.objective)
     hardware = load_profile(settings.hw)
     pipeline = resolve_pipeline(settings.passes)
-    given = () if settings.mapping is None else read_mapping_file(Path(settings.mapping), hardware.profile)
+    file = MappingFile() if settings.mapping is None else read_mapping_file(Path(settings.mapping), hardware.profile)
     imported = load_model(model, settings.input_shapes, settings.example_inputs)
     graph, records = run_pipeline(
         imported,
@@ -160,7 +160,7 @@ def plan_model(model: Model, settings: Settings) -> Planned:
         Identity(hardware.profile.name, hardware.sha256),
         objective,
         version=__version__,
-        given=given_mappings(given, network.layers, hardware.profile),
+        instructions=instructions_of(file, network.layers, hardware.profile),
         search=cached_search(),
         allow_host=settings.allow_host,
         on_layer=settings.step("mapping"),

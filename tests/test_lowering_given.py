@@ -77,7 +77,7 @@ def test_any_legal_mapping_is_scheduled_as_it_was_priced(
     with TemporaryDirectory() as folder:
         path = Path(folder) / "m.yaml"
         path.write_text(text, encoding="utf-8")
-        (entry,) = read_mapping_file(path, profile)
+        (entry,) = read_mapping_file(path, profile).mappings
     assert entry.mapping == mapping
     scheduled = schedule_layer(nest, entry.mapping, profile, "stem")
     assert counts_of_function(scheduled.function, profile.off_chip) == cost.counts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping as Mapped
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
@@ -18,7 +19,8 @@ from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.legality import problems_of
 from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLoop
 from codesign.mapping.objective import Objective
-from codesign.planning.given import Given, given_cost, given_mappings
+from codesign.planning.given import Given, given_cost
+from codesign.planning.instructions import Instruction, instructions_of
 from codesign.planning.mapping_file import read_mapping_file
 from codesign.planning.mapping_writer import mapping_file_text
 from codesign.planning.plan import Identity, Plan, PlannedLayer
@@ -45,14 +47,18 @@ def read(text: str, profile: HardwareProfile, layers: Sequence[Layer]) -> dict[s
     with TemporaryDirectory() as folder:
         path = Path(folder) / "m.yaml"
         path.write_text(text, encoding="utf-8", newline="")
-        return given_mappings(read_mapping_file(path, profile), layers, profile)
+        found = instructions_of(read_mapping_file(path, profile), layers, profile)
+    return {name: part for name, part in found.items() if isinstance(part, Given)}
 
 
 def plan(
-    layers: Sequence[Layer], profile: HardwareProfile, objective: Objective, known: dict[str, Given] | None = None
+    layers: Sequence[Layer],
+    profile: HardwareProfile,
+    objective: Objective,
+    known: Mapped[str, Instruction] | None = None,
 ) -> Plan:
     network = Network(Identity("net", "0"), "net.onnx", layers, frozenset({"y"}), 0, "int8", ())
-    return plan_network(network, profile, Identity("random", "0"), objective, version="0", given=known)
+    return plan_network(network, profile, Identity("random", "0"), objective, version="0", instructions=known)
 
 
 # ---- what is written is read back

@@ -9,7 +9,7 @@ import pytest
 
 from codesign.errors import EXIT_BAD_INPUT, CodesignError
 from codesign.hardware.profile import HardwareProfile
-from codesign.planning.given import given_mappings
+from codesign.planning.instructions import instructions_of
 from codesign.planning.mapping_file import read_mapping_file
 from tests.test_mapping_file import EDGE, FILE, LAYERS
 
@@ -181,7 +181,7 @@ def refusal(text: str, profile: HardwareProfile = EDGE) -> str:
         path = Path(folder) / "m.yaml"
         path.write_text(text, encoding="utf-8")
         try:
-            given_mappings(read_mapping_file(path, profile), LAYERS, profile)
+            instructions_of(read_mapping_file(path, profile), LAYERS, profile)
         except CodesignError as error:
             assert error.exit_code == EXIT_BAD_INPUT
             return str(error).replace(f"{folder}/", "")
@@ -231,7 +231,7 @@ def test_hostile_files_are_refused_quickly(tmp_path: Path) -> None:
         (FILE.replace("OX: 8\n", f"OX: {'9' * 39}\n"), "OX must be a whole number"),
         ("[" * 70 + "]" * 70, "nested more than 64 levels deep"),
         ("# nothing\n", "the file is empty"),
-        ("[]", "a mapping file is a mapping with the keys mappings, not a list"),
+        ("[]", "a mapping file is a mapping with the keys mappings, constraints, not a list"),
     ):
         (tmp_path / "m.yaml").write_text(text, encoding="utf-8")
         with pytest.raises(CodesignError) as caught:

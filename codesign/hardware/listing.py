@@ -118,6 +118,8 @@ def _engine_lines(name: str, engine: Engine, clock_mhz: float) -> Iterator[str]:
     yield f"    runs: {', '.join(engine.operations)}"
     if engine.layer_form is LayerForm.MATRIX_PRODUCT:
         yield "    sees a layer as a product of two matrices (im2col)"
+    if engine.stationary is not None:
+        yield f"    {engine.stationary} are stationary: each stays in its innermost memory until all its uses are done"
     yield f"    {engine.energy_pj_per_mac:g} pJ per MAC, pipeline of {engine.pipeline_depth_cycles} cycles"
 
 

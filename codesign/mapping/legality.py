@@ -50,7 +50,7 @@ def _loop_problems(nest: LoopNest, mapping: Mapping) -> list[str]:
 
 def _chain_problems(size: int, dimension: Dimension, mapping: Mapping) -> list[str]:
     """The loops of one dimension cover it, and none but the outermost is ragged."""
-    extents = [loop.extent for loop in mapping.loops if loop.dimension is dimension]
+    extents = [loop.extent for loop in mapping.loops if loop.dimension is dimension and loop.extent > 1]
     inside = mapping.lanes(dimension) * prod(extents[1:])
     if inside * (extents[0] if extents else 1) < size:
         return [f"{dimension}: the loops cover {inside * prod(extents[:1])} of {size}"]

@@ -12,6 +12,9 @@
           - FY: 3
           - sram: [weights, inputs]
           ...
+    constraints:                                               # for layers that are searched, see constraints.py
+      - layers: [/stem/conv/Conv]
+        stationary: weights
 
 Read here is what needs no network: keys, types, names of the machine, and that every operand rests once in each of its
 on-chip memories. codesign.planning.given holds the entries against the layers.
@@ -19,19 +22,20 @@ on-chip memories. codesign.planning.given holds the entries against the layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from codesign.errors import CodesignError, Problem, did_you_mean, nearest
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLoop
+from codesign.planning.constraints import ConstraintEntry, read_constraints
+from codesign.planning.file_reading import FileReading, hint_for, shown
 from codesign.vocabulary import Dimension, Operand
 from codesign.yaml_reader import YamlDocument, YamlPath, YamlValue, read_yaml
 
 LARGEST_EXTENT = 2**31 - 1
 MOST_LOOPS = 64
 TWICE = " twice"  # behind an operand: two copies of its tile, the next one fills behind the one in use
+_FILE_KEYS = ("mappings", "constraints")
 _ENTRY_KEYS = ("layers", "sizes", "engine", "lanes", "loops")
 _NEEDED_KEYS = ("layers", "engine", "lanes", "loops")
 
@@ -53,44 +57,40 @@ class Entry:
         return self.document.where((*self.path, *path))
 
 
-def read_mapping_file(path: Path, profile: HardwareProfile) -> tuple[Entry, ...]:
-    """The entries of a mapping file for one machine. Raises CodesignError with every problem, in the file's order."""
+@dataclass(frozen=True)
+class MappingFile:
+    """What a mapping file says: mappings to take as they are, and constraints on the search for others."""
+
+    mappings: tuple[Entry, ...] = ()
+    constraints: tuple[ConstraintEntry, ...] = ()
+
+
+def read_mapping_file(path: Path, profile: HardwareProfile) -> MappingFile:
+    """A mapping file for one machine. Raises CodesignError with every problem, in the file's order."""
     reader = _Reader(read_yaml(path), profile)
-    entries = reader.entries()
-    if reader.found:
-        ranked = sorted(reader.found, key=lambda item: reader.document.position(item[0]))
-        raise CodesignError.of(problem for _, problem in ranked)
-    return entries
+    file = reader.file()
+    reader.finish()
+    return file
 
 
-@dataclass
-class _Reader:
-    """Turns plain data into entries; what is wrong is noted with its place, and reading goes on."""
+class _Reader(FileReading):
+    """Turns plain data into entries; what is wrong is noted with its place."""
 
-    document: YamlDocument
-    profile: HardwareProfile
-    found: list[tuple[YamlPath, Problem]] = field(default_factory=list)
-    layers: dict[str, YamlPath] = field(default_factory=dict)
-
-    def refuse(self, path: YamlPath, problem: str, hint: str = "") -> None:
-        """Note a problem at a place."""
-        self.found.append((path, Problem(self.document.where(path), problem, hint)))
-
-    def entries(self) -> tuple[Entry, ...]:
+    def file(self) -> MappingFile:
         """All entries that can be read."""
-        data = self._section((), self.document.data, ("mappings",), ("mappings",))
-        listed = self._list(("mappings",), data.get("mappings", []), "a list of entries, each with its layers")
-        return tuple(
-            entry
-            for index, value in enumerate(listed)
-            if (entry := self._entry(("mappings", index), value)) is not None
-        )
+        data = self.section((), self.document.data, _FILE_KEYS, ())
+        if data == {} and isinstance(self.document.data, dict):
+            self.refuse((), f"one of the keys {', '.join(_FILE_KEYS)} is needed")
+        listed = self.items(("mappings",), data.get("mappings", []), "a list of entries, each with its layers")
+        mappings = [self._entry(("mappings", index), value) for index, value in enumerate(listed)]
+        constraints = read_constraints(self, ("constraints",), data.get("constraints", []))
+        return MappingFile(tuple(entry for entry in mappings if entry is not None), constraints)
 
     def _entry(self, path: YamlPath, value: YamlValue) -> Entry | None:
-        data = self._section(path, value, _ENTRY_KEYS, _NEEDED_KEYS)
-        layers = self._layers((*path, "layers"), data["layers"]) if "layers" in data else ()
+        data = self.section(path, value, _ENTRY_KEYS, _NEEDED_KEYS)
+        layers = self.layer_names((*path, "layers"), data["layers"], "a mapping") if "layers" in data else ()
         sizes = self._extents((*path, "sizes"), data["sizes"]) if "sizes" in data else None
-        engine = self._engine((*path, "engine"), data["engine"]) if "engine" in data else None
+        engine = self.engine((*path, "engine"), data["engine"]) if "engine" in data else None
         if engine is None or "lanes" not in data or "loops" not in data:
             return None
         spatial = self._lanes((*path, "lanes"), data["lanes"], engine)
@@ -100,39 +100,15 @@ class _Reader:
         residences = self._residences((*path, "loops"), resting, engine) if readable else ()
         return Entry(self.document, path, layers, sizes, Mapping(engine, spatial, loops, residences))
 
-    def _layers(self, path: YamlPath, value: YamlValue) -> tuple[str, ...]:
-        names = []
-        listed = self._list(path, value, "a list of layers' names")
-        if listed == [] and isinstance(value, list):
-            self.refuse(path, "layers: at least one name is needed")
-        for index, name in enumerate(listed):
-            here = (*path, index)
-            if not isinstance(name, str):
-                self.refuse(here, f"layers: a name must be text, not {_shown(name)}", "put it in quotes")
-            elif name in self.layers:
-                first = self.document.where(self.layers[name])
-                self.refuse(here, f"layers: {name} has a mapping already, at {first}", "remove one of the two")
-            else:
-                self.layers[name] = here
-                names.append(name)
-        return tuple(names)
-
-    def _engine(self, path: YamlPath, value: YamlValue) -> str | None:
-        known = self.profile.engines
-        if isinstance(value, str) and value in known:
-            return value
-        self.refuse(path, f"{self.profile.name} has no engine {_shown(value)}", _hint(value, known))
-        return None
-
     def _lanes(self, path: YamlPath, value: YamlValue, engine: str) -> tuple[SpatialLoop, ...]:
         axes = self.profile.engines[engine].axes
         if not isinstance(value, dict):
-            self.refuse(path, f"lanes must be a mapping, not {_shown(value)}", "one line per axis: `rows: {C: 16}`")
+            self.refuse(path, f"lanes must be a mapping, not {shown(value)}", "one line per axis: `rows: {C: 16}`")
             return ()
         spatial: list[SpatialLoop] = []
         for axis, extents in value.items():
             if axis not in axes:
-                self.refuse((*path, axis), f"engine {engine} has no axis {axis}", _hint(axis, axes))
+                self.refuse((*path, axis), f"engine {engine} has no axis {axis}", hint_for(axis, axes))
             else:
                 chosen = self._extents((*path, axis), extents)
                 spatial.extend(SpatialLoop(axis, dimension, extent) for dimension, extent in chosen.items())
@@ -144,7 +120,7 @@ class _Reader:
         resting: Resting = {}
         inside = _on_chip(self.profile, engine)
         what = "a list of `DIMENSION: extent` and `memory: [operands]`, outermost first"
-        for index, line in enumerate(self._list(path, value, what)):
+        for index, line in enumerate(self.items(path, value, what)):
             here = (*path, index)
             if not isinstance(line, dict) or len(line) != 1:
                 self.refuse(here, "a line of loops is `DIMENSION: extent` or `memory: [operands]`")
@@ -159,7 +135,7 @@ class _Reader:
                 self.refuse((*here, name), f"{name} holds whole tensors, no tiles", "remove this line")
             else:
                 problem = f"{name} is neither a loop dimension nor an on-chip memory of engine {engine}"
-                self.refuse((*here, name), problem, _hint(name, (*Dimension, *inside)))
+                self.refuse((*here, name), problem, hint_for(name, (*Dimension, *inside)))
         if len(loops) > MOST_LOOPS:
             self.refuse(path, f"{len(loops)} loops are more than the {MOST_LOOPS} a mapping may have")
         return tuple(loops), resting
@@ -174,12 +150,12 @@ class _Reader:
         resting: Resting,
     ) -> None:
         """Note the residences of one line."""
-        for index, name in enumerate(self._list(path, value, "a list of operands")):
+        for index, name in enumerate(self.items(path, value, "a list of operands")):
             here = (*path, index)
             plain = name.removesuffix(TWICE) if isinstance(name, str) else name
             operand = next((operand for operand in Operand if operand == plain), None)
             if operand is None:
-                self.refuse(here, f"{memory}: {_shown(name)} is no operand", _hint(plain, Operand))
+                self.refuse(here, f"{memory}: {shown(name)} is no operand", hint_for(plain, Operand))
             elif operand not in held:
                 self.refuse(here, f"{memory} does not hold {operand}", f"it holds {', '.join(held)}")
             elif (operand, memory) in resting:
@@ -208,46 +184,22 @@ class _Reader:
     def _extents(self, path: YamlPath, value: YamlValue) -> dict[Dimension, int]:
         """`{C: 16, FX: 2}`."""
         if not isinstance(value, dict):
-            self.refuse(path, f"{path[-1]} must be a mapping, not {_shown(value)}", "write {C: 16, FX: 2}")
+            self.refuse(path, f"{path[-1]} must be a mapping, not {shown(value)}", "write {C: 16, FX: 2}")
             return {}
         extents = {}
         for name, extent in value.items():
             if name in Dimension.__members__:
                 extents[Dimension(name)] = self._extent((*path, name), f"{path[-1]}.{name}", extent)
             else:
-                self.refuse((*path, name), f"{path[-1]}: {name} is no loop dimension", _hint(name, Dimension))
+                self.refuse((*path, name), f"{path[-1]}: {name} is no loop dimension", hint_for(name, Dimension))
         return extents
 
     def _extent(self, path: YamlPath, what: str, value: YamlValue) -> int:
         """A whole number from 1; 1 where it is none."""
         if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_EXTENT:
             return value
-        self.refuse(path, f"{what} must be a whole number from 1 to {LARGEST_EXTENT}, not {_shown(value)}")
+        self.refuse(path, f"{what} must be a whole number from 1 to {LARGEST_EXTENT}, not {shown(value)}")
         return 1
-
-    def _list(self, path: YamlPath, value: YamlValue, what: str) -> list[YamlValue]:
-        if isinstance(value, list):
-            return value
-        hint = f"write [{value}]" if isinstance(value, str) else ""
-        self.refuse(path, f"{path[-1]} must be {what}, not {_shown(value)}", hint)
-        return []
-
-    def _section(
-        self, path: YamlPath, value: YamlValue, known: tuple[str, ...], needed: tuple[str, ...]
-    ) -> dict[str, YamlValue]:
-        """A mapping with the known keys alone."""
-        if not isinstance(value, dict):
-            what = "an entry" if path else "a mapping file"
-            self.refuse(path, f"{what} is a mapping with the keys {', '.join(needed)}, not {_shown(value)}")
-            return {}
-        unknown = [key for key in value if key not in known]
-        for key in unknown:
-            self.refuse((*path, key), f"{key}: unknown key", _hint(key, known))
-        meant = {nearest(key, known) for key in unknown}
-        for key in needed:
-            if key not in value and key not in meant:
-                self.refuse(path, f"{key}: missing key")
-        return value
 
 
 def _on_chip(profile: HardwareProfile, engine: str) -> dict[str, tuple[Operand, ...]]:
@@ -257,22 +209,3 @@ def _on_chip(profile: HardwareProfile, engine: str) -> dict[str, tuple[Operand, 
         for memory in profile.hierarchy(engine, operand)[:-1]:
             held[memory] = (*held.get(memory, ()), operand)
     return held
-
-
-def _hint(name: YamlValue, known: Iterable[str]) -> str:
-    names = [str(each) for each in known]
-    return (did_you_mean(name, names) if isinstance(name, str) else "") or f"known: {', '.join(names)}"
-
-
-def _shown(value: YamlValue) -> str:
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return str(value).lower()
-        case dict():
-            return "a mapping"
-        case list():
-            return "a list"
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

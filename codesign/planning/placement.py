@@ -15,7 +15,9 @@ from codesign.mapping.layer_form import nest_on
 from codesign.mapping.mapper import found_cost, search
 from codesign.mapping.objective import AnyObjective
 from codesign.mapping.streaming import HOST, VECTOR_UNIT, VIEW, fused_cost, host_cost, vector_cost, view_cost
+from codesign.planning.constraints import Constraint
 from codesign.planning.given import Given, given_cost
+from codesign.planning.instructions import Instruction
 from codesign.planning.plan import PlannedLayer
 from codesign.vocabulary import OperationKind
 from codesign.workload.layer import Layer
@@ -30,16 +32,17 @@ class Placer:
 
     A placed layer's nest is what its engine sees of it (nest_on): the loops its mapping is one of.
 
-    where: what problems point at, the model's file. given: legal mappings by the names of the layers that take them
-    unsearched. refused: layers that fit no engine, by what is wrong and the hint.
+    where: what problems point at, the model's file. instructions: by the names of the layers that have one, legal
+    mappings that are taken unsearched, and constraints on the search. refused: layers that fit no engine, by what is
+    wrong and the hint.
     """
 
     profile: HardwareProfile
     objective: AnyObjective
     where: str
-    given: Mapping[str, Given] = field(default_factory=dict)
+    instructions: Mapping[str, Instruction] = field(default_factory=dict)
     search: Search = search
-    first_with: dict[tuple[tuple[LoopNest, ...], Given | None], PlannedLayer] = field(default_factory=dict)
+    first_with: dict[tuple[tuple[LoopNest, ...], Instruction | None], PlannedLayer] = field(default_factory=dict)
     refused: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     @property
@@ -62,15 +65,15 @@ class Placer:
         return PlannedLayer(layer, HOST, host_cost(layer, self.profile), note=f"no engine runs {what}")
 
     def _on_engine(self, layer: Layer, engines: list[str]) -> PlannedLayer:
-        given = self.given.get(layer.name)
+        told = self.instructions.get(layer.name)
         seen = tuple(self._seen(layer, engine).nest for engine in engines)
-        known = self.first_with.get((seen, given))
+        known = self.first_with.get((seen, told))
         if known is not None:
             return replace(known, layer=self._seen(layer, known.engine), repeats_of=known.layer.name)
-        planned = self._searched(layer, engines) if given is None else self._as_given(layer, given)
+        planned = self._as_given(layer, told) if isinstance(told, Given) else self._searched(layer, engines, told)
         if planned is None:
             return PlannedLayer(layer, HOST, host_cost(layer, self.profile))
-        self.first_with[seen, given] = planned
+        self.first_with[seen, told] = planned
         return planned
 
     def _seen(self, layer: Layer, engine: str) -> Layer:
@@ -81,27 +84,34 @@ class Placer:
         cost = given_cost(seen.nest, given.mapping, self.profile)
         return PlannedLayer(seen, given.mapping.engine, cost, given=given.where)
 
-    def _searched(self, layer: Layer, engines: list[str]) -> PlannedLayer | None:
-        """On the best engine; None where none has room for it."""
+    def _searched(self, layer: Layer, engines: list[str], constraint: Constraint | None) -> PlannedLayer | None:
+        """On the best engine the constraint allows; None where none has room for it.
+
+        The search sees the machine as the constraint leaves it; the price is that of the whole machine.
+        """
+        seen_machine = constraint.narrowed(self.profile) if constraint is not None else self.profile
         costs: list[tuple[str, LayerCost]] = []
         refused: list[Problem] = []
         for engine in engines:
+            if constraint is not None and not constraint.allows(engine, self.profile):
+                continue
             nest = self._seen(layer, engine).nest
             try:
-                costs.append(
-                    (engine, found_cost(nest, self.profile, self.search(nest, self.profile, engine, self.objective)))
-                )
+                found = self.search(nest, seen_machine, engine, self.objective)
             except DoesNotFitError as error:
                 refused.extend(error.problems)
+            else:
+                costs.append((engine, found_cost(nest, self.profile, found)))
+        where = constraint.where if constraint is not None else ""
         if not costs:
-            self._refuse(layer, refused)
+            self._refuse(layer, refused, f"under the constraint at {where}, " if where else "")
             return None
         engine, cost = min(costs, key=lambda item: self._value(item[1]))
-        return PlannedLayer(self._seen(layer, engine), engine, cost)
+        return PlannedLayer(self._seen(layer, engine), engine, cost, constrained=where)
 
-    def _refuse(self, layer: Layer, refused: list[Problem]) -> None:
+    def _refuse(self, layer: Layer, refused: list[Problem], under: str) -> None:
         for part in refused:
-            names = self.refused.setdefault((f"{part.where}: {part.problem}", part.hint), [])
+            names = self.refused.setdefault((f"{under}{part.where}: {part.problem}", part.hint), [])
             if layer.name not in names:
                 names.append(layer.name)
 

@@ -27,8 +27,10 @@ class PlannedLayer:
 
     layer: its nest is what the engine sees of it: the loops its mapping is one of. fused_into: name of the layer whose
     drain does this one's work; its own cycles and traffic are then 0 or what the fusion adds. repeats_of: name of the
-    first layer with the same nest, whose mapping was taken over.
+    first layer with the same nest and instructions, whose mapping was taken over.
     given: where the layer's mapping stands (`m.yaml:12:5`) if a mapping file gave it; it was not searched then.
+    constrained: where a mapping file constrains its search (`m.yaml:12:5`), if one does; bound, gap and `proven` then
+    hold within the constraint.
     losses: what lies between the ideal cycles and the layer's.
     """
 
@@ -39,6 +41,7 @@ class PlannedLayer:
     repeats_of: str = ""
     note: str = ""
     given: str = ""
+    constrained: str = ""
     losses: tuple[Loss, ...] = ()
 
     @property

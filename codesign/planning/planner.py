@@ -11,7 +11,7 @@ from codesign.mapping.cache import Search
 from codesign.mapping.losses import losses_of
 from codesign.mapping.mapper import search
 from codesign.mapping.objective import AnyObjective
-from codesign.planning.given import Given
+from codesign.planning.instructions import Instruction
 from codesign.planning.placement import Placer, fuse_activations, refuse_host
 from codesign.planning.plan import Identity, Plan, PlannedLayer, Totals
 from codesign.rewriting.record import PassRecord
@@ -42,18 +42,19 @@ def plan_network(
     objective: AnyObjective,
     *,
     version: str,
-    given: Mapping[str, Given] | None = None,
+    instructions: Mapping[str, Instruction] | None = None,
     search: Search = search,
     allow_host: bool = True,
     on_layer: Callable[[str, int, int], None] | None = None,
 ) -> Plan:
     """The plan of a network on a machine.
 
-    given: mappings that are taken as they are, by layer name. search: how the others are found. on_layer: told the
-    layer about to be mapped, its number from 1, and how many there are. Raises DoesNotFitError naming every layer that
-    fits no engine, CodesignError naming every layer on the host unless `allow_host`.
+    instructions: by layer name, mappings that are taken as they are, and constraints on the search. search: how a
+    mapping is found. on_layer: told the layer about to be mapped, its number from 1, and how many there are. Raises
+    DoesNotFitError naming every layer that fits no engine, CodesignError naming every layer on the host unless
+    `allow_host`.
     """
-    placer = Placer(profile, objective, network.where, given or {}, search)
+    placer = Placer(profile, objective, network.where, instructions or {}, search)
     placed = []
     for number, layer in enumerate(network.layers, 1):
         if on_layer is not None:

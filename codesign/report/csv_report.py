@@ -37,6 +37,7 @@ COLUMNS = (
     "repeats_of",
     "mapping",
     "given",
+    "constrained",
     "ideal_cycles",
     "losses",
 )
@@ -83,6 +84,7 @@ def _row(plan: Plan, number: int, planned: PlannedLayer) -> list[object]:
         _text(planned.repeats_of),
         mapping_text(cost.mapping) if cost.mapping is not None else "",
         _text(planned.given),
+        _text(planned.constrained),
         planned.ideal_cycles,
         "; ".join(loss_lines(planned)),
     ]

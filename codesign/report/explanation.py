@@ -155,6 +155,7 @@ def _headlines(plan: Plan, explained: ExplainedLayer) -> Iterator[str]:
         return
     least = f"least {OBJECTIVES.get(plan.objective, plan.objective)}"
     proof = f"proven {least}" if cost.proven else f"not proven {least}, gap {percent_text(cost.gap)}"
+    proof += " within its constraint" if planned.constrained else ""
     utilization = f"utilisation {percent_text(cost.utilization)}, limited by {cost.limited_by}"
     yield f"{utilization}; bound {integer_text(cost.bound_cycles)} cycles, {proof}"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.losses import LossKind
 from codesign.planning.plan import Plan, PlannedLayer
-from codesign.report.numbers import integer_text
+from codesign.report.numbers import integer_text, percent_text
 
 HOST = "host"
 VECTOR_UNIT = "vector_unit"
@@ -70,10 +70,11 @@ def share_of_cycles(plan: Plan, layer: PlannedLayer) -> float:
 
 
 def alike(layers: Iterable[PlannedLayer]) -> tuple[tuple[PlannedLayer, ...], ...]:
-    """Layers with the same operator, loops, engine and cost together, in order of the first of each kind."""
+    """Layers with the same operator, loops, engine, cost and say in it together, in order of the first of each kind."""
     groups: dict[object, list[PlannedLayer]] = {}
     for layer in layers:
-        groups.setdefault((layer.layer.op, layer.layer.nest, layer.engine, layer.cost), []).append(layer)
+        told = bool(layer.given), bool(layer.constrained)
+        groups.setdefault((layer.layer.op, layer.layer.nest, layer.engine, layer.cost, told), []).append(layer)
     return tuple(tuple(group) for group in groups.values())
 
 
@@ -93,10 +94,36 @@ def searched_layers(plan: Plan) -> tuple[PlannedLayer, ...]:
     return tuple(layer for layer in plan.layers if layer.cost.mapping is not None and not layer.given)
 
 
+def gap_text(layer: PlannedLayer, nothing: str) -> str:
+    """`best` when proven, the gap to the bound when not, `constrained` where that holds within a constraint alone.
+
+    `given` where a mapping was given, `nothing` where none is needed.
+    """
+    if layer.given:
+        return "given"
+    if layer.cost.mapping is None:
+        return nothing
+    gap = "" if layer.cost.proven else percent_text(layer.cost.gap)
+    return f"constrained {gap}".rstrip() if layer.constrained else gap or "best"
+
+
+def constrained_text(plan: Plan) -> str:
+    """How many layers were searched within constraints, and of which file; nothing when there is none."""
+    places = [layer.constrained for layer in plan.layers if layer.constrained]
+    layers = "1 layer was" if len(places) == 1 else f"{len(places)} layers were"
+    said = f"{layers} searched within the constraints of {_files(places)}; bounds and proofs hold within these alone"
+    return said if places else ""
+
+
+def _files(places: Iterable[str]) -> str:
+    """The files of places like `m.yaml:12:5`."""
+    return ", ".join(dict.fromkeys(place.rsplit(":", 2)[0] for place in places))
+
+
 def given_text(plan: Plan) -> str:
     """How many layers run a mapping that was given, and by which file; nothing when there is none."""
     given = [layer for layer in plan.layers if layer.given]
-    files = ", ".join(dict.fromkeys(layer.given.rsplit(":", 2)[0] for layer in given))
+    files = _files(layer.given for layer in given)
     layers = "1 layer runs" if len(given) == 1 else f"{len(given)} layers run"
     return f"{layers} the mapping of {files} as it stands; nothing was searched there" if given else ""
 

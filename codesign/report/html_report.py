@@ -10,6 +10,7 @@ from string import Template
 
 from codesign.planning.plan import Plan, PlannedLayer
 from codesign.report.facts import (
+    constrained_text,
     costliest,
     energy_by_component,
     given_text,
@@ -134,6 +135,8 @@ def _assumptions(plan: Plan) -> str:
     kind = "searched" if given else "mapped"
     if given:
         items.append(f"{escape(given)}.")
+    if constrained_text(plan):
+        items.append(f"{escape(constrained_text(plan))}.")
     if unproven:
         named = _listed(f"{_short(layer.layer.name)} ({percent_text(layer.cost.gap)})" for layer in unproven)
         items.append(f"{len(unproven)} of {searched} {kind} layers are not proven best; gap to the bound: {named}")

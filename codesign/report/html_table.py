@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from codesign.planning.plan import Plan, PlannedLayer
-from codesign.report.facts import loss_lines, off_chip_bytes, share_of_cycles, split_of
+from codesign.report.facts import gap_text, loss_lines, off_chip_bytes, share_of_cycles, split_of
 from codesign.report.mapping_text import mapping_text
 from codesign.report.numbers import bytes_text, count_text, energy_text, integer_text, percent_text, shorten
 from codesign.vocabulary import DIMENSIONS
@@ -71,7 +71,7 @@ def _row(plan: Plan, number: int, planned: PlannedLayer) -> str:
         _text(limit, 40),
         _number(moved, bytes_text(moved)),
         _number(cost.energy_pj, energy_text(cost.energy_pj)),
-        _number(cost.gap, _gap(planned)),
+        _number(cost.gap, gap_text(planned, "–")),
         f'<td class="code">{escape(mapping)}</td>',
     )
     return f"<tr>{''.join(cells)}</tr>"
@@ -85,14 +85,6 @@ def _split(planned: PlannedLayer) -> str:
     title = escape("\n".join((f"{integer_text(split.useful)} cycles useful", *loss_lines(planned))))
     lost = cycles - split.useful
     return f'<td class="number" data-value="{lost}" title="{title}"><span class="split">{bars}</span></td>'
-
-
-def _gap(planned: PlannedLayer) -> str:
-    if planned.given:
-        return "given"
-    if planned.cost.mapping is None:
-        return "–"
-    return "best" if planned.cost.proven else percent_text(planned.cost.gap)
 
 
 def _number(value: float, shown: str, title: str = "") -> str:

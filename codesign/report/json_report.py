@@ -104,6 +104,7 @@ def _layer(plan: Plan, planned: PlannedLayer) -> LayerReport:
         repeats_of=planned.repeats_of,
         note=planned.note,
         given=planned.given,
+        constrained=planned.constrained,
     )
 
 
@@ -145,7 +146,9 @@ def _mapping(nest: LoopNest, mapping: Mapping) -> LayerMapping:
     for part in mapping.residences:
         sizes = zip(DIMENSIONS, mapping.tile(nest, part.position), strict=True)
         relevant = {str(dimension): size for dimension, size in sizes if dimension in RELEVANT[part.operand]}
-        tiles.setdefault(part.memory, {})[str(part.operand)] = Tile(position=part.position, sizes=relevant)
+        tiles.setdefault(part.memory, {})[str(part.operand)] = Tile(
+            position=part.position, sizes=relevant, buffers=part.buffers
+        )
     return LayerMapping(
         text=mapping_text(mapping),
         engine=mapping.engine,

@@ -3,7 +3,7 @@
     OY 4 | I,O->sram | K 8 | W->sram | C 2 || rows C 32, columns K 32
 
 Loops from the outermost inwards; `I,O->sram` stands where those operands' tiles are brought into (or drained from) that
-memory; behind `||` the lanes: axis, dimension, how many.
+memory, `2W` where two copies are chosen for a tile; behind `||` the lanes: axis, dimension, how many.
 """
 
 from __future__ import annotations
@@ -33,7 +33,15 @@ def mapping_text(mapping: Mapping) -> str:
 
 def _residences_text(residences: list[Residence]) -> str:
     """`I,O->sram W->registers`: operands with the same memory share an arrow."""
-    memories: dict[str, list[str]] = {}
+    memories: dict[str, list[Residence]] = {}
     for part in residences:
-        memories.setdefault(part.memory, []).append(LETTERS[part.operand])
-    return " ".join(f"{','.join(sorted(letters))}->{memory}" for memory, letters in memories.items())
+        memories.setdefault(part.memory, []).append(part)
+    return " ".join(f"{','.join(map(_held, sorted(held, key=_letter)))}->{memory}" for memory, held in memories.items())
+
+
+def _held(part: Residence) -> str:
+    return f"{part.buffers if part.buffers > 1 else ''}{_letter(part)}"
+
+
+def _letter(part: Residence) -> str:
+    return LETTERS[part.operand]

@@ -102,13 +102,15 @@ class Tile(Part):
     """Index into `loops`: the tile is refilled in every iteration of the loops before it."""
     sizes: dict[str, int]
     """Size of the tile along the dimensions the operand depends on."""
+    buffers: int
+    """2 for two copies, chosen where the memory leaves the choice (`buffering: either`); otherwise 1."""
 
 
 class LayerMapping(Part):
     """Where, when and in which memory a layer's loops run."""
 
     text: str
-    """The whole mapping on one line: `OY 4 | W->sram | K 8 || rows C 32`."""
+    """The whole mapping on one line: `OY 4 | W->sram | K 8 || rows C 32`; `2W`: two copies of its tile."""
     engine: str
     spatial: list[Lanes]
     loops: list[Loop]
@@ -184,6 +186,8 @@ class LayerReport(Part):
     note: str
     given: str
     """Where a mapping file gave the layer its mapping (`m.yaml:12:5`), which was not searched then; empty otherwise."""
+    constrained: str
+    """Where a mapping file constrains the layer's search (`m.yaml:12:5`); bound, gap and proof are then within it."""
 
 
 class Report(Part):

@@ -12,8 +12,10 @@ from rich.text import Text
 from codesign.planning.plan import Plan, PlannedLayer
 from codesign.report.facts import (
     alike,
+    constrained_text,
     costliest,
     energy_by_component,
+    gap_text,
     given_text,
     host_layers,
     share_of_cycles,
@@ -85,7 +87,7 @@ def _line(plan: Plan, group: Sequence[PlannedLayer]) -> list[Cell]:
         Cell(percent_text(share), "bold" if share >= 0.1 else ""),
         Cell(percent_text(cost.utilization), _utilization_style(cost.utilization)) if macs else Cell("-"),
         Cell(shorten(cost.limited_by, 20)),
-        Cell(_gap(first)),
+        Cell(gap_text(first, "-")),
     ]
 
 
@@ -113,15 +115,6 @@ def _print_line(cells: Sequence[Cell], widths: Sequence[int], console: Console) 
         line.append(text + " ", style=cell.style)
     line.rstrip()
     console.print(line, soft_wrap=True)
-
-
-def _gap(layer: PlannedLayer) -> str:
-    """`best` when proven, the gap to the bound when not, `given` or `-` where nothing was searched."""
-    if layer.given:
-        return "given"
-    if layer.cost.mapping is None:
-        return "-"
-    return "best" if layer.cost.proven else percent_text(layer.cost.gap)
 
 
 def _utilization_style(utilization: float) -> str:
@@ -192,6 +185,7 @@ def _paragraphs(plan: Plan) -> list[tuple[str, list[str]]]:
         ("what costs most", _costliest_lines(plan)),
         ("on the host", _host_lines(plan)),
         ("given mappings", [given_text(plan)] if given_text(plan) else []),
+        ("constraints", [constrained_text(plan)] if constrained_text(plan) else []),
         ("not proven best", _unproven_lines(plan)),
         ("passes", [line for index in range(len(plan.passes)) for line in _pass_lines(plan, index)]),
     ]
