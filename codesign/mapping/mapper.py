@@ -27,7 +27,7 @@ import numpy as np
 
 from codesign.errors import DoesNotFitError
 from codesign.hardware.profile import Buffering, HardwareProfile
-from codesign.mapping.bounds import Staircase, Tables
+from codesign.mapping.bounds import Lines, Staircase, Tables
 from codesign.mapping.cost import Meter, Vector, layer_cost
 from codesign.mapping.counts import counts_of
 from codesign.mapping.cuts import Cut, LayerSpace
@@ -37,7 +37,7 @@ from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLo
 from codesign.mapping.objective import AnyObjective, Objective
 from codesign.mapping.space import SpatialChoice, loop_extent, spatial_choices, tile_bytes
 from codesign.mapping.sweep import TOLERANCE, Best, Goal, Sweep
-from codesign.mapping.tuning import quick_tables, tuned_tables
+from codesign.mapping.tuning import quick_tables, shared_memories, tuned_tables
 from codesign.mapping.window import windows_of
 from codesign.vocabulary import DIMENSIONS, REDUCTION, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
@@ -52,7 +52,7 @@ _TRANSPOSED = {
 NARROW = 500  # chains side by side in a first sweep
 COARSE = 64  # and on a coarse grid
 SMALL_GRID = 2_000  # tiles up to which tables cost little
-MOST_TABLE_BYTES = 2**31  # beyond, tile sizes are divisors alone, and nothing is proven
+MOST_ENTRIES = 2**28  # of tables; beyond, tile sizes are divisors alone, and nothing is proven
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _unlike(choices: Iterable[SpatialChoice], nest: LoopNest) -> list[SpatialCho
 class _Search:
     """All choices of lanes one after the other, against the best mapping so far.
 
-    bound: the least bound of anything dropped for lack of room.
+    bound: the least bound of anything dropped for lack of room. lines: those that bound the first choice well.
     """
 
     objective: AnyObjective
@@ -132,6 +132,7 @@ class _Search:
     best: Best
     bound: float = np.inf
     evaluations: int = 0
+    lines: Lines | None = None
 
     def floor(self, least: Vector) -> tuple[float, float]:
         """Objective and tie-breaker no mapping of a choice of lanes goes below."""
@@ -142,11 +143,7 @@ class _Search:
         """Improve the best mapping with one choice of lanes, or show that it cannot be improved."""
         if self._hopeless(*self.floor(least)):
             return
-        tables, done = self._tuned(space, least)
-        if tables.space is not space and _table_bytes(tables, space) > MOST_TABLE_BYTES:
-            self.bound = min(self.bound, self.floor(least)[0])  # its perfect factors alone are searched
-        elif tables.space is not space:
-            tables, done = Tables(Staircase(space), tables.lines, tables.shared), False
+        tables, done = self._tables(space, least)
         for goal in (Goal(self.objective), *[Goal(self.objective, tie_break=True)] * self.objective.has_ties):
             lost = np.inf
             if not done:
@@ -166,13 +163,30 @@ class _Search:
             return True
         return first >= self.best.first * (1 - TOLERANCE) and second >= self.best.second * (1 - TOLERANCE)
 
+    def _tables(self, space: LayerSpace, least: Vector) -> tuple[Tables, bool]:
+        """Tables of lines that bound well, and whether finding those lines proved the best mapping already.
+
+        The lines are found once a layer, on a coarser grid where the space is large. Where it is too large for tables,
+        it stays the coarser grid, and nothing is proven beyond the floor.
+        """
+        coarse = space
+        if space.grid.count > SMALL_GRID:
+            coarse = LayerSpace(space.nest, space.profile, space.engine, space.choice, space.meter, True)
+        if self.lines is None:
+            tables, done = self._tuned(coarse, least)
+            self.lines = tables.lines
+            if coarse is space:
+                return tables, done
+        stairs = Staircase(space)
+        if len(stairs.stages) * len(self.lines.weights) * space.grid.count > MOST_ENTRIES:
+            self.bound = min(self.bound, self.floor(least)[0])
+            stairs = Staircase(coarse)
+        return Tables(stairs, self.lines, shared_memories(space)), False
+
     def _tuned(self, space: LayerSpace, least: Vector) -> tuple[Tables, bool]:
-        """Tables of lines that bound well, on a coarser grid where the space is large; and whether they proved it."""
-        coarse = space.grid.count > SMALL_GRID
-        if coarse:
-            space = LayerSpace(space.nest, space.profile, space.engine, space.choice, space.meter, True)
+        """Tables of lines without prices where these prove the best mapping, of the best lines otherwise."""
         tables = quick_tables(space, least)
-        done, _ = self._sweep(tables, Goal(self.objective), COARSE if coarse else NARROW)
+        done, _ = self._sweep(tables, Goal(self.objective), COARSE)
         return (tables, True) if done else (tuned_tables(space, least), False)
 
     def _sweep(self, tables: Tables, goal: Goal, width: int) -> tuple[bool, float]:
@@ -185,11 +199,6 @@ class _Search:
         self.evaluations += sweep.evaluations
         done = np.isinf(sweep.lost) if goal.tie_break else sweep.lost >= self.best.first * (1 - TOLERANCE)
         return bool(done), sweep.lost
-
-
-def _table_bytes(tables: Tables, space: LayerSpace) -> int:
-    """What the same tables would take on the grid of another space."""
-    return int(sum(values[0].nbytes for values in tables.ahead.values())) * space.grid.count
 
 
 def map_layer(
