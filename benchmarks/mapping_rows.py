@@ -61,7 +61,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Peer:
-    """What another mapper printed. own_lanes: it chose what the axes run. busy_cycles: of its busiest port, or None."""
+    """What another mapper printed. own_lanes: it chose what the axes run. busy_cycles: of its busiest port, or None.
+
+    dram_bytes: None where they were not printed.
+    """
 
     layer: Layer
     tool: str
@@ -71,6 +74,7 @@ class Peer:
     energy_pj: float
     printed_cycles: float
     busy_cycles: int | None
+    dram_bytes: int | None
 
     @property
     def cycles(self) -> float:
@@ -87,7 +91,8 @@ class Peer:
 class Optimum:
     """One search of ours. free_lanes: D2 runs any of C, FY and FX. code: digest of the code that searched.
 
-    limit: of the search, 0 for its own. gap: (found - bound) / bound. seconds: of processor time.
+    limit: of the search, 0 for its own. gap: (found - bound) / bound. seconds: of processor time. least_dram_bytes: of
+    any mapping, where the least EDP takes more than the compulsory bytes (else 0), and the EDP of one with so few.
     """
 
     problem: str
@@ -103,6 +108,14 @@ class Optimum:
     proven: bool = False
     gap: float = 0.0
     seconds: float = 0.0
+    least_dram_bytes: int = 0
+    least_dram_proven: bool = False
+    least_dram_edp: float = 0.0
+
+    @property
+    def edp(self) -> float:
+        """pJ x cycles."""
+        return self.energy_pj * self.cycles
 
     @property
     def key(self) -> tuple[str, str, bool, str, int, str]:
@@ -121,7 +134,8 @@ def _peer(row: dict[str, str]) -> Peer:
     layer = Layer(row["problem"], row["layer"], shape, int(row["repeats"]), int(row["compulsory_dram_bytes"]))
     busy = int(row["port_busy_cycles"]) if row["port_busy_cycles"] else None
     figures = float(row["energy_pj"]), float(row["latency_cycles"]), busy
-    return Peer(layer, row["tool"], row["setting"], row["own_lanes"] == "yes", row["objective"], *figures)
+    moved = int(row["dram_bytes"]) if row["dram_bytes"] else None
+    return Peer(layer, row["tool"], row["setting"], row["own_lanes"] == "yes", row["objective"], *figures, moved)
 
 
 def read_cache(cache: Path) -> Iterator[Optimum]:
@@ -144,10 +158,12 @@ def factor(row: Optimum, peer: Peer, cycles: float) -> float:
 
 
 def best_peer(row: Optimum, peers: list[Peer]) -> Peer | None:
-    """The best of those that searched the same layer under the same rules for the same objective."""
-    asked = (row.problem, row.layer, row.objective)
+    """The best of those that searched the same layer under the same rules; for EDP, whatever they searched it for."""
     same = [
-        peer for peer in peers if (peer.layer.problem, peer.layer.name, peer.objective) == asked and not peer.own_lanes
+        peer
+        for peer in peers
+        if (peer.layer.problem, peer.layer.name, peer.own_lanes) == (row.problem, row.layer, row.free_lanes)
+        and row.objective in ("edp", peer.objective)
     ]
     return min(same, key=lambda peer: value(row.objective, peer.energy_pj, peer.cycles), default=None)
 

@@ -7,9 +7,10 @@ why, stands in WITHOUT_MAPPING. The optimum is the proven bound, so a search cut
 from __future__ import annotations
 
 import csv
+import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,12 @@ from tests.test_hardware_reference import (
     published,
 )
 from tests.test_mapper import objective_value
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+from evidence_mapping_problems import beyond_compulsory, failures, optimum
+from mapping_dram import dram_section
+from mapping_rows import Layer, Optimum, Peer, best_peer, factor, read_reference
 
 # file: entries in it, and why they have no mapping of ours
 WITHOUT_MAPPING = {
@@ -193,6 +200,8 @@ def test_the_copied_figures_are_those_of_the_files() -> None:
         )
         for row in copied
     )
+    moved = {row["layer"]: round(row["energy_per"]["DRAM"] / 64) for row in other["layers"]}  # 64 pJ a byte
+    assert moved == {row["layer"]: int(row["dram_bytes"]) for row in copied if row["tool"].startswith("AccelForge")}
     for row in copied:
         entry = configurations[row["problem"]]["resnet18"][row["layer"]]
         assert [int(row[name]) for name in SHAPE] == entry["shape"][:7]
@@ -216,3 +225,71 @@ def test_what_cannot_be_replayed_says_nothing_of_its_loops(name: str) -> None:
     rows = stored["layers"] if isinstance(stored, dict) else stored
     assert len(rows) == WITHOUT_MAPPING[name][0]
     assert not any({"temporal", "mapping", "loops", "word_access"} & row.keys() for row in rows)
+
+
+@cache
+def least_edp(layer: Layer, *, free_lanes: bool) -> Optimum:
+    """Our search of a layer, as the page of the evidence has it."""
+    return optimum(layer, Optimum(layer.problem, layer.name, free_lanes, "edp", 0, ""))
+
+
+def asked() -> list[tuple[Layer, bool]]:
+    """Layers with figures beyond ZigZag's default search, which the replays above hold; whether lanes were free."""
+    peers = [peer for peer in read_reference(FIGURES) if peer.setting != "LOMA limit 6"]
+    return list(dict.fromkeys((peer.layer, peer.own_lanes) for peer in peers))
+
+
+@pytest.mark.parametrize(("layer", "free_lanes"), asked(), ids=lambda part: getattr(part, "name", str(part)))
+def test_no_figure_beats_the_least_edp(layer: Layer, free_lanes: bool) -> None:
+    """Every row of the layer: default, larger limit, annealing, latency, energy; lanes of their own against free ones.
+
+    Bytes beyond the compulsory ones come with the proof that they cannot be fewer, or cost EDP.
+    """
+    row = least_edp(layer, free_lanes=free_lanes)
+    peers = read_reference(FIGURES)
+    assert list(failures([row], peers)) == []
+    best = best_peer(row, peers)
+    assert best is not None
+    better = replace(best, energy_pj=best.energy_pj / factor(row, best, best.cycles) * 0.999)
+    assert list(failures([row], [*peers, better])) == [f"{name_of(row)}: {better.tool} is better"]
+    assert list(failures([replace(row, proven=False)], peers)) == [f"{name_of(row)}: not proven"]
+
+
+def name_of(row: Optimum) -> str:
+    return f"{row.problem} {row.layer} for edp{' with free lanes' if row.free_lanes else ''}"
+
+
+ACCELFORGE = [peer for peer in read_reference(FIGURES) if peer.tool.startswith("AccelForge")]
+
+
+@pytest.mark.parametrize("peer", ACCELFORGE, ids=lambda peer: peer.layer.name)
+def test_compulsory_dram_bytes_or_the_proof_against_them(peer: Peer) -> None:
+    row = least_edp(peer.layer, free_lanes=True)
+    assert peer.dram_bytes is not None
+    if peer.layer.name in ("fc", "conv4_s"):
+        assert row.dram_bytes == peer.layer.compulsory_dram_bytes <= peer.dram_bytes
+        assert not beyond_compulsory(row, peer.layer) and row.least_dram_bytes == 0
+        return
+    assert peer.dram_bytes == peer.layer.compulsory_dram_bytes, "AccelForge reads and writes every byte once"
+    assert row.least_dram_proven and row.dram_bytes >= row.least_dram_bytes > peer.layer.compulsory_dram_bytes
+    assert row.least_dram_edp >= row.edp * (1 - 1e-9)
+    unproven = replace(row, least_dram_proven=False)
+    assert list(failures([unproven], [])) == [f"{name_of(row)}: the least DRAM bytes are not proven"]
+    free = replace(row, dram_bytes=row.least_dram_bytes + 1, least_dram_edp=row.edp)
+    assert list(failures([free], [])) == [f"{name_of(row)}: fewer DRAM bytes cost no EDP"]
+
+
+def test_the_larger_buffer_needs_no_more_than_the_compulsory_bytes() -> None:
+    """Every layer of problem B; so the search for the least of DRAM bytes is not blind."""
+    layers = list(dict.fromkeys(peer.layer for peer in read_reference(FIGURES) if peer.layer.problem.startswith("B")))
+    assert len(layers) == 12
+    assert all(least_edp(layer, free_lanes=False).dram_bytes == layer.compulsory_dram_bytes for layer in layers)
+
+
+def test_the_page_gives_the_reason_for_every_byte_beyond() -> None:
+    row = least_edp(read_reference(FIGURES)[0].layer, free_lanes=True)
+    text = dram_section([row], read_reference(FIGURES))
+    assert text.splitlines()[-1] == (
+        "| A_16x16_64KiB | conv1 | free | 969,547 | 969,547 | 976,417 | 976,417 | 1.000 | cannot be |"
+    )
+    assert "| A_16x16_64KiB |" not in dram_section([replace(row, least_dram_bytes=0)], read_reference(FIGURES))
