@@ -13,7 +13,7 @@ from codesign.hardware.loading import load_profile
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.legality import problems_of
 from codesign.mapping.mapper import map_layer, search
-from codesign.mapping.objective import Objective
+from codesign.mapping.objective import AnyObjective, Objective, WeightedSum
 from codesign.mapping.window import windows_of
 from codesign.vocabulary import Operand, OperationKind
 from codesign.workload.loop_nest import LoopNest
@@ -34,24 +34,27 @@ def objective_value(objective: Objective, latency: float, energy: float) -> floa
     return {Objective.LATENCY: latency, Objective.ENERGY: energy, Objective.EDP: latency * energy}[objective]
 
 
+GOALS: tuple[AnyObjective, ...] = (*Objective, WeightedSum(1.0, 0.03))
+
+
 @examples(40)
-@given(nests(largest=4, volume=48), profiles())
-def test_search_equals_brute_force(nest: LoopNest, profile: HardwareProfile) -> None:
-    mappings = list(islice(every_mapping(nest, profile, "array"), MOST_MAPPINGS + 1))
+@given(nests(largest=4, volume=48), profiles(), st.booleans())
+def test_search_equals_brute_force(nest: LoopNest, profile: HardwareProfile, perfect: bool) -> None:
+    mappings = list(islice(every_mapping(nest, profile, "array", perfect=perfect), MOST_MAPPINGS + 1))
     assume(len(mappings) <= MOST_MAPPINGS)
     if not mappings:
         with pytest.raises(DoesNotFitError):
-            search(nest, profile, "array", Objective.LATENCY)
+            search(nest, profile, "array", Objective.LATENCY, perfect=perfect)
         return
     prices = [price(nest, profile, mapping) for mapping in mappings]
-    for objective in Objective:
-        best = min(objective_value(objective, part.latency_cycles, part.energy_pj) for part in prices)
-        found = search(nest, profile, "array", objective)
+    for goal in GOALS:
+        best = min(goal.of(part.latency_cycles, part.energy_pj) for part in prices)
+        found = search(nest, profile, "array", goal, perfect=perfect)
         assert found.proven
         assert found.objective_value == pytest.approx(best, rel=1e-9)
         assert problems_of(nest, found.mapping, profile) == []
         replayed = price(nest, profile, found.mapping)
-        value = objective_value(objective, replayed.latency_cycles, replayed.energy_pj)
+        value = goal.of(replayed.latency_cycles, replayed.energy_pj)
         assert value == pytest.approx(best, rel=1e-9), "the mapping returned costs what the search said"
 
 

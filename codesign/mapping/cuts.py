@@ -205,12 +205,13 @@ class LayerSpace:
         """
         total = self.constant()
         cuts = [cut for group in self.cuts for cut in group]
+        first = self.grid.index(np.zeros(1, dtype=np.intp))
         for cut in cuts:
             index = tuple(
                 everywhere if axis in cut.grows else everywhere.ravel()[:1]
                 for axis, everywhere in enumerate(self.grid.everywhere)
             )
-            others = sum(other.least_bytes(index) for other in cuts if other.memory == cut.memory and other is not cut)
+            others = sum(other.least_bytes(first) for other in cuts if other.memory == cut.memory and other is not cut)
             options = []
             for holding in cut.holdings:
                 costs = cut.costs(index, holding)
