@@ -27,7 +27,7 @@ from codesign.errors import CodesignError
 from codesign.graph.graph import Graph, constant_of
 from codesign.graph.operators import optional_input
 from codesign.importers.onnx_importer import load_onnx
-from codesign.workload import layers_of, parameters_of
+from codesign.workload.layers import layers_of, parameters_of
 from codesign.workload.operators import convolution, elementwise, matrix
 from codesign.workload.operators.table import OPERATORS
 from codesign.workload.tensors import elements

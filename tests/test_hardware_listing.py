@@ -86,6 +86,16 @@ def test_show_says_what_is_counted_otherwise() -> None:
     assert "lost at every refill" not in show_profile("edge_npu")
 
 
+@pytest.mark.parametrize("operand", ["weights", "inputs", "outputs"])
+def test_show_says_which_operand_is_stationary(operand: str) -> None:
+    assert "are stationary" not in show_profile("edge_npu")
+    text = edge_npu_text()
+    fixed = text.replace("    energy_pj_per_mac:", f"    stationary: {operand}\n    energy_pj_per_mac:", 1)
+    Path("edge_npu.yaml").write_text(fixed, encoding="utf-8")
+    phrase = f"    {operand} are stationary: each stays in its innermost memory until all its uses are done"
+    assert phrase in show_profile("./edge_npu.yaml").splitlines()
+
+
 def test_check_finds_figures_without_source_and_dead_notes() -> None:
     text = edge_npu_text()
     start = text.index("  memories.dram.ports:")

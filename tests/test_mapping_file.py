@@ -25,6 +25,8 @@ from codesign.planning.mapping_file import read_mapping_file
 from codesign.planning.mapping_writer import mapping_file_text
 from codesign.planning.plan import Identity, Plan, PlannedLayer
 from codesign.planning.planner import Network, plan_network
+from codesign.report.json_report import report_of
+from codesign.report.mapping_text import mapping_text
 from codesign.vocabulary import Dimension, Operand, OperationKind
 from codesign.workload.layer import Layer
 from codesign.workload.loop_nest import LoopNest
@@ -208,3 +210,44 @@ def test_only_layers_in_the_file_are_given() -> None:
     weights = sum(part.read_bytes for part in second.cost.traffic if (part.memory, part.operand) == ("dram", "weights"))
     assert weights == 8 * 32 * 32 * 9
     assert second.cost.cycles > first.cost.cycles
+
+
+def test_two_copies_of_a_tile_are_read_written_and_shown() -> None:
+    """Only where the memory leaves the choice."""
+    described = EDGE.model_dump(mode="json")
+    described["memories"]["sram"]["buffering"] = "either"
+    either = HardwareProfile.model_validate(described)
+    text = FILE.replace("sram: [weights]", "sram: [weights twice]")
+    mapping = read(text, either, LAYERS)["first"].mapping
+    assert [(part.operand, part.memory) for part in mapping.residences if part.buffers == 2] == [("weights", "sram")]
+    once, twice = (given_cost(NEST, each, either) for each in (MAPPING, mapping))
+    assert twice.cycles < once.cycles and twice.on_chip_bytes - once.on_chip_bytes == 32 * 32
+    given_twice = plan(LAYERS[:1], either, Objective.LATENCY, {"first": Given(mapping, "m.yaml:2:5")})
+    assert "- sram: [weights twice] #" in mapping_file_text(given_twice)
+    shown = mapping_text(mapping)
+    assert shown == mapping_text(MAPPING).replace("W->sram", "2W->sram") != mapping_text(MAPPING)
+    held = report_of(given_twice).layers[0].mapping
+    assert held is not None and held.text == shown
+    assert {operand: tile.buffers for operand, tile in held.tiles["sram"].items()} == {
+        "weights": 2,
+        "inputs": 1,
+        "outputs": 1,
+    }
+    with pytest.raises(CodesignError, match="weights in sram: 2 buffers, it leaves no such choice"):
+        read(text, EDGE, LAYERS)
+
+
+def test_a_loop_of_one_iteration_hides_nothing() -> None:
+    """The outermost loop that runs more than once is judged, whatever stands around it."""
+    once = TemporalLoop(Dimension.OX, 1)
+    inner = replace(MAPPING, loops=(once, *MAPPING.loops, once), residences=_moved(MAPPING))
+    assert problems_of(NEST, inner, EDGE) == []
+    longer = tuple(
+        TemporalLoop(Dimension.OX, 9) if loop == TemporalLoop(Dimension.OX, 8) else loop for loop in inner.loops
+    )
+    assert problems_of(NEST, replace(inner, loops=longer), EDGE) == ["OX: the outermost loop runs 9 times, 8 cover 8"]
+
+
+def _moved(mapping: Mapping) -> tuple[Residence, ...]:
+    """Residences one loop further inside."""
+    return tuple(replace(part, position=part.position + 1) for part in mapping.residences)

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from codesign.graph.graph import Graph
 from codesign.importers.onnx_importer import import_proto, load_onnx
 from codesign.vocabulary import Operand, OperationKind
-from codesign.workload import layers_of, parameters_of
+from codesign.workload.layers import layers_of, parameters_of
 from tests.workload_nodes import Array
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from codesign.graph.graph import Graph
 from codesign.vocabulary import Dimension, Operand, OperationKind
-from codesign.workload import layers_of
+from codesign.workload.layers import layers_of
 from codesign.workload.loop_nest import LoopNest
 from tests.workload_nodes import Array, Node
 

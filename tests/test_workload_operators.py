@@ -353,7 +353,7 @@ def test_the_same_tensor_twice_is_read_once() -> None:
     import onnx_ir as ir
 
     from codesign.graph.graph import Graph
-    from codesign.workload import nest_of
+    from codesign.workload.layers import nest_of
 
     x = ir.val("x", ir.DataType.FLOAT, (2, 3))
     square = ir.node("Mul", [x, x])

@@ -12,8 +12,8 @@ import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
 from codesign.graph.graph import Graph
-from codesign.workload import layers_of
 from codesign.workload.layer import Layer
+from codesign.workload.layers import layers_of
 
 Array = np.ndarray[Any, Any]
 

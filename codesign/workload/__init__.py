@@ -1,5 +1,4 @@
-"""Workload: a network as loop nests, independent of any machine."""
+"""Workload: a network as loop nests, independent of any machine.
 
-from codesign.workload.layers import layers_of, nest_of, parameters_of
-
-__all__ = ["layers_of", "nest_of", "parameters_of"]
+Nothing is imported here: loop nests alone need none of what reads a graph.
+"""
