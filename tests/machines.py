@@ -50,6 +50,12 @@ def _volume(sizes: tuple[int, ...]) -> int:
     return total
 
 
+ROWS: list[dict[str, list[str]]] = [
+    {"unrolls": ["C"]},
+    {"unrolls": ["C", "FX"]},
+    {"unrolls": ["OX", "FY"]},
+    {"unrolls": ["FY", "OX"], "whole": ["FY"]},
+]
 BUFFERING = st.sampled_from(list(Buffering)).map(str)
 
 
@@ -70,7 +76,7 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
         return {"holds": holds, "size_bytes": size, "ports": ports(), **costs, "buffering": draw(BUFFERING), **more}
 
     axes = {
-        "rows": {"size": draw(st.integers(1, 4)), "unrolls": draw(st.sampled_from([["C"], ["C", "FX"], ["OX", "FY"]]))},
+        "rows": {"size": draw(st.integers(1, 4)), **draw(st.sampled_from(ROWS))},
         "columns": {"size": draw(st.integers(1, 4)), "unrolls": draw(st.sampled_from([["K"], ["K", "G"], ["OX"]]))},
     }
     memories: dict[str, object] = {}

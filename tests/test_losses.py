@@ -37,7 +37,7 @@ def test_losses_add_up_to_the_cycles(
     described["memories"]["accumulators"]["refill_overhead_cycles"] = overhead
     described["conventions"]["last_cycle_index"] = from_0
     if fixed:
-        described["engines"]["array"]["axes"]["rows"] |= {"unrolls": ["C"], "fixed": True}
+        described["engines"]["array"]["axes"]["rows"] |= {"unrolls": ["C"], "fixed": True, "whole": []}
     profile = HardwareProfile.model_validate(described)
     try:
         cost = map_layer(nest, profile, "array", Objective.LATENCY, limit=100)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -15,7 +16,7 @@ from codesign.mapping.legality import problems_of
 from codesign.mapping.mapper import map_layer, search
 from codesign.mapping.objective import AnyObjective, Objective, WeightedSum
 from codesign.mapping.window import windows_of
-from codesign.vocabulary import Operand, OperationKind
+from codesign.vocabulary import Dimension, Operand, OperationKind
 from codesign.workload.loop_nest import LoopNest
 from tests.machines import every_mapping, nests, price, profiles
 
@@ -130,3 +131,14 @@ def test_a_search_cut_short_says_so() -> None:
     assert full.proven and not short.proven
     assert short.gap > 0
     assert short.bound_value <= full.objective_value <= short.objective_value
+
+
+def test_a_whole_dimension_runs_in_full() -> None:
+    eyeriss = load_profile("eyeriss_v1").profile
+    nest = LoopNest(OperationKind.CONVOLUTION, (1, 1, 8, 4, 6, 6, 5, 5), input_rows=10, input_columns=10)
+    mapping = search(nest, eyeriss, "array", Objective.LATENCY).mapping
+    rows = [loop for loop in mapping.spatial if (loop.axis, loop.dimension) == ("rows", Dimension.FY)]
+    assert [loop.extent for loop in rows] == [5]
+    split = tuple(replace(loop, extent=3) if loop in rows else loop for loop in mapping.spatial)
+    problems = problems_of(nest, replace(mapping, spatial=split), eyeriss)
+    assert "axis rows runs FY in full: 3 lanes take 2 passes" in problems

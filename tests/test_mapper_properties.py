@@ -153,7 +153,8 @@ def test_a_transposed_image_on_a_transposed_machine_costs_the_same(
     before = found(nest, profile, objective)
     data = described(profile)
     for axis in data["engines"]["array"]["axes"].values():
-        axis["unrolls"] = [TRANSPOSED.get(dimension, dimension) for dimension in axis["unrolls"]]
+        for key in ("unrolls", "whole"):
+            axis[key] = [TRANSPOSED.get(dimension, dimension) for dimension in axis[key]]
     after = found(transposed(nest), HardwareProfile.model_validate(data), objective)
     assume(before.proven and after.proven)
     assert after.objective_value == pytest.approx(before.objective_value, rel=1e-9)

@@ -21,7 +21,17 @@ from codesign.hardware.loading import (
     validated,
 )
 from codesign.hardware.problems import dotted
-from codesign.hardware.profile import Buffering, Conventions, Engine, HardwareProfile, LayerForm, Memory, Name, Ports
+from codesign.hardware.profile import (
+    Axis,
+    Buffering,
+    Conventions,
+    Engine,
+    HardwareProfile,
+    LayerForm,
+    Memory,
+    Name,
+    Ports,
+)
 from codesign.yaml_reader import YamlDocument, YamlPath, YamlValue, read_yaml
 
 _COLUMNS = 100
@@ -108,7 +118,7 @@ def _wrapped(line: str) -> str:
 
 def _engine_lines(name: str, engine: Engine, clock_mhz: float) -> Iterator[str]:
     axes = " x ".join(
-        f"{axis_name} {axis.size} ({'=' if axis.fixed else 'up to '}{','.join(axis.unrolls)})"
+        f"{axis_name} {axis.size} ({'=' if axis.fixed else 'up to '}{','.join(axis.unrolls)}{_whole(axis)})"
         for axis_name, axis in engine.axes.items()
     )
     peak = engine.peak_macs_per_cycle
@@ -140,6 +150,10 @@ def _memory_line(name: str, memory: Memory) -> str:
     if memory.refill_overhead_cycles:
         parts.append(f"{memory.refill_overhead_cycles} cycles lost at every refill")
     return "; ".join(parts)
+
+
+def _whole(axis: Axis) -> str:
+    return f"; {axis.whole[0]} in full" if axis.whole else ""
 
 
 def _buffering(memory: Memory) -> str:

@@ -74,17 +74,24 @@ class Axis(Section):
 
     unrolls: dimensions that may be spread over it. fixed: the axis always runs exactly one dimension over all of its
     lanes (lanes past the layer's size idle); otherwise the mapper chooses one or more of the dimensions with a product
-    of at most `size`.
+    of at most `size`. whole: of those it chooses from, the ones that always run in full, as far as the axis goes (the
+    filter rows of a row-stationary array); the others share what is left.
     """
 
     size: PositiveInt
     unrolls: Annotated[tuple[Dimension, ...], Different] = Field(min_length=1)
     fixed: bool = False
+    whole: Annotated[tuple[Dimension, ...], Different] = ()
 
     @model_validator(mode="after")
-    def _fixed_means_one(self) -> Self:
+    def _consistent(self) -> Self:
         if self.fixed and len(self.unrolls) != 1:
             raise ValueError("a fixed axis unrolls exactly one dimension")
+        strangers = [dimension for dimension in self.whole if dimension not in self.unrolls]
+        if strangers:
+            raise ValueError(f"whole names {', '.join(strangers)}, which the axis does not unroll")
+        if len(self.whole) > 1:
+            raise ValueError("one dimension at most is whole")
         return self
 
 

@@ -15,6 +15,7 @@ def problems_of(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> l
     """Every reason why a mapping is illegal on a machine; empty when it is legal."""
     return [
         *_lane_problems(mapping, profile),
+        *_whole_problems(nest, mapping, profile),
         *_loop_problems(nest, mapping),
         *_residence_problems(mapping, profile),
         *_dataflow_problems(mapping, profile),
@@ -38,6 +39,20 @@ def _lane_problems(mapping: Mapping, profile: HardwareProfile) -> list[str]:
     problems.extend(
         f"engine {mapping.engine} has no axis {loop.axis}" for loop in mapping.spatial if loop.axis not in axes
     )
+    return problems
+
+
+def _whole_problems(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> list[str]:
+    """Dimensions an axis runs in full, or in as few passes as its lanes allow."""
+    problems = []
+    left = dict(zip(DIMENSIONS, nest.sizes, strict=True))
+    for name, axis in profile.engines[mapping.engine].axes.items():
+        for dimension in DIMENSIONS:
+            here = [loop.extent for loop in mapping.spatial if loop.axis == name and loop.dimension is dimension]
+            passes, least = -(-left[dimension] // prod(here)), -(-left[dimension] // axis.size)
+            if dimension in axis.whole and passes > least:
+                problems.append(f"axis {name} runs {dimension} in full: {prod(here)} lanes take {passes} passes")
+            left[dimension] = passes
     return problems
 
 

@@ -1,8 +1,9 @@
 """The declared space of mappings: tile sizes, spatial choices, and what fits a memory.
 
 Declared space (the mapper searches it, brute force in the tests enumerates it by the same definitions):
-* spatial: every axis runs the dimensions its engine lets it; factors are `tile_sizes` of the dimension, products stay
-  within the axis, and only maximal choices count (no factor can be raised to its next size);
+* spatial: every axis runs the dimensions its engine lets it; factors are `tile_sizes` of the dimension (the largest of
+  one that is `whole`), products stay within the axis, and only maximal choices count (no factor can be raised to its
+  next size);
 * temporal: tile sizes in steps of the lanes are `tile_sizes` of the step count; from tile to tile outwards each divides
   the next, the whole dimension always may follow (its loop is then ragged);
 * residence: one position per operand and on-chip memory, in the one loop list, outer memories no further inside. A
@@ -100,7 +101,7 @@ def axis_factors(axis: Axis, remaining: Tile) -> list[dict[Dimension, int]]:
     if axis.fixed:
         return [{axis.unrolls[0]: axis.size}]
     left = dict(zip(DIMENSIONS, remaining, strict=True))
-    options = [[size for size in tile_sizes(left[dimension]) if size <= axis.size] for dimension in axis.unrolls]
+    options = [_axis_options(axis, dimension, left[dimension]) for dimension in axis.unrolls]
     fitting = {factors for factors in product(*options) if prod(factors) <= axis.size}
     maximal = [
         factors
@@ -108,6 +109,12 @@ def axis_factors(axis: Axis, remaining: Tile) -> list[dict[Dimension, int]]:
         if not any(other != factors and all(a >= b for a, b in zip(other, factors, strict=True)) for other in fitting)
     ]
     return [dict(zip(axis.unrolls, factors, strict=True)) for factors in sorted(maximal, reverse=True)]
+
+
+def _axis_options(axis: Axis, dimension: Dimension, size: int) -> list[int]:
+    """Factors one dimension may have on an axis: only the largest of those it must run in full."""
+    options = [factor for factor in tile_sizes(size) if factor <= axis.size]
+    return options[-1:] if dimension in axis.whole else options
 
 
 def storage_bits(profile: HardwareProfile, engine: str, operand: Operand, memory: str, *, partial: bool) -> int:

@@ -164,4 +164,7 @@ def _dimensions(reading: FileReading, path: YamlPath, value: YamlValue, axis: Ax
             chosen.append(dimension)
     if axis.fixed and listed == [] and isinstance(value, list):
         reading.refuse(path, f"axis {path[-1]} is fixed: it always runs {axis.unrolls[0]}", "leave the axis out")
+    missing = [dimension for dimension in axis.whole if dimension not in chosen]
+    if missing:
+        reading.refuse(path, f"axis {path[-1]} runs {missing[0]} in full", f"keep {missing[0]} among them")
     return tuple(dimension for dimension in axis.unrolls if dimension in chosen)
