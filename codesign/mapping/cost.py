@@ -42,17 +42,6 @@ class Meter:
         )
         return tuple(dict.fromkeys(name for name in uses if name))
 
-    @cached_property
-    def blends(self) -> Vector:
-        """Weights over [lanes, ports...], one row a blend; each row sums to 1.
-
-        The longest of all is at least every weighted mean of them: the lanes or a port alone, and mixes of the lanes
-        with a port, which see that a tile cannot be small (short fill) and large (little traffic) at once.
-        """
-        alone = np.eye(len(self.ports) + 1)
-        mixes = [share * alone[0] + (1 - share) * port for port in alone[1:] for share in (0.25, 0.5, 0.75)]
-        return np.vstack([alone, *mixes])
-
     def zero(self) -> Vector:
         """No cost at all."""
         return np.zeros(len(self.ports) + 2)

@@ -64,12 +64,6 @@ class SpatialChoice:
             for dimension in DIMENSIONS
         )
 
-    def tile(self, nest: LoopNest, step_tile: Tile) -> Tile:
-        """Tile in elements from a tile in steps."""
-        return tuple(
-            min(size, lanes * steps) for size, lanes, steps in zip(nest.sizes, self.lanes, step_tile, strict=True)
-        )
-
 
 def spatial_choices(nest: LoopNest, engine: Engine) -> tuple[SpatialChoice, ...]:
     """Every maximal way to spread the layer over the engine's axes."""
