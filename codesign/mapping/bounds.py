@@ -109,6 +109,13 @@ class Lines:
         """Of labels: what is spent, and at least what lies ahead. One row a label, one column a line."""
         return np.asarray(costs @ self.weights.T + (used - self.limits) @ self.prices.T + ahead)
 
+    def edge(self, line: int, value: Floats, latency: Floats, energy: Floats) -> tuple[Floats, Floats]:
+        """Of a mixed line with these values: the least latency at the least energy, and the least energy at the least
+        latency; no completion lies below both."""
+        cycles, spent = self.cycles[line], self.energy[line]
+        slow = np.maximum(latency, (value - spent * energy) / cycles)
+        return slow, np.maximum(energy, (value - cycles * latency) / spent)
+
     def only(self, rows: list[int]) -> Lines:
         """Some of the lines."""
         return Lines(self.weights[rows], self.prices[rows], self.limits)

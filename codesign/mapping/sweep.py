@@ -23,8 +23,6 @@ class Best:
 
     first: float = np.inf
     second: float = np.inf
-    latency: float = np.inf
-    energy: float = np.inf
     space: LayerSpace | None = None
     chain: list[tuple[Cut, Holding, int]] = field(default_factory=list)
 
@@ -43,8 +41,7 @@ class Goal:
         first, second = self.objective.values(latency, energy)
         for line in lines.mixed:
             value, cycles, spent = values[:, line], lines.cycles[line], lines.energy[line]
-            slow = np.maximum(latency, (value - spent * energy) / cycles)
-            costly = np.maximum(energy, (value - cycles * latency) / spent)
+            slow, costly = lines.edge(line, value, latency, energy)
             corners = self.objective.values(slow, energy)[0], self.objective.values(latency, costly)[0]
             first = np.maximum(first, np.minimum(*corners))
             if self.tie_break and self.objective is Objective.LATENCY:
@@ -219,5 +216,4 @@ class Sweep:
             chain = [*self.trail.chain(int(labels.trail[row])), (cut, holding, int(labels.tiles[row]))]
             best = self.best
             best.first, best.second = float(first[row]), float(second[row])
-            best.latency, best.energy = float(latency[row]), float(energy[row])
             best.space, best.chain = self.staircase.space, chain

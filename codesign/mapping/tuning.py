@@ -64,11 +64,10 @@ def chosen(lines: Lines, root: Floats) -> list[int]:
     per_energy = np.where(energy & ~latency, root / np.where(energy, lines.energy, 1.0), -np.inf)
     per_latency = np.where(latency & ~energy, root / np.where(latency, lines.cycles, 1.0), -np.inf)
     picks = [int(np.argmax(per_energy)), int(np.argmax(per_latency))]
-    least_energy, least_latency = float(per_energy[picks[0]]), float(per_latency[picks[1]])
+    least_energy, least_latency = per_energy[picks[0]], per_latency[picks[1]]
     gains = []
     for line in lines.mixed:
-        slow = max(least_latency, (root[line] - lines.energy[line] * least_energy) / lines.cycles[line])
-        costly = max(least_energy, (root[line] - lines.cycles[line] * least_latency) / lines.energy[line])
+        slow, costly = lines.edge(line, root[line], least_latency, least_energy)
         gains.append((min(slow * least_energy, least_latency * costly), line))
     if gains:
         picks.append(max(gains)[1])
