@@ -154,6 +154,10 @@ READ_ELSEWHERE = (
     "Accelergy-Project/accelergy-cacti-plug-in@291018b cacti_wrapper.py",
     "mapping problem ",
     "ARM-software/CMSIS-NN: arm_nn_requantize",
+    "ARM-software/CMSIS-NN@72647c8 Source/",
+    "ARM-software/CMSIS-NN@46fee47 Source/",
+    "ARM-software/CMSIS-NN@512ffcb Source/",
+    "gcc-mirror/gcc gcc/config/arm/cortex-m7.md",
 )
 ABBREVIATED = ("ecnn", "edge_npu", "gemmini16")  # their notes shorten the texts
 

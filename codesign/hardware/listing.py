@@ -125,7 +125,8 @@ def _engine_lines(name: str, engine: Engine, clock_mhz: float) -> Iterator[str]:
     tera_operations = 2 * peak * clock_mhz * 1e6 / 1e12
     yield f"  {name}: {peak:,} MACs per cycle, {tera_operations:.4g} TOPS (2 operations a MAC)"
     yield f"    axes: {axes}"
-    yield f"    runs: {', '.join(engine.operations)}"
+    kernels = f"; kernels of {', '.join(engine.kernels)} alone" if engine.kernels else ""
+    yield f"    runs: {', '.join(engine.operations)}{kernels}"
     if engine.layer_form is LayerForm.MATRIX_PRODUCT:
         yield "    sees a layer as a product of two matrices (im2col)"
     if engine.stationary is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 from math import prod
@@ -18,6 +19,7 @@ NonNegativeFloat = Annotated[float, Field(ge=0, le=1e15)]
 Bits = Annotated[int, Field(ge=1, le=64, strict=True)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 KeyPath = tuple[str, ...]
+KERNEL = re.compile(r"[1-9][0-9]{0,3}x[1-9][0-9]{0,3}")
 OF_MATRIX_PRODUCTS = (Dimension.G, Dimension.K, Dimension.C, Dimension.OX)
 RESERVED = {"engines": ("host", "vector_unit"), "memories": ("engine", "host", "vector_unit")}  # reports name these too
 
@@ -32,6 +34,15 @@ def _different(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
 
 
 Different = AfterValidator(_different)
+
+
+def _kernel(text: str) -> str:
+    if KERNEL.fullmatch(text) is None:
+        raise ValueError(f'"{text}" is no kernel size: write rows x columns, 3x3')
+    return text
+
+
+Kernel = Annotated[str, AfterValidator(_kernel)]
 
 
 class Section(BaseModel):
@@ -98,7 +109,8 @@ class Axis(Section):
 class Engine(Section):
     """An array of multiply-accumulate lanes: the product of its axes.
 
-    operations: what it can run. layer_form: what it sees of a layer, see LayerForm. pipeline_depth_cycles: cycles from
+    operations: what it can run. kernels: rows x columns of the kernels it can run (`3x3`; a layer without a window is
+    1x1); left out, any. layer_form: what it sees of a layer, see LayerForm. pipeline_depth_cycles: cycles from
     the first operand in to the first result out. stationary: this operand enters its innermost memory once and stays
     until all its uses are done (the dataflow is fixed: of weights B, OY and OX run inside, of inputs K, of outputs C,
     FY and FX); left out, the mapper chooses.
@@ -107,6 +119,7 @@ class Engine(Section):
     operations: Annotated[tuple[OperationKind, ...], Different] = Field(min_length=1)
     axes: dict[Name, Axis] = Field(min_length=1)
     energy_pj_per_mac: NonNegativeFloat
+    kernels: Annotated[tuple[Kernel, ...], Different] = ()
     layer_form: LayerForm = LayerForm.LOOPS
     pipeline_depth_cycles: Annotated[int, Field(ge=0, strict=True)] = 0
     stationary: Operand | None = None

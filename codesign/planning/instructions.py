@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from codesign.errors import CodesignError, Problem, nearest
 from codesign.hardware.profile import HardwareProfile
-from codesign.mapping.layer_form import nest_on
+from codesign.mapping.layer_form import nest_on, not_run, runs
 from codesign.mapping.legality import problems_of
 from codesign.planning.constraints import Constraint, ConstraintEntry
 from codesign.planning.given import Given
@@ -52,26 +52,34 @@ def instructions_of(file: MappingFile, layers: Sequence[Layer], profile: Hardwar
 
 def _others(layers: Sequence[Layer], named: dict[str, Instruction], profile: HardwareProfile) -> list[str]:
     """Names of the layers that are searched and that no entry names."""
-    run = {kind for engine in profile.engines.values() for kind in engine.operations}
-    searched = (layer.name for layer in layers if layer.nest.has_macs and layer.nest.kind in run)
+    engines = profile.engines.values()
+    searched = (
+        layer.name for layer in layers if layer.nest.has_macs and any(runs(engine, layer.nest) for engine in engines)
+    )
     return [name for name in dict.fromkeys(searched) if name not in named]
 
 
 def _unable(entry: ConstraintEntry, layers: Sequence[Layer], profile: HardwareProfile) -> Iterator[Problem]:
-    """Layers that no engine may run under a constraint; those of one kind share a line."""
-    constraint = entry.constraint
-    alike: dict[tuple[OperationKind, bool], list[str]] = {}
+    """Layers that no engine may run under a constraint; those with the same reason share a line."""
+    alike: dict[str, list[str]] = {}
     for layer in layers:
-        alike.setdefault((layer.nest.kind, layer.nest.has_macs), []).append(layer.name)
-    for (kind, has_macs), names in alike.items():
-        who = _layers_text(names)
-        allowed = [name for name in profile.engines if constraint.allows(name, profile)]
-        if not has_macs:
-            yield Problem(f"{entry.where()}: {who}", _without_macs(kind))
-        elif not any(kind in profile.engines[name].operations for name in allowed):
-            what = "no engine runs" if constraint.engine is None else f"engine {constraint.engine} does not run"
-            under = f" with stationary {constraint.stationary}" if constraint.engine is None else ""
-            yield Problem(f"{entry.where()}: {who}", f"{what} {kind}{under}")
+        alike.setdefault(_why_not(entry.constraint, layer.nest, profile), []).append(layer.name)
+    for reason, names in alike.items():
+        if reason:
+            yield Problem(f"{entry.where()}: {_layers_text(names)}", reason)
+
+
+def _why_not(constraint: Constraint, nest: LoopNest, profile: HardwareProfile) -> str:
+    """Why no engine may run a layer under a constraint; empty where one may."""
+    if not nest.has_macs:
+        return _without_macs(nest.kind)
+    allowed = [engine for name, engine in profile.engines.items() if constraint.allows(name, profile)]
+    if any(runs(engine, nest) for engine in allowed):
+        return ""
+    what = not_run(nest, allowed)
+    if constraint.engine is not None:
+        return f"engine {constraint.engine} does not run {what}"
+    return f"no engine runs {what} with stationary {constraint.stationary}"
 
 
 def _layers_text(names: Sequence[str]) -> str:
@@ -92,11 +100,12 @@ def _unknown(where: str, name: str, layers: Sequence[Layer]) -> Problem:
 
 def _misfits(entry: Entry, layers: Sequence[Layer], profile: HardwareProfile) -> Iterator[Problem]:
     """Why a mapping is none of its layers; layers with the same loops share a line."""
-    alike: dict[LoopNest, list[str]] = {}
+    name, engine = entry.mapping.engine, profile.engines[entry.mapping.engine]
+    alike: dict[tuple[LoopNest, str], list[str]] = {}
     for layer in layers:
-        seen = nest_on(profile.engines[entry.mapping.engine], layer.nest)
-        alike.setdefault(seen, []).append(layer.name)
-    for nest, names in alike.items():
+        unable = "" if runs(engine, layer.nest) else not_run(layer.nest, [engine])
+        alike.setdefault((nest_on(engine, layer.nest), unable), []).append(layer.name)
+    for (nest, unable), names in alike.items():
         who = _layers_text(names)
         if not nest.has_macs:
             yield Problem(f"{entry.where()}: {who}", _without_macs(nest.kind))
@@ -109,8 +118,7 @@ def _misfits(entry: Entry, layers: Sequence[Layer], profile: HardwareProfile) ->
                 yield Problem(where, f"{dimension} is {nest.size(dimension)}, not {size}", hint)
         if tuple(said) != nest.sizes:
             continue  # a mapping of other loops: its reasons would say nothing more
-        engine = entry.mapping.engine
-        if nest.kind not in profile.engines[engine].operations:
-            yield Problem(f"{entry.where('engine')}: {who}", f"engine {engine} does not run {nest.kind}")
+        if unable:
+            yield Problem(f"{entry.where('engine')}: {who}", f"engine {name} does not run {unable}")
         for reason in problems_of(nest, entry.mapping, profile):
             yield Problem(f"{entry.where()}: {who}", reason)

@@ -11,7 +11,7 @@ from codesign.errors import CodesignError, DoesNotFitError, Problem
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.cache import Search
 from codesign.mapping.layer_cost import LayerCost
-from codesign.mapping.layer_form import nest_on
+from codesign.mapping.layer_form import nest_on, not_run, runs
 from codesign.mapping.mapper import found_cost, search
 from codesign.mapping.objective import AnyObjective
 from codesign.mapping.streaming import HOST, VECTOR_UNIT, VIEW, fused_cost, host_cost, vector_cost, view_cost
@@ -51,17 +51,17 @@ class Placer:
         return [Problem(f"{self.where}: {_nodes(names)}", what, hint) for (what, hint), names in self.refused.items()]
 
     def place(self, layer: Layer) -> PlannedLayer:
-        """The layer on the best unit that runs its kind."""
+        """The layer on the best unit that runs it."""
         kind = layer.nest.kind
         if kind is OperationKind.VIEW:
             return PlannedLayer(layer, VIEW, view_cost())
-        engines = [name for name, engine in self.profile.engines.items() if kind in engine.operations]
+        engines = [name for name, engine in self.profile.engines.items() if runs(engine, layer.nest)]
         if engines and layer.nest.has_macs:
             return self._on_engine(layer, engines)
         unit = self.profile.vector_unit
         if unit is not None and kind in unit.operations:
             return PlannedLayer(layer, VECTOR_UNIT, vector_cost(layer, self.profile))
-        what = layer.op if kind is OperationKind.HOST else kind
+        what = layer.op if kind is OperationKind.HOST else not_run(layer.nest, self.profile.engines.values())
         return PlannedLayer(layer, HOST, host_cost(layer, self.profile), note=f"no engine runs {what}")
 
     def _on_engine(self, layer: Layer, engines: list[str]) -> PlannedLayer:
