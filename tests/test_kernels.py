@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -86,9 +85,11 @@ def test_mapping_files_are_refused_where_the_kernel_is_not_run() -> None:
     assert test_mapping_refusals.refusal(FILE, other) == said
 
 
-def test_show_says_which_kernels(tmp_path: Path) -> None:
+def test_show_says_which_kernels_and_what_takes_longer() -> None:
     assert "kernels of" not in show_profile("edge_npu")
-    assert "    runs: depthwise_convolution; kernels of 3x3 alone" in show_profile("stm32f746").splitlines()
+    lines = show_profile("stm32f746").splitlines()
+    assert "    runs: depthwise_convolution; kernels of 3x3 alone" in lines
+    assert "  elementwise: 25 cycles of a lane for an operation" in lines
 
 
 # ---- what CMSIS-NN's kernels take on a Cortex-M7, counted by hand in the sources the profiles name

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from codesign.errors import CodesignError
 from codesign.hardware.loading import load_profile
+from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.objective import Objective
 from codesign.planning.placement import Placer, fuse_activations, refuse_host
 from codesign.planning.plan import PlannedLayer
@@ -37,9 +40,11 @@ def activation(name: str, source: str, operations_per_element: int = 1) -> Layer
     return Layer(name, "Relu", nest, (source,), (f"{name}_out",))
 
 
-def placed(*layers: Layer, outputs: frozenset[str] = frozenset()) -> list[PlannedLayer]:
-    placer = Placer(PROFILE, Objective.LATENCY, "model.onnx")
-    return fuse_activations([placer.place(layer) for layer in layers], outputs, PROFILE)
+def placed(
+    *layers: Layer, outputs: frozenset[str] = frozenset(), profile: HardwareProfile = PROFILE
+) -> list[PlannedLayer]:
+    placer = Placer(profile, Objective.LATENCY, "model.onnx")
+    return fuse_activations([placer.place(layer) for layer in layers], outputs, profile)
 
 
 def test_an_activation_with_its_producer_to_itself_is_fused() -> None:
@@ -69,6 +74,21 @@ def test_chained_activations_share_the_cycles_their_producer_leaves() -> None:
     assert light.cost.cycles == 0 and free > 0
     assert heavy.fused_into == "conv"
     assert heavy.cost.cycles == -(-100 * ELEMENTS // lanes) - free
+
+
+@settings(max_examples=30, deadline=None)
+@given(cycles=st.integers(1, 200), fused=st.booleans())
+def test_operations_that_take_longer_cost_as_many_as_they_take_cycles(cycles: int, fused: bool) -> None:
+    """One operation of n cycles costs what n operations of one cycle do, alone and on a producer's way out."""
+    unit = PROFILE.vector_unit
+    assert unit is not None
+    slow = unit.model_copy(update={"cycles_per_operation": {OperationKind.ACTIVATION: float(cycles)}})
+    before = [convolution("conv", "image")] if fused else []
+    source = "conv_out" if fused else "image"
+    *_, found = placed(*before, activation("a", source), profile=PROFILE.model_copy(update={"vector_unit": slow}))
+    *_, same = placed(*before, activation("a", source, cycles))
+    assert found.cost == same.cost
+    assert found.fused_into == same.fused_into == ("conv" if fused else "")
 
 
 def test_a_nest_is_mapped_once_and_its_repeats_say_so() -> None:

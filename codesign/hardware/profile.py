@@ -193,11 +193,20 @@ class Conventions(Section):
 
 
 class VectorUnit(Section):
-    """The unit for everything that is no MAC array work: `lanes` operations a cycle."""
+    """The unit for everything that is no MAC array work: `lanes` operations a cycle.
+
+    cycles_per_operation: kinds of which an operation takes a lane longer than a cycle (an exponential; a sum of int8
+    tensors that rescales both and the result), and as many times the energy; 1 for kinds left out.
+    """
 
     lanes: PositiveInt
     operations: Annotated[tuple[OperationKind, ...], Different] = Field(min_length=1)
     energy_pj_per_operation: NonNegativeFloat
+    cycles_per_operation: dict[OperationKind, PositiveFloat] = {}
+
+    def lane_cycles(self, kind: OperationKind, operations: int) -> float:
+        """Cycles of one lane for so many operations."""
+        return operations * self.cycles_per_operation.get(kind, 1)
 
 
 class Host(Section):
@@ -294,7 +303,11 @@ def _inconsistencies(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str]]:
                 yield ("engines", name, "operations"), f"{kind} is no multiply-accumulate work: move it to vector_unit"
         if engine.layer_form is LayerForm.MATRIX_PRODUCT:
             yield from _matrix_problems(name, engine)
-    for kind in profile.vector_unit.operations if profile.vector_unit else ():
+    unit = profile.vector_unit
+    for kind in unit.cycles_per_operation if unit else ():
+        if unit and kind not in unit.operations:
+            yield ("vector_unit", "cycles_per_operation", kind), "it is not among the unit's operations"
+    for kind in unit.operations if unit else ():
         if kind in MAC_KINDS or kind is OperationKind.HOST:
             place = "the host runs it unasked" if kind is OperationKind.HOST else "only an engine can run it"
             yield ("vector_unit", "operations"), f"{kind} is no vector work: {place}"

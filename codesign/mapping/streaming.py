@@ -1,8 +1,8 @@
 """Costs of what has no mapping: streams through the vector unit, work on the host, and views, which move nothing.
 
 A stream reads every input element once from the off-chip memory through the on-chip memory of the inputs, and writes
-every output element once. cycles = max(operations / lanes, busy cycles of every port); rows of a softmax or a
-normalisation and the lines of a pooling window are taken to fit on chip.
+every output element once. cycles = max(operations x cycles of one / lanes, busy cycles of every port); rows of a
+softmax or a normalisation and the lines of a pooling window are taken to fit on chip.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ def vector_cost(layer: Layer, profile: HardwareProfile) -> LayerCost:
     """A layer streamed through the vector unit."""
     unit = _vector_unit(profile)
     traffic = _stream(layer, profile)
-    compute = ceil(layer.nest.operations / unit.lanes)
+    lane_cycles = unit.lane_cycles(layer.nest.kind, layer.nest.operations)
+    compute = ceil(lane_cycles / unit.lanes)
     port, busy = _busiest(traffic, profile)
     energies = memory_energies(traffic, profile)
-    work = Energy(VECTOR_UNIT, layer.nest.operations * unit.energy_pj_per_operation)
+    work = Energy(VECTOR_UNIT, lane_cycles * unit.energy_pj_per_operation)
     return _cost(
         max(compute, ceil(busy)), compute, VECTOR_UNIT if compute >= busy else port, traffic, (work, *energies)
     )
@@ -45,9 +46,10 @@ def fused_cost(layer: Layer, profile: HardwareProfile, free_cycles: int) -> tupl
     the vector unit idle. Returned with the cycles that are still free after it.
     """
     unit = _vector_unit(profile)
-    compute = ceil(layer.nest.operations / unit.lanes)
+    lane_cycles = unit.lane_cycles(layer.nest.kind, layer.nest.operations)
+    compute = ceil(lane_cycles / unit.lanes)
     extra = max(0, compute - free_cycles)
-    work = Energy(VECTOR_UNIT, layer.nest.operations * unit.energy_pj_per_operation)
+    work = Energy(VECTOR_UNIT, lane_cycles * unit.energy_pj_per_operation)
     return _cost(extra, extra, VECTOR_UNIT, (), (work,)), max(0, free_cycles - compute)
 
 
