@@ -137,7 +137,7 @@ class Prices:
 
 def priced(sample: Sample) -> Prices:
     """Every mapping of a sample: the sum over its cuts, with the mapper's own cost functions."""
-    total = sample.space.constant()[None, :]
+    total = sample.space.constant[None, :]
     memories = {cut.memory: cut.size_bytes for cut in sample.cuts}
     used: dict[str, Floats] = dict.fromkeys(memories, np.zeros(1))
     complete = np.ones(1, dtype=np.bool_)

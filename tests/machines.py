@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations_with_replacement, product
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from codesign.hardware.profile import Buffering, HardwareProfile
@@ -15,6 +16,12 @@ from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
 from codesign.mapping.space import larger_sizes, loop_extent, spatial_choices
 from codesign.vocabulary import DIMENSIONS, MAC_KINDS, Operand, OperationKind
 from codesign.workload.loop_nest import LoopNest
+
+
+def examples(count: int) -> settings:
+    """So many examples, no deadline: a brute force or an optimum takes as long as it takes."""
+    slow = [HealthCheck.too_slow, HealthCheck.filter_too_much]
+    return settings(max_examples=count, deadline=None, suppress_health_check=slow)
 
 
 @st.composite

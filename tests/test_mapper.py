@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import islice
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from codesign.errors import DoesNotFitError
@@ -18,15 +18,7 @@ from codesign.mapping.objective import AnyObjective, Objective, WeightedSum
 from codesign.mapping.window import windows_of
 from codesign.vocabulary import Dimension, Operand, OperationKind
 from codesign.workload.loop_nest import LoopNest
-from tests.machines import every_mapping, nests, price, profiles
-
-
-def examples(count: int) -> settings:
-    """Many examples, no deadline: a brute force takes as long as it takes."""
-    return settings(
-        max_examples=count, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
-    )
-
+from tests.machines import every_mapping, examples, nests, price, profiles
 
 MOST_MAPPINGS = 3_000
 

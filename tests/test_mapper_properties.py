@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -22,16 +22,10 @@ from codesign.planning.planner import Network, plan_network
 from codesign.vocabulary import OperationKind
 from codesign.workload.layer import Layer
 from codesign.workload.loop_nest import LoopNest
-from tests.machines import nests, price, profiles
+from tests.machines import examples, nests, price, profiles
 
 OBJECTIVES = st.sampled_from(list(Objective))
 TRANSPOSED = {"OY": "OX", "OX": "OY", "FY": "FX", "FX": "FY"}
-
-
-def examples(count: int) -> settings:
-    """So many examples, no deadline: an optimum takes as long as it takes."""
-    slow = [HealthCheck.too_slow, HealthCheck.filter_too_much]
-    return settings(max_examples=count, deadline=None, suppress_health_check=slow)
 
 
 def found(nest: LoopNest, profile: HardwareProfile, objective: Objective, engine: str = "array", **more: int) -> Found:

@@ -8,80 +8,20 @@ the limit: Lagrange's. Several lines together enclose what latency and energy a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from codesign.mapping.cuts import Cut, LayerSpace
+from codesign.mapping.cuts import LayerSpace
 from codesign.mapping.grid import Floats, Integers
-from codesign.vocabulary import Operand
+from codesign.mapping.merging import Group, Merged
+from codesign.mapping.stages import Stairs
 
-OUTPUTS = list(Operand).index(Operand.OUTPUTS)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Cuts placed so far, by operand; partial: the last one of the outputs left its sums incomplete."""
-
-    placed: tuple[int, ...]
-    partial: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """Placing one more cut. complete, partial: the stage that follows, by what the tile holds of the reduction."""
-
-    cut: Cut
-    arrives_partial: bool
-    complete: Stage
-    partial: Stage | None
-
-
-@dataclass(frozen=True, eq=False)
-class Staircase:
-    """The stages of one layer in order, and the steps between them."""
-
-    space: LayerSpace
-
-    @cached_property
-    def last(self) -> Stage:
-        """Everything placed."""
-        return Stage(tuple(len(group) for group in self.space.cuts))
-
-    @cached_property
-    def stages(self) -> tuple[Stage, ...]:
-        """All stages, fewer cuts first."""
-        found: dict[Stage, None] = {Stage((0,) * len(Operand)): None}
-        for stage in (queue := list(found)):
-            for step in self.steps(stage):
-                for following in (step.complete, step.partial):
-                    if following is not None and following not in found:
-                        found[following] = None
-                        queue.append(following)
-        return tuple(sorted(found, key=lambda stage: sum(stage.placed)))
-
-    def steps(self, stage: Stage) -> Iterator[Step]:
-        """What may be placed next."""
-        for operand, group in enumerate(self.space.cuts):
-            done = stage.placed[operand]
-            if done == len(group):
-                continue
-            placed = tuple(count + (other == operand) for other, count in enumerate(stage.placed))
-            if operand != OUTPUTS:
-                yield Step(group[done], False, Stage(placed, stage.partial), None)
-            elif done + 1 == len(group):
-                yield Step(group[done], stage.partial, Stage(placed), Stage(placed))
-            else:
-                yield Step(group[done], stage.partial, Stage(placed), Stage(placed, partial=True))
-
-    def waiting(self, stage: Stage, beside: Cut | None = None) -> list[Cut]:
-        """Cuts not placed yet."""
-        groups = zip(self.space.cuts, stage.placed, strict=True)
-        return [cut for group, done in groups for cut in group[done:] if cut is not beside]
+ALWAYS, COMPLETE, PARTIAL = range(3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,98 +75,150 @@ class Lines:
 
 
 class Tables:
-    """Per stage and tile, the least of every line over all ways to place the cuts that wait."""
+    """Per stage and tile, the least of every line over all ways to place the cuts that wait.
 
-    def __init__(self, staircase: Staircase, lines: Lines, shared: tuple[str, ...]) -> None:
+    merged: groups of dimensions of which a tile holds all or a part (see Merged): smaller tables, whose bounds are no
+    larger. ahead: (stages, lines, tiles of `grid`).
+    """
+
+    def __init__(self, space: LayerSpace, lines: Lines, merged: tuple[Group, ...] = ()) -> None:
         self.lines = lines
-        self.staircase = staircase
-        self.shared = shared
-        self.space = staircase.space
-        self.ahead: dict[Stage, Floats] = {}
-        _Builder(self).fill()
+        self.space = space
+        self.merged = Merged(space.grid, merged) if merged else None
+        self.grid = self.merged.grid if self.merged else space.grid
+        self.ahead = _Builder(self).ahead()
 
     def only(self, rows: list[int]) -> Tables:
         """The tables of some of the lines."""
         some = copy(self)
         some.lines = self.lines.only(rows)
-        some.ahead = {stage: np.ascontiguousarray(values[:, rows]) for stage, values in self.ahead.items()}
+        some.ahead = self.ahead[:, rows]
         return some
 
-    def values(self, stage: Stage, tiles: Integers, costs: Floats, used: Floats) -> Floats:
+    def values(self, stage: int, tiles: Integers, costs: Floats, used: Floats) -> Floats:
         """Of labels at a stage: the lines' values of every completion, at least."""
-        return self.lines.values(costs, used, self.ahead[stage][tiles])
+        rows = self.merged.rows[tiles] if self.merged else tiles
+        return self.lines.values(costs, used, self.ahead[stage].take(rows, axis=1).T)
 
-    def root(self, constant: Floats) -> Floats:
+    def root(self) -> Floats:
         """The lines' values of the best mapping, at least."""
-        used = np.zeros((1, len(self.shared)))
-        start = np.zeros(1, dtype=np.intp)
-        return np.asarray(self.values(self.staircase.stages[0], start, constant[None, :], used)[0])
+        used = np.zeros((1, len(self.space.shared)))
+        return np.asarray(self.values(0, np.zeros(1, dtype=np.intp), self.space.constant[None, :], used)[0])
+
+
+class _Holding(NamedTuple):
+    """One way to place a cut, by numbers of cut and holding."""
+
+    cut: int
+    arrives_partial: bool
+    holding: int
+
+
+class _Placing(NamedTuple):
+    """Placing a cut in one way. on: the tiles it may happen at. beside: cuts that wait for room in the same memory."""
+
+    way: int
+    on: int
+    beside: tuple[int, ...]
+
+
+class _Program(NamedTuple):
+    """What fills tables, the same for all layers of an engine. moves: by stage, to a stage by a placing."""
+
+    ways: tuple[_Holding, ...]
+    placings: tuple[_Placing, ...]
+    moves: tuple[tuple[tuple[int, int], ...], ...]
+
+
+@lru_cache(maxsize=64)
+def _program(stairs: Stairs, memories: tuple[str, ...], holdings: tuple[int, ...]) -> _Program:
+    """The program for cuts out of these memories that may be held in so many ways."""
+    ways: dict[_Holding, int] = {}
+    placings: dict[_Placing, int] = {}
+    moves = []
+    for steps in stairs.steps[:-1]:
+        here: list[tuple[int, int]] = []
+        for step in steps:
+            beside = tuple(other for other in step.waiting if memories[other] == memories[step.cut])
+            ends = [(step.complete, ALWAYS if step.partial is None else COMPLETE), (step.partial, PARTIAL)]
+            for held in range(holdings[step.cut]):
+                way = ways.setdefault(_Holding(step.cut, step.arrives_partial, held), len(ways))
+                here.extend(
+                    (following, placings.setdefault(_Placing(way, on, beside), len(placings)))
+                    for following, on in ends
+                    if following is not None
+                )
+        moves.append(tuple(here))
+    return _Program(tuple(ways), tuple(placings), tuple(moves))
 
 
 class _Builder:
-    """Fills tables from the last stage backwards."""
+    """Fills tables from the last stage backwards, all stages with equally many cuts at once."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._grid = tables.space.grid
-        self._lines = len(tables.lines.weights)
-        self._least_bytes: dict[Cut, Floats] = {}
-        self._complete: dict[Cut, NDArray[np.bool_]] = {}
-        self._placing: dict[tuple[Cut, bool], list[tuple[Floats, Floats]]] = {}
+        self._space = tables.space
+        self._index = tables.space.grid.everywhere
+        cuts = tables.space.all_cuts
+        self._program = _program(
+            tables.space.stairs, tuple(cut.memory for cut in cuts), tuple(len(cut.holdings) for cut in cuts)
+        )
 
-    def fill(self) -> None:
-        """All stages."""
-        last, *earlier = reversed(self._tables.staircase.stages)
-        self._tables.ahead[last] = np.zeros((self._grid.count, self._lines))
-        for stage in earlier:
-            self._tables.ahead[stage] = self._of(stage)
+    def ahead(self) -> Floats:
+        """The tables: (stages, lines, tiles)."""
+        stairs, moves, values = self._space.stairs, self._program.moves, self._values()
+        ahead = np.full((len(stairs.stages), *values.shape[1:]), np.inf)
+        ahead[-1] = 0.0
+        total = np.empty(values.shape[1:])
+        for first, end in reversed(stairs.spans[:-1]):
+            for stage in range(first, end):
+                for following, placing in moves[stage]:
+                    np.add(ahead[following], values[placing], out=total)
+                    np.minimum(ahead[stage], total, out=ahead[stage])
+            self._tables.grid.least_outwards(ahead[first:end])
+        return ahead
 
-    def _of(self, stage: Stage) -> Floats:
-        best = np.full((*self._grid.box, self._lines), np.inf)
-        for step in self._tables.staircase.steps(stage):
-            following = self._following(step)
-            others = self._needed(stage, step.cut)
-            for value, taken in self._values(step):
-                total = value + following
-                needed = taken if others is None else taken + others
-                too_much = needed > step.cut.size_bytes
-                if too_much.any():
-                    np.putmask(total, np.broadcast_to(too_much[..., None], total.shape), np.inf)
-                np.minimum(best, total, out=best)
-        self._grid.least_outwards(best)
-        return best.reshape(self._grid.count, self._lines)
+    def _values(self) -> Floats:
+        """Of every placing the lines' values: (placings, lines, tiles); infinite where it may not happen."""
+        cuts, placings = self._space.all_cuts, self._program.placings
+        ways = [one.way for one in placings]
+        value, taken = zip(*map(self._way, self._program.ways), strict=True)
+        least = self._stacked([self._least(cut.least_bytes(self._index)) for cut in cuts])
+        beside = np.asarray([[float(at in one.beside) for at in range(len(cuts))] for one in placings])
+        needed = beside @ least + self._stacked(taken)[ways]
+        sizes = np.asarray([cuts[self._program.ways[way].cut].size_bytes for way in ways])
+        barred = self._stacked(self._conditions())[[one.on for one in placings]]
+        barred[needed > sizes[:, None]] = np.inf
+        values = self._stacked(value, len(self._tables.lines.weights))[ways]
+        values += barred[:, None, :]
+        return values
 
-    def _following(self, step: Step) -> Floats:
-        """What the stage after a step adds."""
-        ahead, shape = self._tables.ahead, (*self._grid.box, self._lines)
-        following = ahead[step.complete].reshape(shape)
-        if step.partial is None or step.partial == step.complete:
-            return following
-        if step.cut not in self._complete:
-            self._complete[step.cut] = step.cut.complete(self._grid.everywhere)[..., None]
-        return np.where(self._complete[step.cut], following, ahead[step.partial].reshape(shape))
+    def _conditions(self) -> list[Floats]:
+        """0 where tiles are as a move wants them, infinite elsewhere: always, complete, partial."""
+        complete = self._space.all_cuts[-1].complete(self._index)
+        wanted = np.ones_like(complete), complete, ~complete
+        return [self._least(np.where(tiles, 0.0, np.inf)) for tiles in wanted]
 
-    def _needed(self, stage: Stage, cut: Cut) -> Floats | None:
-        """Bytes of the cut's memory which other waiting cuts take at least."""
-        total: Floats | None = None
-        for other in self._tables.staircase.waiting(stage, cut):
-            if other.memory == cut.memory:
-                if other not in self._least_bytes:
-                    self._least_bytes[other] = other.least_bytes(self._grid.everywhere)
-                least = self._least_bytes[other]
-                total = least if total is None else total + least
-        return total
+    def _way(self, way: _Holding) -> tuple[Floats, Floats]:
+        """The lines' values of placing and holding a cut, and the bytes taken at least, over the tiles."""
+        lines, merged, shared = self._tables.lines, self._tables.merged, self._space.shared
+        cut = self._space.all_cuts[way.cut]
+        holding = cut.holdings[way.holding]
+        value = cut.weighed(self._index, holding, lines.weights)
+        taken = cut.least_taken(self._index, holding.copies, partial=way.arrives_partial)
+        if cut.memory in shared and lines.prices.any():
+            prices = lines.prices[:, shared.index(cut.memory)].reshape(-1, *(1,) * taken.ndim)
+            value = value + prices * np.minimum(taken, cut.size_bytes)
+        if merged and merged.varies(value) and merged.varies(taken):
+            value = value + np.where(taken > cut.size_bytes, np.inf, 0.0)
+        return self._least(value), self._least(taken)
 
-    def _values(self, step: Step) -> list[tuple[Floats, Floats]]:
-        """Of placing the cut, for every way to hold its tile: the lines' values, and bytes taken."""
-        key = (step.cut, step.arrives_partial)
-        if key not in self._placing:
-            lines, shared, found = self._tables.lines, self._tables.shared, []
-            for holding in step.cut.holdings:
-                value = step.cut.priced(self._grid.everywhere, holding, holding.rates @ lines.weights.T)
-                taken = step.cut.bytes_taken(self._grid.everywhere, holding.copies, partial=step.arrives_partial)
-                if step.cut.memory in shared and lines.prices.any():
-                    value = value + taken[..., None] * lines.prices[:, shared.index(step.cut.memory)]
-                found.append((value, taken))
-            self._placing[key] = found
-        return self._placing[key]
+    def _stacked(self, parts: Sequence[Floats], *first: int) -> Floats:
+        """Arrays over the tiles, one a row: (parts, tiles), or (parts, first, tiles)."""
+        stack = np.empty((len(parts), *first, *self._tables.grid.box))
+        for at, part in enumerate(parts):
+            stack[at] = part
+        return stack.reshape(len(parts), *first, -1)
+
+    def _least(self, values: Floats) -> Floats:
+        return self._tables.merged.least(values) if self._tables.merged else values

@@ -54,7 +54,17 @@ class Meter:
     def hop(
         self, operand: Operand, source: str, destination: str, *, partial: bool = False, stops_lanes: bool = False
     ) -> Vector:
-        """Cost of moving one element; lane cycles only where it does not overlap with compute."""
+        """Cost of moving one element; lane cycles only where it does not overlap with compute. Not to be changed."""
+        key = (operand, source, destination, partial, stops_lanes)
+        if key not in self._hops:
+            self._hops[key] = self._hop(operand, source, destination, partial, stops_lanes)
+        return self._hops[key]
+
+    @cached_property
+    def _hops(self) -> dict[tuple[Operand, str, str, bool, bool], Vector]:
+        return {}
+
+    def _hop(self, operand: Operand, source: str, destination: str, partial: bool, stops_lanes: bool) -> Vector:
         vector = self.zero()
         slowest = 0.0
         size = self.bytes_moved(operand, source, destination, partial=partial)

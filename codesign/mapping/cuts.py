@@ -8,8 +8,8 @@ tile it is placed at alone (of outputs, also on whether they arrive complete): l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from math import prod
 
 import numpy as np
@@ -20,6 +20,7 @@ from codesign.mapping.cost import Meter, Vector, stops_the_lanes
 from codesign.mapping.grid import Floats, Grid, Index
 from codesign.mapping.mapping import ENGINE
 from codesign.mapping.space import SpatialChoice, storage_bits
+from codesign.mapping.stages import Stairs, stairs
 from codesign.mapping.window import Window, windows_of
 from codesign.vocabulary import DIMENSIONS, RELEVANT, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
@@ -78,16 +79,28 @@ class Cut:
 
         Infinite where a fixed dataflow forbids the tile.
         """
-        once = np.ceil(_product(self.instance, index) * (self.partial_bytes if partial else self.bytes_per_element))
-        if self.inside:
-            once = np.where(self._at_last(index, self.inside), once, np.inf)
+        once = self._bytes_of_one(index, partial)
         return np.where(self.whole(index), once, copies * once) if copies > 1 else once
+
+    def least_taken(self, index: Index, copies: int, *, partial: bool) -> Floats:
+        """As many or fewer, without a look at which tiles are the whole layer."""
+        once = self._bytes_of_one(index, partial)
+        return once if copies == 1 else np.minimum(copies * once, self._bytes_of_one(self.last_index, partial))
+
+    def _bytes_of_one(self, index: Index, partial: bool) -> Floats:
+        once = np.ceil(_product(self.instance, index) * (self.partial_bytes if partial else self.bytes_per_element))
+        return np.where(self._at_last(index, self.inside), once, np.inf) if self.inside else once
 
     def least_bytes(self, index: Index) -> Floats:
         """Bytes the cut takes wherever it is placed at these tiles or further out."""
         copies = min(holding.copies for holding in self.holdings)
         once = np.ceil(_product(self.instance, index) * self.bytes_per_element)
         return once if copies == 1 else np.minimum(copies * once, self.whole_bytes)
+
+    @cached_property
+    def last_index(self) -> Index:
+        """The index of the whole layer."""
+        return tuple(np.asarray([size]) for size in self.last)
 
     @cached_property
     def whole_bytes(self) -> float:
@@ -115,15 +128,19 @@ class Cut:
 
     def costs(self, index: Index, holding: Holding) -> Floats:
         """Cost vectors, along a new last axis."""
-        return self.priced(index, holding, holding.rates)
-
-    def priced(self, index: Index, holding: Holding, rates: Floats) -> Floats:
-        """The amounts under other rates, along a new last axis."""
         total: Floats | float = 0.0
-        for amount, rate in zip(self.amounts(index, holding), rates, strict=True):
+        for amount, rate in zip(self.amounts(index, holding), holding.rates, strict=True):
             if rate.any():
                 total = total + amount[..., None] * rate
-        return np.asarray(total if isinstance(total, np.ndarray) else np.zeros(rates.shape[1]))
+        return np.asarray(total if isinstance(total, np.ndarray) else np.zeros(holding.rates.shape[1]))
+
+    def weighed(self, index: Index, holding: Holding, weights: Floats) -> Floats:
+        """Sums of the costs under weights, one row each: along a new first axis."""
+        total = np.zeros((len(weights), *(1,) * index[0].ndim))
+        for amount, rate in zip(self.amounts(index, holding), holding.rates @ weights.T, strict=True):
+            if rate.any():
+                total = total + rate.reshape(total.shape[:1] + (1,) * index[0].ndim) * amount
+        return total
 
     def complete(self, index: Index) -> NDArray[np.bool_]:
         """Which tiles hold the whole reduction."""
@@ -146,6 +163,12 @@ def _product(factors: tuple[Factor, ...], index: Index | tuple[int, ...]) -> Flo
     for axes, table in factors:
         total = total * table[tuple(index[axis] for axis in axes)]
     return np.asarray(total)
+
+
+@lru_cache(maxsize=4096)
+def _moved_table(window: Window, outputs: tuple[int, ...], taps: tuple[int, ...], zeros: bool) -> Floats:
+    """Positions moved for every tile size of outputs (rows) and of taps (columns)."""
+    return np.asarray([[window.moved(out, tap, zeros=zeros) for tap in taps] for out in outputs], dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +196,27 @@ class LayerSpace:
         return tuple(self._cuts_of(operand) for operand in Operand)
 
     @cached_property
+    def all_cuts(self) -> tuple[Cut, ...]:
+        """The same in one row."""
+        return tuple(cut for group in self.cuts for cut in group)
+
+    @property
+    def stairs(self) -> Stairs:
+        """The stages of placing them; they number the cuts as `all_cuts` does."""
+        return stairs(tuple(len(group) for group in self.cuts))
+
+    @cached_property
+    def shared(self) -> tuple[str, ...]:
+        """Memories that hold tiles of more than one cut."""
+        names = [cut.memory for cut in self.all_cuts]
+        return tuple(dict.fromkeys(name for name in names if names.count(name) > 1))
+
+    @cached_property
+    def shared_bytes(self) -> Floats:
+        """Their sizes."""
+        return np.asarray([self.profile.memories[name].size_bytes for name in self.shared], dtype=np.float64)
+
+    @cached_property
     def windows(self) -> tuple[Window, Window]:
         """Rows and columns."""
         return windows_of(self.nest)
@@ -183,6 +227,29 @@ class LayerSpace:
         parts = zip(self.nest.sizes, self.choice.lanes, self.grid.dimensions, strict=True)
         return tuple(np.minimum(size, lanes * part.sizes).astype(np.float64) for size, lanes, part in parts)
 
+    @cached_property
+    def coarse(self) -> LayerSpace:
+        """The same with perfect factors alone."""
+        return replace(self, perfect=True)
+
+    @cached_property
+    def compulsory(self) -> Vector:
+        """Costs no mapping with these lanes goes below, at a glance: every element enters or leaves once."""
+        rows, columns = self.windows
+        total = self.constant.copy()
+        for operand in Operand:
+            count = (
+                self._channels * rows.touched * columns.touched
+                if operand is Operand.INPUTS
+                else self.nest.elements(operand)
+            )
+            levels = self.profile.hierarchy(self.engine, operand)
+            for inner, outer in zip(levels, levels[1:], strict=False):
+                way = (inner, outer) if operand is Operand.OUTPUTS else (outer, inner)
+                total += count * self.meter.hop(operand, *way)
+        return total
+
+    @cached_property
     def constant(self) -> Vector:
         """Costs that no tile changes: compute, and what the lanes read and accumulate."""
         engine = self.profile.engines[self.engine]
@@ -203,8 +270,8 @@ class LayerSpace:
 
         Only the dimensions a cut grows in change what it moves; all others at their smallest leave it the most room.
         """
-        total = self.constant()
-        cuts = [cut for group in self.cuts for cut in group]
+        total = self.constant.copy()
+        cuts = self.all_cuts
         first = self.grid.index(np.zeros(1, dtype=np.intp))
         for cut in cuts:
             index = tuple(
@@ -219,8 +286,7 @@ class LayerSpace:
                 shape = np.broadcast_shapes(costs.shape[:-1], taken.shape)
                 fits = np.broadcast_to(taken <= cut.size_bytes, shape).ravel()
                 options.append(np.broadcast_to(costs, (*shape, len(total))).reshape(-1, len(total))[fits])
-            last = tuple(np.asarray([size]) for size in cut.last)
-            options.extend(cut.costs(last, holding).reshape(-1, len(total)) for holding in cut.holdings)
+            options.extend(cut.costs(cut.last_index, holding).reshape(-1, len(total)) for holding in cut.holdings)
             total += np.concatenate(options).min(axis=0)
         return total
 
@@ -336,13 +402,10 @@ class LayerSpace:
         )
 
     def _window_table(self, window: Window, output: int, tap: int, zeros: bool) -> Floats:
-        return np.asarray(
-            [
-                [window.moved(int(outputs), int(taps), zeros=zeros) for taps in self.sizes[tap]]
-                for outputs in self.sizes[output]
-            ],
-            dtype=np.float64,
-        )
+        return _moved_table(window, self._whole_sizes(output), self._whole_sizes(tap), zeros)
+
+    def _whole_sizes(self, axis: int) -> tuple[int, ...]:
+        return tuple(self.sizes[axis].astype(int).tolist())
 
     def _elements(self, operand: Operand, sizes: tuple[Floats, ...]) -> tuple[Factor, ...]:
         if operand is not Operand.INPUTS:

@@ -113,9 +113,10 @@ class Grid:
         return tiles[origin] + (grown - at[origin]) * stride, origin
 
     def least_outwards(self, values: Floats) -> None:
-        """In place: every tile takes the least value of all tiles that may follow it. values: (*box, any)."""
+        """In place: every tile takes the least value of all tiles that may follow it. values: (any, any, tiles)."""
+        first = values.shape[0] * values.shape[1]
         for axis, part in enumerate(self.dimensions):
             if part.covers:
-                along = values.reshape(prod(self.shape[:axis]), self.shape[axis], -1)
+                along = values.reshape(first * prod(self.shape[:axis]), self.shape[axis], -1)
                 for inner, outer in part.covers:
                     np.minimum(along[:, inner], along[:, outer], out=along[:, inner])

@@ -21,23 +21,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 
 from codesign.errors import DoesNotFitError
 from codesign.hardware.profile import Buffering, HardwareProfile
-from codesign.mapping.bounds import Lines, Staircase, Tables
+from codesign.mapping.bounds import Lines, Tables
 from codesign.mapping.cost import Meter, Vector, layer_cost
 from codesign.mapping.counts import counts_of
 from codesign.mapping.cuts import Cut, LayerSpace
 from codesign.mapping.fitting import problems_of_fit
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLoop
+from codesign.mapping.merging import IMAGE, KERNEL
 from codesign.mapping.objective import AnyObjective, Objective
 from codesign.mapping.space import SpatialChoice, loop_extent, spatial_choices, tile_bytes
 from codesign.mapping.sweep import TOLERANCE, Best, Goal, Sweep
-from codesign.mapping.tuning import quick_tables, shared_memories, tuned_tables
+from codesign.mapping.tuning import quick_lines, tuned_tables
 from codesign.mapping.window import windows_of
 from codesign.vocabulary import DIMENSIONS, REDUCTION, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
@@ -50,9 +53,11 @@ _TRANSPOSED = {
     Dimension.FX: Dimension.FY,
 }
 NARROW = 500  # chains side by side in a first sweep
-COARSE = 64  # and on a coarse grid
+COARSE = 64  # with lines that were not tuned
+AT_A_GLANCE = 0  # the bound alone
+NEAR = 1.2  # times the bound; further away a better mapping is looked for on the coarse grid first
 SMALL_GRID = 2_000  # tiles up to which tables cost little
-MOST_ENTRIES = 2**28  # of tables; beyond, tile sizes are divisors alone, and nothing is proven
+MOST_ENTRIES = 2**26  # of the tables of one line; beyond, tile sizes are divisors alone, and nothing is proven
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,8 @@ def search(
     meter = Meter(profile, engine)
     choices = _unlike(spatial_choices(nest, profile.engines[engine]), nest)
     spaces = [LayerSpace(nest, profile, engine, choice, meter, perfect) for choice in choices]
-    least = [space.least() for space in spaces]
     state = _Search(objective, limit, Best())
-    for at in sorted(range(len(spaces)), key=lambda at: state.floor(least[at])):
-        state.explore(spaces[at], least[at])
+    least = state.all_of(spaces)
     best = state.best
     if best.space is None:
         raise DoesNotFitError.of(problems_of_fit(nest, profile, engine))
@@ -120,6 +123,20 @@ def _unlike(choices: Iterable[SpatialChoice], nest: LoopNest) -> list[SpatialCho
     return list(kept.values())
 
 
+class _Way(NamedTuple):
+    """One way to search a choice of lanes. width: labels kept per stage. dive: whether to look for a mapping first.
+
+    near: how many times the bound the best mapping may be for a sweep to be worth it. proves: whether it covers all
+    tiles.
+    """
+
+    tables: Tables
+    width: int
+    dive: bool = False
+    near: float = np.inf
+    proves: bool = True
+
+
 @dataclass
 class _Search:
     """All choices of lanes one after the other, against the best mapping so far.
@@ -139,23 +156,36 @@ class _Search:
         first, second = self.objective.values(least[:-1].max(keepdims=True), least[-1:])
         return float(first[0]), float(second[0])
 
-    def explore(self, space: LayerSpace, least: Vector) -> None:
+    def all_of(self, spaces: list[LayerSpace]) -> list[Vector]:
+        """Explore all choices of lanes, the most promising first; what each costs at least."""
+        least = [space.compulsory for space in spaces]
+        queue = [(*self.floor(part), at, False) for at, part in enumerate(least)]
+        heapify(queue)
+        while queue:
+            *floor, at, exact = heappop(queue)
+            if self._hopeless(*floor):
+                continue
+            if exact or self.best.space is None:
+                self._explore(spaces[at], least[at])
+            else:
+                least[at] = spaces[at].least()
+                heappush(queue, (*self.floor(least[at]), at, True))
+        return least
+
+    def _explore(self, space: LayerSpace, least: Vector) -> None:
         """Improve the best mapping with one choice of lanes, or show that it cannot be improved."""
-        if self._hopeless(*self.floor(least)):
-            return
-        tables, done = self._tables(space, least)
+        ways = self._ways(space, least)
+        way = next(ways)
         for goal in (Goal(self.objective), *[Goal(self.objective, tie_break=True)] * self.objective.has_ties):
-            lost = np.inf
-            if not done:
-                done, lost = self._sweep(tables, goal, NARROW)
-            if not done:
-                _, lost = self._sweep(tables, goal, self.limit)
+            done, lost = self._sweep(way, goal)
+            while not done and (better := next(ways, None)):
+                way = better
+                done, lost = self._sweep(way, goal)
             while self.best.space is None and np.isfinite(lost):  # every chain kept so far came to a dead end
                 self.limit *= 2
-                _, lost = self._sweep(tables, goal, self.limit)
+                done, lost = self._sweep(way._replace(width=self.limit), goal)
             if not goal.tie_break:
                 self.bound = min(self.bound, lost)
-            done = False
 
     def _hopeless(self, first: float, second: float) -> bool:
         """True when values at least so large cannot beat the best."""
@@ -163,42 +193,46 @@ class _Search:
             return True
         return first >= self.best.first * (1 - TOLERANCE) and second >= self.best.second * (1 - TOLERANCE)
 
-    def _tables(self, space: LayerSpace, least: Vector) -> tuple[Tables, bool]:
-        """Tables of lines that bound well, and whether finding those lines proved the best mapping already.
+    def _ways(self, space: LayerSpace, least: Vector) -> Iterator[_Way]:
+        """From the cheapest to the best.
 
-        The lines are found once a layer, on a coarser grid where the space is large. Where it is too large for tables,
-        it stays the coarser grid, and nothing is proven beyond the floor.
+        Lines that bound well are looked for once a layer, on a coarser grid where the space is large; there the tables
+        do not tell parts of the kernel apart. Where it is too large for tables it stays the coarser grid, and nothing
+        is proven beyond the floor.
         """
-        coarse = space
-        if space.grid.count > SMALL_GRID:
-            coarse = LayerSpace(space.nest, space.profile, space.engine, space.choice, space.meter, True)
-        if self.lines is None:
-            tables, done = self._tuned(coarse, least)
-            self.lines = tables.lines
-            if coarse is space:
-                return tables, done
-        stairs = Staircase(space)
-        if len(stairs.stages) * len(self.lines.weights) * space.grid.count > MOST_ENTRIES:
+        merged = (KERNEL,) if space.grid.count > SMALL_GRID else ()
+        if len(space.stairs.stages) * space.grid.count > MOST_ENTRIES:
             self.bound = min(self.bound, self.floor(least)[0])
-            stairs = Staircase(coarse)
-        return Tables(stairs, self.lines, shared_memories(space)), False
+            space = space.coarse
+        if self.lines is None:
+            self.lines = quick_lines(space, least, self.objective)
+            tables = Tables(space, self.lines, merged)
+            yield _Way(tables, COARSE, dive=True, near=NEAR if merged else np.inf)
+            if merged and self.best.first > NEAR * self.floor(least)[0]:
+                yield _Way(Tables(space.coarse, self.lines), COARSE, dive=True, proves=False)
+                yield _Way(tables, COARSE)
+            tuned = tuned_tables(space.coarse if merged else space, least, merged)
+            self.lines = tuned.lines
+            tables = Tables(space, self.lines, merged) if merged else tuned
+        else:
+            yield _Way(Tables(space, self.lines, (KERNEL, IMAGE)), AT_A_GLANCE)
+            tables = Tables(space, self.lines, merged)
+        yield _Way(tables, NARROW)
+        yield _Way(tables, self.limit)
 
-    def _tuned(self, space: LayerSpace, least: Vector) -> tuple[Tables, bool]:
-        """Tables of lines without prices where these prove the best mapping, of the best lines otherwise."""
-        tables = quick_tables(space, least)
-        done, _ = self._sweep(tables, Goal(self.objective), COARSE)
-        return (tables, True) if done else (tuned_tables(space, least), False)
-
-    def _sweep(self, tables: Tables, goal: Goal, width: int) -> tuple[bool, float]:
+    def _sweep(self, way: _Way, goal: Goal) -> tuple[bool, float]:
         """Whether nothing that may be better was dropped, and the least bound of what was."""
-        sweep = Sweep(tables, goal, self.best, min(width, self.limit))
-        if width <= NARROW:
+        sweep = Sweep(way.tables, goal, self.best, min(way.width, self.limit))
+        if way.dive:
             sweep.dive()
-        if sweep.hopeful:
+        hopeful, floor = sweep.hopeful, sweep.floor
+        if hopeful and way.width > AT_A_GLANCE and self.best.first <= way.near * floor:
             sweep.run()
+        elif hopeful:
+            sweep.lost = floor
         self.evaluations += sweep.evaluations
         done = np.isinf(sweep.lost) if goal.tie_break else sweep.lost >= self.best.first * (1 - TOLERANCE)
-        return bool(done), sweep.lost
+        return bool(done) and way.proves, sweep.lost
 
 
 def map_layer(

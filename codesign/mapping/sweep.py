@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 import numpy as np
 
-from codesign.mapping.bounds import Lines, Stage, Staircase, Step, Tables
+from codesign.mapping.bounds import Lines, Tables
 from codesign.mapping.cuts import Cut, Holding, LayerSpace
 from codesign.mapping.grid import Floats, Integers
 from codesign.mapping.labels import Labels, Trail
 from codesign.mapping.objective import AnyObjective, Objective
+from codesign.mapping.stages import Step
 
 TOLERANCE = 1e-9
 ROWS_AT_ONCE = 2048
+BRANCHES = 3  # labels of a stage a dive may come back to
+TRIES = 300
 MANY_ROWS = 1024  # from so many on, growing prunes before it goes on
 
 
@@ -50,6 +55,13 @@ class Goal:
                 second = np.maximum(second, (value - spent * cap) / cycles)
         return first, second
 
+    def guesses(self, lines: Lines, values: Floats, costs: Floats) -> tuple[Floats, Floats]:
+        """What a dive follows: latency and energy together, which leaves fewer dead ends than either bound alone."""
+        if self.objective is Objective.ENERGY or not lines.mixed:
+            return self.bounds(lines, values, costs, np.inf)
+        both = values[:, lines.mixed[0]]
+        return both, both
+
     def columns(self, width: int) -> slice:
         """Costs that matter to it."""
         if self.tie_break or self.objective not in (Objective.LATENCY, Objective.ENERGY):
@@ -70,67 +82,73 @@ class Sweep:
     width: int
     lost: float = np.inf
     evaluations: int = 0
+    diving: bool = False
+    arrived: bool = False
     trail: Trail = field(default_factory=Trail)
-    pool: dict[Stage, list[Labels]] = field(default_factory=dict)
+    pool: dict[int, list[Labels]] = field(default_factory=dict)
 
     @property
-    def staircase(self) -> Staircase:
-        """The stages swept over."""
-        return self.tables.staircase
-
-    @property
-    def shared(self) -> tuple[str, ...]:
-        """Memories of several cuts."""
-        return self.tables.shared
+    def space(self) -> LayerSpace:
+        """What is swept over."""
+        return self.tables.space
 
     def dive(self) -> None:
-        """Follow the most promising label alone."""
-        stage: Stage | None = self.staircase.stages[0]
-        labels = self._start()
-        while stage is not None and stage != self.staircase.last:
-            for step in self.staircase.steps(stage):
+        """Follow the most promising labels to a complete mapping, back to others where there is no way on."""
+        self.diving = True
+        ahead: list[tuple[int, float, float, int, int, Labels]] = [(0, 0.0, 0.0, 0, 0, self._start())]
+        count = 0
+        self.arrived = False
+        while ahead and not self.arrived and count < TRIES:
+            depth, _, _, _, stage, labels = heappop(ahead)
+            for step in self.space.stairs.steps[stage]:
                 self._place(stage, step, labels)
-            stage, labels = self._most_promising()
+            for first, second, following, child in self._most_promising():
+                count += 1
+                heappush(ahead, (depth - 1, first, second, count, following, child))
             self.pool.clear()
+        self.diving = False
+
+    @property
+    def floor(self) -> float:
+        """The bound of all mappings."""
+        return float(self._bounds(0, self._start())[0][0])
 
     @property
     def hopeful(self) -> bool:
         """Whether the bounds leave room for anything better than the best."""
-        return len(self._promising(self.staircase.stages[0], self._start())) > 0
+        return len(self._promising(0, self._start())) > 0
 
-    def _most_promising(self) -> tuple[Stage | None, Labels]:
-        found: tuple[float, float] = (np.inf, np.inf)
-        chosen: tuple[Stage | None, Labels] = (None, self._start())
+    def _most_promising(self) -> Iterator[tuple[float, float, int, Labels]]:
+        """A few of every stage, with what is guessed of them."""
         for stage, parts in self.pool.items():
             labels = Labels.together(parts)
-            first, second = self._bounds(stage, labels)
-            row = int(np.lexsort((second, first))[0])
-            if (first[row], second[row]) < found:
-                found = float(first[row]), float(second[row])
-                chosen = stage, labels.pick(np.asarray([row]))
-        return chosen
+            values = self.tables.values(stage, labels.tiles, labels.costs, labels.used)
+            first, second = self.goal.guesses(self.tables.lines, values, labels.costs)
+            for row in np.lexsort((second, first))[:BRANCHES].tolist():
+                if np.isfinite(first[row]):
+                    yield float(first[row]), float(second[row]), stage, labels.pick(np.asarray([row]))
 
     def _start(self) -> Labels:
-        used = np.zeros((1, len(self.shared)))
-        return Labels(np.zeros(1, dtype=np.intp), self.staircase.space.constant()[None, :], used, np.full(1, -1))
+        used = np.zeros((1, len(self.space.shared)))
+        return Labels(np.zeros(1, dtype=np.intp), self.space.constant[None, :], used, np.full(1, -1))
 
     def run(self) -> None:
         """Improve `best` as far as the width allows."""
-        self.pool[self.staircase.stages[0]] = [self._start()]
-        for stage in self.staircase.stages[:-1]:
+        self.pool[0] = [self._start()]
+        for stage in range(self.space.stairs.last):
             parts = self.pool.pop(stage, [])
             if parts:
                 labels = self._kept(stage, Labels.together(parts))
-                for step in self.staircase.steps(stage):
+                for step in self.space.stairs.steps[stage]:
                     for row in range(0, len(labels), ROWS_AT_ONCE):
                         self._place(stage, step, labels.pick(np.arange(row, min(row + ROWS_AT_ONCE, len(labels)))))
 
-    def _bounds(self, stage: Stage, labels: Labels) -> tuple[Floats, Floats]:
+    def _bounds(self, stage: int, labels: Labels) -> tuple[Floats, Floats]:
         values = self.tables.values(stage, labels.tiles, labels.costs, labels.used)
         return self.goal.bounds(self.tables.lines, values, labels.costs, self.best.first * (1 + TOLERANCE))
 
-    def _promising(self, stage: Stage, labels: Labels) -> Labels:
-        if not len(labels):
+    def _promising(self, stage: int, labels: Labels) -> Labels:
+        if not len(labels) or self.diving:
             return labels
         first, second = self._bounds(stage, labels)
         if self.goal.tie_break:
@@ -139,7 +157,7 @@ class Sweep:
             kept = first < self.best.first * (1 - TOLERANCE)
         return labels if kept.all() else labels.pick(kept)
 
-    def _kept(self, stage: Stage, labels: Labels) -> Labels:
+    def _kept(self, stage: int, labels: Labels) -> Labels:
         labels = self._promising(stage, labels) if len(labels) > MANY_ROWS else labels
         labels = labels.pick(labels.undominated(self.goal.columns(labels.costs.shape[1])))
         if len(labels) <= self.width:
@@ -149,39 +167,39 @@ class Sweep:
         self.lost = min(self.lost, float(first[order[self.width]]))
         return labels.pick(order[: self.width])
 
-    def _place(self, stage: Stage, step: Step, labels: Labels) -> None:
-        space, cut = self.staircase.space, step.cut
+    def _place(self, stage: int, step: Step, labels: Labels) -> None:
+        grid, cut = self.space.grid, self.space.all_cuts[step.cut]
         grown = labels
         for axis in cut.grows:
-            tiles, rows = space.grid.grow(grown.tiles, axis)
+            tiles, rows = grid.grow(grown.tiles, axis)
             grown = grown.at(tiles, rows)
             if len(grown) > MANY_ROWS:
                 grown = self._promising(stage, grown)
-        if len(cut.grows) < sum(size > 1 for size in space.grid.shape) and any(
+        if len(cut.grows) < sum(size > 1 for size in grid.shape) and any(
             holding.copies > 1 for holding in cut.holdings
         ):
-            whole = np.full(len(labels), space.grid.count - 1)
+            whole = np.full(len(labels), grid.count - 1)
             grown = Labels.together([grown, labels.at(whole, np.arange(len(labels)))])
-        index = space.grid.index(grown.tiles)
+        index = grid.index(grown.tiles)
         for holding in cut.holdings:
-            self._hold(stage, step, holding, grown, index)
+            self._hold(step, holding, grown, index)
 
-    def _hold(self, stage: Stage, step: Step, holding: Holding, grown: Labels, index: tuple[Integers, ...]) -> None:
-        cut = step.cut
+    def _hold(self, step: Step, holding: Holding, grown: Labels, index: tuple[Integers, ...]) -> None:
+        cuts, shared = self.space.all_cuts, self.space.shared
+        cut = cuts[step.cut]
         self.evaluations += len(grown)
         taken = np.broadcast_to(cut.bytes_taken(index, holding.copies, partial=step.arrives_partial), (len(grown),))
         fits = taken <= cut.size_bytes
         used = grown.used
-        if cut.memory in self.shared:
-            at = self.shared.index(cut.memory)
+        if cut.memory in shared:
             used = used.copy()
-            used[:, at] += taken
-        for at, memory in enumerate(self.shared):
+            used[:, shared.index(cut.memory)] += taken
+        for at, memory in enumerate(shared):
             need = used[:, at]
-            for other in self.staircase.waiting(stage, cut):
-                if other.memory == memory:
-                    need = need + other.least_bytes(index)
-            fits = fits & (need <= self.tables.lines.limits[at])
+            for other in step.waiting:
+                if cuts[other].memory == memory:
+                    need = need + cuts[other].least_bytes(index)
+            fits = fits & (need <= self.space.shared_bytes[at])
         costs = grown.costs + cut.costs(index, holding)
         complete = np.broadcast_to(cut.complete(index), fits.shape)
         for following, rows in (step.complete, complete), (step.partial, ~complete):
@@ -191,11 +209,12 @@ class Sweep:
             children = Labels(grown.tiles[chosen], costs[chosen], used[chosen], grown.trail[chosen])
             self._arrive(following, children, cut, holding)
 
-    def _arrive(self, stage: Stage, labels: Labels, cut: Cut, holding: Holding) -> None:
+    def _arrive(self, stage: int, labels: Labels, cut: Cut, holding: Holding) -> None:
         labels = self._promising(stage, labels)
         if not len(labels):
             return
-        if stage == self.staircase.last:
+        if stage == self.space.stairs.last:
+            self.arrived = True
             self._complete(labels, cut, holding)
             return
         trail = self.trail.record(labels.trail, cut, holding, labels.tiles)
@@ -216,4 +235,4 @@ class Sweep:
             chain = [*self.trail.chain(int(labels.trail[row])), (cut, holding, int(labels.tiles[row]))]
             best = self.best
             best.first, best.second = float(first[row]), float(second[row])
-            best.space, best.chain = self.staircase.space, chain
+            best.space, best.chain = self.space, chain

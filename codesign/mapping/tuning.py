@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from codesign.mapping.bounds import Lines, Staircase, Tables
+from codesign.mapping.bounds import Lines, Tables
 from codesign.mapping.cost import Vector
 from codesign.mapping.cuts import LayerSpace
 from codesign.mapping.grid import Floats
+from codesign.mapping.merging import Group
+from codesign.mapping.objective import AnyObjective, Objective
 
 PRICES = (0.0, 0.01, 0.03, 0.08, 0.2, 0.6)  # of the memory's whole size, in parts of the objective
 BLEND_PRICES = (0.01, 0.04, 0.15)
@@ -19,20 +19,9 @@ PORTS_TRIED = 2
 NEGLIGIBLE = 1e-30  # cycles or pJ no weight is scaled by
 
 
-def shared_memories(space: LayerSpace) -> tuple[str, ...]:
-    """Memories that hold tiles of more than one cut."""
-    names = [cut.memory for group in space.cuts for cut in group]
-    return tuple(dict.fromkeys(name for name in names if names.count(name) > 1))
-
-
-def memory_limits(space: LayerSpace, shared: Sequence[str]) -> Floats:
-    """Sizes of the shared memories in bytes."""
-    return np.asarray([space.profile.memories[name].size_bytes for name in shared], dtype=np.float64)
-
-
-def candidates(space: LayerSpace, least: Vector, limits: Floats) -> Lines:
+def candidates(space: LayerSpace, least: Vector) -> Lines:
     """Energy at several prices, every port alone, and blends of energy with the ports most in demand."""
-    width = len(least)
+    width, limits = len(least), space.shared_bytes
     rows: list[tuple[Vector, float]] = []
     scale = np.where(least > NEGLIGIBLE, least, 1.0)
     energy = np.zeros(width)
@@ -74,21 +63,23 @@ def chosen(lines: Lines, root: Floats) -> list[int]:
     return picks
 
 
-def tuned_tables(space: LayerSpace, least: Vector) -> Tables:
+def tuned_tables(space: LayerSpace, least: Vector, merged: tuple[Group, ...]) -> Tables:
     """Tables of the few lines that bound best, all candidates tried."""
-    shared = shared_memories(space)
-    lines = candidates(space, least, memory_limits(space, shared))
-    tables = Tables(Staircase(space), lines, shared)
-    return tables.only(chosen(lines, tables.root(space.constant())))
+    tables = Tables(space, candidates(space, least), merged)
+    return tables.only(chosen(tables.lines, tables.root()))
 
 
-def quick_tables(space: LayerSpace, least: Vector) -> Tables:
-    """Tables of a few lines without prices: enough where memories are large."""
-    shared = shared_memories(space)
-    limits = memory_limits(space, shared)
+def quick_lines(space: LayerSpace, least: Vector, objective: AnyObjective) -> Lines:
+    """Energy, both, and the busiest port: enough where memories are large.
+
+    Where lane cycles count most the port's line is left out: most of them are spent from the start, so that labels know
+    them without a line. Not so for latency alone.
+    """
     scale = np.where(least > NEGLIGIBLE, least, 1.0)
     port = int(np.argmax(least[:-1]))
     weights = np.zeros((3, len(least)))
-    weights[(0, 2), -1] = 1 / scale[-1]
+    weights[(0, 1), -1] = 1 / scale[-1]
     weights[(1, 2), port] = 1 / scale[port]
-    return Tables(Staircase(space), Lines(weights, np.zeros((3, len(limits))), limits), shared)
+    if port == 0 and objective is not Objective.LATENCY:
+        weights = weights[:2]
+    return Lines(weights, np.zeros((len(weights), len(space.shared))), space.shared_bytes)

@@ -62,6 +62,7 @@ class Window:
         return sum(1 for at in used if 0 <= at < self.size * self.input_dilation and at % self.input_dilation == 0)
 
 
+@lru_cache(maxsize=4096)
 def windows_of(nest: LoopNest) -> tuple[Window, Window]:
     """The row and the column window of a nest with MACs."""
     rows = Window(

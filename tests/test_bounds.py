@@ -1,0 +1,73 @@
+"""The tables behind the mapper's proofs: smaller ones are bounds too, and nothing completes for less than they say."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from codesign.hardware.profile import HardwareProfile
+from codesign.mapping.bounds import Tables
+from codesign.mapping.cost import Meter
+from codesign.mapping.cuts import LayerSpace
+from codesign.mapping.merging import IMAGE, KERNEL, Merged
+from codesign.mapping.space import spatial_choices
+from codesign.mapping.stages import Stage, stairs
+from codesign.mapping.tuning import candidates
+from codesign.workload.loop_nest import LoopNest
+from tests.machines import examples, nests, profiles
+
+GROUPS = ((KERNEL,), (IMAGE,), (KERNEL, IMAGE))
+
+
+def space_of(nest: LoopNest, profile: HardwareProfile, number: int) -> LayerSpace:
+    choices = spatial_choices(nest, profile.engines["array"])
+    return LayerSpace(nest, profile, "array", choices[number % len(choices)], Meter(profile, "array"), False)
+
+
+@examples(40)
+@given(nests(largest=6, volume=400), profiles(), st.integers(0, 5), st.sampled_from(GROUPS))
+def test_merged_tables_are_bounds_of_the_full_ones(
+    nest: LoopNest, profile: HardwareProfile, number: int, groups: tuple[tuple[int, ...], ...]
+) -> None:
+    space = space_of(nest, profile, number)
+    assume(space.grid.count < 3_000)
+    lines = candidates(space, space.least())
+    full, small = Tables(space, lines), Tables(space, lines, groups)
+    assert small.merged is not None
+    spread = small.ahead[:, :, small.merged.rows]
+    finite = np.isfinite(full.ahead)
+    assert np.all(spread[finite] <= full.ahead[finite] + 1e-9 * np.abs(full.ahead[finite]))
+
+
+@examples(40)
+@given(nests(largest=6, volume=400), profiles(), st.sampled_from(GROUPS), st.integers(0, 2**32 - 1))
+def test_merging_takes_the_least_of_every_class(
+    nest: LoopNest, profile: HardwareProfile, groups: tuple[tuple[int, ...], ...], seed: int
+) -> None:
+    grid = space_of(nest, profile, 0).grid
+    assume(grid.count < 3_000)
+    merged, values = Merged(grid, groups), np.random.default_rng(seed).random((2, *grid.box))
+    expected = np.full((2, merged.grid.count), np.inf)
+    for tile, row in enumerate(merged.rows):
+        expected[:, row] = np.minimum(expected[:, row], values.reshape(2, -1)[:, tile])
+    assert np.array_equal(merged.least(values).reshape(2, -1), expected)
+
+
+@examples(40)
+@given(nests(largest=6, volume=400), profiles(), st.integers(0, 5))
+def test_floors_are_in_order(nest: LoopNest, profile: HardwareProfile, number: int) -> None:
+    space = space_of(nest, profile, number)
+    assert np.all(space.constant <= space.compulsory + 1e-9)
+    assert np.all(space.compulsory <= space.least() * (1 + 1e-12) + 1e-9)
+
+
+def test_stages_of_two_weight_levels_one_input_level_and_two_output_levels() -> None:
+    found = stairs((2, 1, 2))
+    assert len(found.stages) == 3 * 2 * (3 + 1)  # sums may be partial where one of the two output cuts is placed
+    assert found.stages[0] == Stage((0, 0, 0)) and found.stages[found.last] == Stage((2, 1, 2))
+    assert found.spans[0] == (0, 1) and found.spans[-1] == (found.last, found.last + 1)
+    first = found.steps[0]
+    assert [step.cut for step in first] == [0, 2, 3]
+    assert [step.partial is None for step in first] == [True, True, False]
+    assert first[0].waiting == (1, 2, 3, 4)
