@@ -43,7 +43,7 @@ def holding(profile: HardwareProfile, part: Residence) -> Holding:
 class Simulation:
     """What was seen. steps: in which lanes worked; used_bytes: of one instance of every on-chip memory, at the peak.
 
-    lane_cycles: steps, refills that stop the lanes, waits at refills, the first tiles in and the last one out.
+    lane_cycles: steps, refills that stop the lanes, waits at refills and for latencies, first tiles in, last out.
     fill_cycles: of those, first tiles and last tile, each as large as the largest; moved_fill_cycles: the same for
     what really moved, without zeros of the padding and with a ragged last tile. outputs: what lies off chip at the end.
     """
@@ -110,7 +110,7 @@ class Bill:
             ),
             used_bytes=self._used_bytes(),
             port_cycles=self._port_cycles(),
-            lane_cycles=walk.steps + self.engine.pipeline_depth_cycles + stops + waits + fill,
+            lane_cycles=walk.steps + self.engine.pipeline_depth_cycles + stops + waits + fill + self._latency(),
             fill_cycles=fill,
             moved_fill_cycles=moved_fill,
             energy_pj=self._energy_pj(),
@@ -149,7 +149,24 @@ class Bill:
             own = {"read": ports.read, "write": ports.write}[use]
             for name, port in (("read_write", ports.read_write), (use, own)):
                 if port is not None:
-                    yield f"{memory}.{name}", self._element_bytes(way) / port.bytes_per_cycle
+                    yield f"{memory}.{name}", self._element_bytes(way) / self._rate(memory, port.bytes_per_cycle)
+
+    def _rate(self, memory: str, width: float) -> float:
+        """A full port, or all requests there may be in flight answered in every span of the latency."""
+        level = self.profile.memories[memory]
+        if level.requests_in_flight is None or level.request_bytes is None:
+            return width
+        return min(width, level.requests_in_flight * level.request_bytes / level.latency_cycles)
+
+    def _latency(self) -> int:
+        """A layer waits for each memory once in and once out; refills that stop the lanes do so every further time."""
+        cycles, met = 0, set()
+        for rest in self.walk.resting:
+            far = self.profile.memories[rest.outer].latency_cycles
+            met.add((rest.outer, rest.part.operand is Operand.OUTPUTS, far))
+            if not holding(self.profile, rest.part).overlaps:
+                cycles += (rest.waits - 1) * far
+        return cycles + self.profile.conventions.fill_and_drain * sum(far for _, _, far in met)
 
     def _slowest(self, way: Way) -> float:
         return max((cycles for _, cycles in self._ports(way)), default=0.0)

@@ -1,8 +1,9 @@
 """The cost model: cycles, energy and traffic of one layer from the counts of its mapping.
 
-cycles = max(compute + serial + fill + drain, busy cycles of every port). compute: steps of the lanes. serial: refills
-of memories without double buffering, which stop the lanes. fill: the first tile of every memory on the way in (and the
-engine's pipeline); drain: the last output tile on the way out. Busy: bytes through a port over its bytes per cycle.
+cycles = max(compute + serial + fill + drain + latency, busy cycles of every port). compute: steps of the lanes. serial:
+refills of memories without double buffering, which stop the lanes. fill: the first tile of every memory on the way in
+(and the engine's pipeline); drain: the last output tile on the way out. latency: the first request of a layer to a
+memory, its last tile back, and refills that stop the lanes. Busy: bytes through a port over its bytes per cycle.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from codesign.hardware.profile import Buffering, HardwareProfile
 from codesign.mapping.layer_cost import Energy, LayerCost, Traffic
-from codesign.mapping.mapping import ENGINE, LayerCounts, Mapping, Transfer
+from codesign.mapping.mapping import ENGINE, LayerCounts, Mapping, Residence, Transfer
 from codesign.vocabulary import Operand
 from codesign.workload.loop_nest import LoopNest
 
@@ -83,6 +84,30 @@ class Meter:
         hop = self.hop(operand, source, destination, partial=partial)
         return float(hop[1:-1].max(initial=0.0))
 
+    def first_waits(self) -> dict[str, int]:
+        """Lane cycles a layer waits for every memory tiles come from and leave to, wherever they do.
+
+        Its latency once for the first tiles in, weights and inputs together, and once for the last tile out.
+        """
+        if not self.profile.conventions.fill_and_drain:
+            return {}
+        ways = {(name, operand is Operand.OUTPUTS) for operand in Operand for name in self._hierarchy(operand)[1:]}
+        return {
+            name: level.latency_cycles * sum((name, way) in ways for way in (False, True))
+            for name, level in self.profile.memories.items()
+            if level.latency_cycles
+        }
+
+    def refill_wait(self, operand: Operand, memory: str, copies: int) -> int:
+        """Lane cycles a refill waits for the memory outside: its latency, where refills stop the lanes."""
+        if not stops_the_lanes(self.profile, memory, copies):
+            return 0
+        levels = self._hierarchy(operand)
+        return self.profile.memories[levels[levels.index(memory) + 1]].latency_cycles
+
+    def _hierarchy(self, operand: Operand) -> tuple[str, ...]:
+        return self.profile.hierarchy(self.engine, operand)
+
     def stops_lanes(self, mapping: Mapping, transfer: Transfer) -> bool:
         """Whether a transfer and compute take turns: the memory further in holds one copy that does not overlap."""
         if ENGINE in (transfer.source, transfer.destination):
@@ -103,13 +128,13 @@ def stops_the_lanes(profile: HardwareProfile, memory: str, copies: int) -> bool:
 
 def port_of(profile: HardwareProfile, memory: str, *, reading: bool) -> tuple[str, float]:
     """Name (`sram.read`, `dram.read_write`) and bytes per cycle of the port used; ("", 0) where the memory has none."""
-    ports = profile.memories[memory].ports
-    if ports.read_write is not None:
-        return f"{memory}.read_write", ports.read_write.bytes_per_cycle
-    chosen = ports.read if reading else ports.write
+    level = profile.memories[memory]
+    if level.ports.read_write is not None:
+        return f"{memory}.read_write", level.bytes_per_cycle(level.ports.read_write)
+    chosen = level.ports.read if reading else level.ports.write
     if chosen is None:
         return "", 0.0
-    return f"{memory}.{'read' if reading else 'write'}", chosen.bytes_per_cycle
+    return f"{memory}.{'read' if reading else 'write'}", level.bytes_per_cycle(chosen)
 
 
 @dataclass(frozen=True)
@@ -143,6 +168,7 @@ def evaluate(nest: LoopNest, mapping: Mapping, profile: HardwareProfile, counts:
         )
     total[0] += compute + engine.pipeline_depth_cycles + fill_cycles(meter, mapping, counts)
     total[0] += refill_overhead_cycles(nest, mapping, profile)
+    total[0] += sum(meter.first_waits().values()) + sum(refill_waits(nest, mapping, meter))
     total[-1] += counts.macs_useful * engine.energy_pj_per_mac
     ports = dict(zip(meter.ports, total[1:-1].tolist(), strict=True))
     return Evaluation(compute, float(total[0]), ports, float(total[-1]))
@@ -175,11 +201,22 @@ def fill_cycles(meter: Meter, mapping: Mapping, counts: LayerCounts) -> float:
 
 def refill_overhead_cycles(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> int:
     """Cycles the lanes wait at refills beyond the transfers: tiles of each residence x its memory's overhead."""
-    cycles = 0
-    for part in mapping.residences:
-        tiles = prod(-(-size // tile) for size, tile in zip(nest.sizes, mapping.tile(nest, part.position), strict=True))
-        cycles += tiles * profile.memories[part.memory].refill_overhead_cycles
-    return cycles
+    return sum(
+        _tiles(nest, mapping, part) * profile.memories[part.memory].refill_overhead_cycles
+        for part in mapping.residences
+    )
+
+
+def refill_waits(nest: LoopNest, mapping: Mapping, meter: Meter) -> list[int]:
+    """Cycles the refills of each residence that stop the lanes wait for the memory outside, without the first one."""
+    return [
+        (_tiles(nest, mapping, part) - 1) * meter.refill_wait(part.operand, part.memory, part.buffers)
+        for part in mapping.residences
+    ]
+
+
+def _tiles(nest: LoopNest, mapping: Mapping, part: Residence) -> int:
+    return prod(-(-size // tile) for size, tile in zip(nest.sizes, mapping.tile(nest, part.position), strict=True))
 
 
 def layer_cost(

@@ -38,11 +38,18 @@ Factor = tuple[tuple[int, ...], Floats]  # dimensions, and a table over their si
 
 @dataclass(frozen=True, eq=False)
 class Holding:
-    """One way to hold a refilled tile. copies: of the tile. rates: costs per unit of `Cut.amounts`, one row each."""
+    """One way to hold a refilled tile.
+
+    copies: of the tile. rates: costs per unit of `Cut.amounts`, one row each. fill: lane cycles per element of the
+    first tile: complete (or of weights, inputs), partial. overhead: lane cycles of a refill beyond its transfers; wait:
+    those of them spent waiting for the memory outside, which the first refill does not (`Meter.first_waits` has it).
+    """
 
     copies: int
     rates: Floats
-    fill: tuple[float, float]  # lane cycles per element of the first tile: complete (or of weights, inputs), partial
+    fill: tuple[float, float]
+    overhead: int
+    wait: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +59,8 @@ class Cut:
     grows: dimensions in which a larger tile at this cut can save something; growing any other only costs capacity, so
     an optimal chain grows those after the cut. moved, elements, instance: factors of the elements moved over the layer,
     of a tile's elements, and of those in one instance of the memory. bytes_per_element, partial_bytes: as stored there,
-    and while partial sums arrive. refills: factors of the number of tiles, where each costs `overhead` lane cycles.
-    inside: dimensions a fixed dataflow runs inside. last: the index of the whole layer.
+    and while partial sums arrive. refills: factors of the number of tiles, each of which may cost lane cycles. inside:
+    dimensions a fixed dataflow runs inside. last: the index of the whole layer.
     """
 
     operand: Operand
@@ -65,7 +72,6 @@ class Cut:
     elements: tuple[Factor, ...]
     instance: tuple[Factor, ...]
     refills: tuple[Factor, ...]
-    overhead: int
     bytes_per_element: float
     partial_bytes: float
     finished: float
@@ -100,17 +106,17 @@ class Cut:
         if self.operand is not Operand.OUTPUTS:
             if holding.fill[0]:
                 lanes = holding.fill[0] * _product(self.elements, index)
-            return _product(self.moved, index), self._with_overhead(lanes, index)
+            return _product(self.moved, index), self._with_overhead(lanes, index, holding)
         complete = self.complete(index)
         if any(holding.fill):
             lanes = np.where(complete, *holding.fill) * _product(self.elements, index)
         visits = np.where(complete, 0.0, _product(self.moved, index))
         first = np.where(complete, 0.0, -self.unread)
-        return visits, np.where(complete, self.finished, 0.0), first, self._with_overhead(lanes, index)
+        return visits, np.where(complete, self.finished, 0.0), first, self._with_overhead(lanes, index, holding)
 
-    def _with_overhead(self, lanes: Floats | float, index: Index) -> Floats:
-        if self.overhead:
-            lanes = lanes + self.overhead * _product(self.refills, index)
+    def _with_overhead(self, lanes: Floats | float, index: Index, holding: Holding) -> Floats:
+        if holding.overhead:
+            lanes = lanes + holding.overhead * _product(self.refills, index) - holding.wait
         return np.asarray(lanes, dtype=np.float64)
 
     def costs(self, index: Index, holding: Holding) -> Floats:
@@ -187,7 +193,7 @@ class LayerSpace:
         """Costs that no tile changes: compute, and what the lanes read and accumulate."""
         engine = self.profile.engines[self.engine]
         total = self.meter.zero()
-        total[0] = prod(self.choice.steps) + engine.pipeline_depth_cycles
+        total[0] = prod(self.choice.steps) + engine.pipeline_depth_cycles + sum(self.meter.first_waits().values())
         total[-1] = self.nest.loop_macs * engine.energy_pj_per_mac
         for operand in (Operand.WEIGHTS, Operand.INPUTS):
             innermost = self.profile.hierarchy(self.engine, operand)[0]
@@ -258,18 +264,18 @@ class LayerSpace:
         )
         lanes = self.choice.replicated_lanes(level.replicated_over)
         per_instance = tuple(np.ceil(size / lane) for size, lane in zip(self.sizes, lanes, strict=True))
-        overhead = level.refill_overhead_cycles
+        holdings = self._holdings(operand, inner, outer)
+        waits = any(holding.overhead for holding in holdings)
         return Cut(
             operand=operand,
             memory=inner,
             size_bytes=level.size_bytes,
-            grows=tuple(axis for axis in self._grows(operand, overhead) if self.choice.steps[axis] > 1),
-            holdings=self._holdings(operand, inner, outer),
+            grows=tuple(axis for axis in self._grows(operand, waits) if self.choice.steps[axis] > 1),
+            holdings=holdings,
             moved=self._moved(operand, from_off_chip),
             elements=self._elements(operand, self.sizes),
             instance=self._elements(operand, per_instance),
             refills=self._tiles(range(len(DIMENSIONS))),
-            overhead=overhead,
             bytes_per_element=width,
             partial_bytes=partial_width,
             finished=float(self.nest.elements(Operand.OUTPUTS)),
@@ -284,8 +290,8 @@ class LayerSpace:
         fixed = self.profile.engines[self.engine].stationary is operand and memory == innermost
         return IRRELEVANT[operand] if fixed else ()
 
-    def _grows(self, operand: Operand, overhead: int) -> tuple[int, ...]:
-        if overhead:
+    def _grows(self, operand: Operand, waits: bool) -> tuple[int, ...]:
+        if waits:
             return tuple(range(len(DIMENSIONS)))
         rows, columns = self.windows
         windows = ((OY, FY) if rows.taps > 1 else ()) + ((OX, FX) if columns.taps > 1 else ())
@@ -302,6 +308,8 @@ class LayerSpace:
 
     def _holding(self, operand: Operand, inner: str, outer: str, copies: int) -> Holding:
         stops = stops_the_lanes(self.profile, inner, copies)
+        wait = self.meter.refill_wait(operand, inner, copies)
+        overhead = self.profile.memories[inner].refill_overhead_cycles + wait
         lanes = self.meter.zero()
         lanes[0] = 1.0
 
@@ -312,10 +320,11 @@ class LayerSpace:
             return self.meter.fill(operand, source, destination, partial=partial, stops_lanes=stops)
 
         if operand is not Operand.OUTPUTS:
-            return Holding(copies, np.stack([hop(outer, inner, False), lanes]), (fill(outer, inner, False), 0.0))
+            rates = np.stack([hop(outer, inner, False), lanes])
+            return Holding(copies, rates, (fill(outer, inner, False), 0.0), overhead, wait)
         back = hop(outer, inner, True)
         rates = np.stack([hop(inner, outer, True) + back, hop(inner, outer, False), back, lanes])
-        return Holding(copies, rates, (fill(inner, outer, False), fill(inner, outer, True)))
+        return Holding(copies, rates, (fill(inner, outer, False), fill(inner, outer, True)), overhead, wait)
 
     def _tiles(self, axes: Sequence[int]) -> tuple[Factor, ...]:
         """Factors of the number of tiles."""
