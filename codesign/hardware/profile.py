@@ -182,7 +182,7 @@ class Memory(Section):
             return self
         if None in limits or not self.latency_cycles:
             raise ValueError(
-                "requests_in_flight, request_bytes and latency_cycles limit the ports together: give all three"
+                "requests_in_flight, request_bytes and latency_cycles limit ports together: give all three"
             )
         if self.ports == Ports():
             raise ValueError("requests in flight limit its ports: give ports")
