@@ -84,7 +84,7 @@ _CHANGES = """What changed after the first comparison, and the machines' errors 
   1.66).
 * A mapper that proves every mapping best (`eyeriss_v1` 1.19 to 1.21).
 * `eyeriss_v1`: a set has all filter rows, so the rows of the array run them in full (1.21 to 1.17).
-* `gemmini16`: off chip is the 64-bit memory bus of its SoC, behind a DMA bus twice as wide, with the latency of the DRAM
+* `gemmini16`: off chip is the 64-bit memory bus of its SoC, behind a DMA bus twice as wide, with a DRAM's latency
   and as many misses in flight as its L2 has; all of it had come at the rate of the DMA (1.97 to 1.79).
 * The rows of `systolic_os` take the refill of SCALE-Sim 3.0.0, which made them, not that of the paper.
 """
