@@ -112,6 +112,7 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
     for memory in memories.values():
         memory |= draw(latencies()) if memory["ports"] else {}
     memories["dram"] = {**level(["weights", "inputs", "outputs"], None), "buffering": "double", **draw(latencies())}
+    memories["dram"]["burst_bytes"] = draw(st.sampled_from([None, None, None, None, 3, 8]))
     return HardwareProfile.model_validate(
         {
             "name": "random",

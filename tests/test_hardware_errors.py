@@ -151,6 +151,8 @@ ONE_EDIT = [
      "19:3: memories.dram: requests in flight limit its ports: give ports"),
     ("    read_pj_per_byte: 1\n", "    read_pj_per_byte: 1\n    latency_cycles: -1\n",
      "18:5: memories.sram.latency_cycles: must be at least 0, not -1"),
+    ("    read_pj_per_byte: 1\n", "    read_pj_per_byte: 1\n    burst_bytes: 64\n",
+     "18:5: memories.sram.burst_bytes: only the outermost memory (dram) may move whole bursts"),
     ("    read_pj_per_byte: 1\n", "    read_pj_per_byte: 1\n    engines: [aray]\n",
      "6:3: engines.array: no on-chip memory holds its weights\n"
      "6:3: engines.array: no on-chip memory holds its inputs\n"

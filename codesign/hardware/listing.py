@@ -154,6 +154,8 @@ def _memory_line(name: str, memory: Memory) -> str:
 
 
 def _latency_parts(memory: Memory) -> Iterator[str]:
+    if memory.burst_bytes is not None:
+        yield f"whole bursts of {memory.burst_bytes} bytes"
     if memory.latency_cycles:
         yield f"{memory.latency_cycles} cycles from a request to its answer"
     if memory.requests_in_flight is not None and memory.request_bytes is not None:

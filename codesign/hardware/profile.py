@@ -154,6 +154,7 @@ class Memory(Section):
     latency_cycles: from a request to this memory until its first byte arrives (or a write is acknowledged).
     requests_in_flight, request_bytes: so many requests of at most so many bytes wait for their answers at a time, which
     limits every port as well (Little's law), see `bytes_per_cycle`. They come together and need a latency.
+    burst_bytes: the outermost memory alone may move whole bursts; see codesign.mapping.bursts.
     """
 
     holds: Annotated[tuple[Operand, ...], Different] = Field(min_length=1)
@@ -168,6 +169,7 @@ class Memory(Section):
     latency_cycles: Annotated[int, Field(ge=0, strict=True)] = 0
     requests_in_flight: PositiveInt | None = None
     request_bytes: PositiveInt | None = None
+    burst_bytes: PositiveInt | None = None
 
     def bytes_per_cycle(self, port: Port) -> float:
         """What a port moves: its width, or requests in flight x bytes of each / latency where that is less."""
@@ -328,6 +330,8 @@ def _outermost_problems(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str
     for name in inner:
         if profile.memories[name].size_bytes is None:
             yield ("memories", name, "size_bytes"), f"only the outermost memory ({last}) may be unbounded"
+        if profile.memories[name].burst_bytes is not None:
+            yield ("memories", name, "burst_bytes"), f"only the outermost memory ({last}) may move whole bursts"
     outermost = profile.memories[last]
     if set(outermost.holds) != set(Operand):
         yield ("memories", last, "holds"), "the outermost memory holds weights, inputs and outputs"

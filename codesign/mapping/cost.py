@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codesign.hardware.profile import Buffering, HardwareProfile
+from codesign.mapping.bursts import Density, density_of
 from codesign.mapping.layer_cost import Energy, LayerCost, Traffic
 from codesign.mapping.mapping import ENGINE, LayerCounts, Mapping, Residence, Transfer
 from codesign.vocabulary import Operand
@@ -53,16 +54,27 @@ class Meter:
         return (self.profile.precision.accumulators_bits if wide else self.profile.bits(operand)) / 8
 
     def hop(
-        self, operand: Operand, source: str, destination: str, *, partial: bool = False, stops_lanes: bool = False
+        self,
+        operand: Operand,
+        source: str,
+        destination: str,
+        *,
+        partial: bool = False,
+        stops_lanes: bool = False,
+        bursts: float | None = None,
     ) -> Vector:
-        """Cost of moving one element; lane cycles only where it does not overlap with compute."""
+        """Cost of moving one element; lane cycles only where it does not overlap with compute.
+
+        bursts: of them per element off chip, where that memory moves whole ones.
+        """
         vector = self.zero()
         slowest = 0.0
-        size = self.bytes_moved(operand, source, destination, partial=partial)
+        own = self.bytes_moved(operand, source, destination, partial=partial)
         for memory, reading in ((source, True), (destination, False)):
             if memory == ENGINE:
                 continue
             level = self.profile.memories[memory]
+            size = own if bursts is None or level.burst_bytes is None else bursts * level.burst_bytes
             vector[-1] += size * (level.read_pj_per_byte if reading else level.write_pj_per_byte)
             port, bandwidth = port_of(self.profile, memory, reading=reading)
             if port:
@@ -73,7 +85,14 @@ class Meter:
         return vector
 
     def fill(
-        self, operand: Operand, source: str, destination: str, *, partial: bool = False, stops_lanes: bool = False
+        self,
+        operand: Operand,
+        source: str,
+        destination: str,
+        *,
+        partial: bool = False,
+        stops_lanes: bool = False,
+        bursts: float | None = None,
     ) -> float:
         """Lane cycles per element of the first tile in (or the last out): 0 where refills stop the lanes anyway."""
         inwards = operand is Operand.OUTPUTS and self._level(source) > self._level(destination)
@@ -81,7 +100,7 @@ class Meter:
             return 0.0
         if stops_lanes:
             return 0.0
-        hop = self.hop(operand, source, destination, partial=partial)
+        hop = self.hop(operand, source, destination, partial=partial, bursts=bursts)
         return float(hop[1:-1].max(initial=0.0))
 
     def first_waits(self) -> dict[str, int]:
@@ -159,14 +178,16 @@ def evaluate(nest: LoopNest, mapping: Mapping, profile: HardwareProfile, counts:
     compute = compute_cycles(counts, mapping)
     total = meter.zero()
     for transfer in counts.transfers:
+        bursts = density_of(nest, mapping, profile, transfer)
         total += transfer.elements * meter.hop(
             transfer.operand,
             transfer.source,
             transfer.destination,
             partial=transfer.partial,
             stops_lanes=meter.stops_lanes(mapping, transfer),
+            bursts=None if bursts is None else bursts.layer,
         )
-    total[0] += compute + engine.pipeline_depth_cycles + fill_cycles(meter, mapping, counts)
+    total[0] += compute + engine.pipeline_depth_cycles + fill_cycles(nest, meter, mapping, counts)
     total[0] += refill_overhead_cycles(nest, mapping, profile)
     total[0] += sum(meter.first_waits().values()) + sum(refill_waits(nest, mapping, meter))
     total[-1] += counts.macs_useful * engine.energy_pj_per_mac
@@ -179,7 +200,7 @@ def compute_cycles(counts: LayerCounts, mapping: Mapping) -> int:
     return counts.macs_issued // prod(loop.extent for loop in mapping.spatial)
 
 
-def fill_cycles(meter: Meter, mapping: Mapping, counts: LayerCounts) -> float:
+def fill_cycles(nest: LoopNest, meter: Meter, mapping: Mapping, counts: LayerCounts) -> float:
     """Cycles of the first tiles in and the last tile out, hop by hop."""
     tiles = {(part.operand, part.memory): part.elements for part in counts.allocations}
     cycles = 0.0
@@ -189,12 +210,14 @@ def fill_cycles(meter: Meter, mapping: Mapping, counts: LayerCounts) -> float:
         held_in = transfer.source if transfer.operand is Operand.OUTPUTS else transfer.destination
         if (transfer.operand, held_in) not in tiles:
             continue  # partial sums on their way back in from off chip: nothing starts or ends with them
+        bursts = density_of(nest, mapping, meter.profile, transfer)
         cycles += tiles[transfer.operand, held_in] * meter.fill(
             transfer.operand,
             transfer.source,
             transfer.destination,
             partial=transfer.partial,
             stops_lanes=meter.stops_lanes(mapping, transfer),
+            bursts=None if bursts is None else bursts.tile,
         )
     return cycles
 
@@ -236,7 +259,7 @@ def layer_cost(
     cycles, not_counted = _counted(found, profile)
     lane_extra = min(cycles - found.compute_cycles, ceil(round(found.lane_cycles - found.compute_cycles, 6)))
     peak = profile.engines[mapping.engine].peak_macs_per_cycle
-    traffic = _traffic(meter, counts)
+    traffic = _traffic(nest, mapping, meter, counts)
     engine = Energy("engine", counts.macs_useful * profile.engines[meter.engine].energy_pj_per_mac)
     return LayerCost(
         cycles=cycles,
@@ -282,22 +305,28 @@ def memory_energies(traffic: Iterable[Traffic], profile: HardwareProfile) -> tup
     return tuple(Energy(name, energy) for name, energy in spent.items())
 
 
-def _traffic(meter: Meter, counts: LayerCounts) -> tuple[Traffic, ...]:
+def _traffic(nest: LoopNest, mapping: Mapping, meter: Meter, counts: LayerCounts) -> tuple[Traffic, ...]:
     read: dict[tuple[str, Operand], float] = {}
     written: dict[tuple[str, Operand], float] = {}
     for transfer in counts.transfers:
-        _add(read, meter, transfer, transfer.source)
-        _add(written, meter, transfer, transfer.destination)
+        bursts = density_of(nest, mapping, meter.profile, transfer)
+        _add(read, meter, transfer, transfer.source, bursts)
+        _add(written, meter, transfer, transfer.destination, bursts)
     keys = sorted({*read, *written}, key=lambda key: (list(meter.profile.memories).index(key[0]), key[1]))
     return tuple(
-        Traffic(memory, operand, ceil(read.get((memory, operand), 0)), ceil(written.get((memory, operand), 0)))
+        Traffic(memory, operand, *(ceil(round(way.get((memory, operand), 0.0), 6)) for way in (read, written)))
         for memory, operand in keys
     )
 
 
-def _add(into: dict[tuple[str, Operand], float], meter: Meter, transfer: Transfer, memory: str) -> None:
-    if memory != ENGINE:
-        key = (memory, transfer.operand)
-        into[key] = into.get(key, 0.0) + transfer.elements * meter.bytes_moved(
-            transfer.operand, transfer.source, transfer.destination, partial=transfer.partial
-        )
+def _add(
+    into: dict[tuple[str, Operand], float], meter: Meter, transfer: Transfer, memory: str, bursts: Density | None
+) -> None:
+    if memory == ENGINE:
+        return
+    size = meter.bytes_moved(transfer.operand, transfer.source, transfer.destination, partial=transfer.partial)
+    burst_bytes = meter.profile.memories[memory].burst_bytes
+    if bursts is not None and burst_bytes is not None:
+        size = bursts.layer * burst_bytes
+    key = (memory, transfer.operand)
+    into[key] = into.get(key, 0.0) + transfer.elements * size

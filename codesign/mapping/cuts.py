@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codesign.hardware.profile import Buffering, HardwareProfile
+from codesign.mapping.burst_pricing import BurstPricing, burst_pricing
 from codesign.mapping.cost import Meter, Vector, stops_the_lanes
 from codesign.mapping.grid import Floats, Grid, Index
 from codesign.mapping.mapping import ENGINE
@@ -60,7 +61,7 @@ class Cut:
     an optimal chain grows those after the cut. moved, elements, instance: factors of the elements moved over the layer,
     of a tile's elements, and of those in one instance of the memory. bytes_per_element, partial_bytes: as stored there,
     and while partial sums arrive. refills: factors of the number of tiles, each of which may cost lane cycles. inside:
-    dimensions a fixed dataflow runs inside. last: the index of the whole layer.
+    dimensions a fixed dataflow runs inside. last: the index of the whole layer. bursts: if they move in such.
     """
 
     operand: Operand
@@ -78,6 +79,7 @@ class Cut:
     unread: float
     last: tuple[int, ...]
     inside: tuple[int, ...]
+    bursts: BurstPricing | None
 
     def bytes_taken(self, index: Index, copies: int, *, partial: bool) -> Floats:
         """Bytes in one instance of the memory; the whole layer is never refilled and takes one copy.
@@ -101,18 +103,28 @@ class Cut:
         return float(np.ceil(_product(self.instance, self.last) * self.bytes_per_element))
 
     def amounts(self, index: Index, holding: Holding) -> tuple[Floats, ...]:
-        """What the rates of a holding price: for outputs partial visits, finished and unread elements; lane cycles."""
+        """What the rates of a holding price: elements (of outputs partial visits, finished and unread), bursts as many
+        times, lane cycles."""
         lanes: Floats | float = 0.0
+        bursts: tuple[Floats, ...] = ()
+        moved = _product(self.moved, index)
         if self.operand is not Operand.OUTPUTS:
-            if holding.fill[0]:
-                lanes = holding.fill[0] * _product(self.elements, index)
-            return _product(self.moved, index), self._with_overhead(lanes, index, holding)
+            if self.bursts is not None:
+                bursts, lanes = self.bursts.of_moved(index, holding.copies, moved, lambda: self._tile(index))
+            elif holding.fill[0]:
+                lanes = holding.fill[0] * self._tile(index)
+            return moved, *bursts, self._with_overhead(lanes, index, holding)
         complete = self.complete(index)
-        if any(holding.fill):
-            lanes = np.where(complete, *holding.fill) * _product(self.elements, index)
-        visits = np.where(complete, 0.0, _product(self.moved, index))
-        first = np.where(complete, 0.0, -self.unread)
-        return visits, np.where(complete, self.finished, 0.0), first, self._with_overhead(lanes, index, holding)
+        visits, first = np.where(complete, 0.0, moved), np.where(complete, 0.0, -self.unread)
+        out = visits, np.where(complete, self.finished, 0.0), first
+        if self.bursts is not None:
+            bursts, lanes = self.bursts.of_outputs(index, holding.copies, out, lambda: self._tile(index))
+        elif any(holding.fill):
+            lanes = np.where(complete, *holding.fill) * self._tile(index)
+        return *out, *bursts, self._with_overhead(lanes, index, holding)
+
+    def _tile(self, index: Index) -> Floats:
+        return _product(self.elements, index)
 
     def _with_overhead(self, lanes: Floats | float, index: Index, holding: Holding) -> Floats:
         if holding.overhead:
@@ -264,13 +276,14 @@ class LayerSpace:
         )
         lanes = self.choice.replicated_lanes(level.replicated_over)
         per_instance = tuple(np.ceil(size / lane) for size, lane in zip(self.sizes, lanes, strict=True))
-        holdings = self._holdings(operand, inner, outer)
+        bursts = burst_pricing(self.nest, self.meter, operand, inner, outer, self.sizes)
+        holdings = self._holdings(operand, inner, outer, bursts)
         waits = any(holding.overhead for holding in holdings)
         return Cut(
             operand=operand,
             memory=inner,
             size_bytes=level.size_bytes,
-            grows=tuple(axis for axis in self._grows(operand, waits) if self.choice.steps[axis] > 1),
+            grows=tuple(axis for axis in self._grows(operand, waits, bursts) if self.choice.steps[axis] > 1),
             holdings=holdings,
             moved=self._moved(operand, from_off_chip),
             elements=self._elements(operand, self.sizes),
@@ -282,6 +295,7 @@ class LayerSpace:
             unread=float(self._unread_outputs),
             last=tuple(size - 1 for size in self.grid.shape),
             inside=self._inside(operand, inner),
+            bursts=bursts,
         )
 
     def _inside(self, operand: Operand, memory: str) -> tuple[int, ...]:
@@ -290,40 +304,43 @@ class LayerSpace:
         fixed = self.profile.engines[self.engine].stationary is operand and memory == innermost
         return IRRELEVANT[operand] if fixed else ()
 
-    def _grows(self, operand: Operand, waits: bool) -> tuple[int, ...]:
+    def _grows(self, operand: Operand, waits: bool, bursts: BurstPricing | None) -> tuple[int, ...]:
         if waits:
             return tuple(range(len(DIMENSIONS)))
         rows, columns = self.windows
         windows = ((OY, FY) if rows.taps > 1 else ()) + ((OX, FX) if columns.taps > 1 else ())
-        return IRRELEVANT[operand] + (windows if operand is Operand.INPUTS else ())
+        longer_runs = () if bursts is None else bursts.axes
+        return IRRELEVANT[operand] + longer_runs + (windows if operand is Operand.INPUTS else ())
 
-    def _holdings(self, operand: Operand, inner: str, outer: str) -> tuple[Holding, ...]:
+    def _holdings(self, operand: Operand, inner: str, outer: str, bursts: BurstPricing | None) -> tuple[Holding, ...]:
         choices = {
             Buffering.SINGLE: (1,),
             Buffering.DOUBLE: (2,),
             Buffering.OVERLAPPED: (1,),
             Buffering.EITHER: (1, 2),
         }[self.profile.memories[inner].buffering]
-        return tuple(self._holding(operand, inner, outer, copies) for copies in choices)
+        return tuple(self._holding(operand, inner, outer, copies, bursts) for copies in choices)
 
-    def _holding(self, operand: Operand, inner: str, outer: str, copies: int) -> Holding:
-        stops = stops_the_lanes(self.profile, inner, copies)
+    def _holding(self, operand: Operand, inner: str, outer: str, copies: int, bursts: BurstPricing | None) -> Holding:
+        stops = stops_the_lanes(self.profile, inner, copies) and bursts is None
+        per_burst = [] if bursts is None else [bursts.rates]
         wait = self.meter.refill_wait(operand, inner, copies)
         overhead = self.profile.memories[inner].refill_overhead_cycles + wait
         lanes = self.meter.zero()
         lanes[0] = 1.0
 
         def hop(source: str, destination: str, partial: bool) -> Vector:
-            return self.meter.hop(operand, source, destination, partial=partial, stops_lanes=stops)
+            none = None if bursts is None else 0.0
+            return self.meter.hop(operand, source, destination, partial=partial, stops_lanes=stops, bursts=none)
 
         def fill(source: str, destination: str, partial: bool) -> float:
             return self.meter.fill(operand, source, destination, partial=partial, stops_lanes=stops)
 
         if operand is not Operand.OUTPUTS:
-            rates = np.stack([hop(outer, inner, False), lanes])
+            rates = np.vstack([hop(outer, inner, False), *per_burst, lanes])
             return Holding(copies, rates, (fill(outer, inner, False), 0.0), overhead, wait)
         back = hop(outer, inner, True)
-        rates = np.stack([hop(inner, outer, True) + back, hop(inner, outer, False), back, lanes])
+        rates = np.vstack([hop(inner, outer, True) + back, hop(inner, outer, False), back, *per_burst, lanes])
         return Holding(copies, rates, (fill(inner, outer, False), fill(inner, outer, True)), overhead, wait)
 
     def _tiles(self, axes: Sequence[int]) -> tuple[Factor, ...]:
