@@ -64,6 +64,23 @@ ROWS: list[dict[str, list[str]]] = [
     {"unrolls": ["FY", "OX"], "whole": ["FY"]},
 ]
 BUFFERING = st.sampled_from(list(Buffering)).map(str)
+NO_PORTS = {"read": None, "write": None, "read_write": None}
+
+
+@st.composite
+def latencies(draw: st.DrawFn) -> dict[str, int]:
+    """None most of the time, a latency alone, or one with a few requests in flight."""
+    match draw(st.integers(0, 3)):
+        case 0 | 1:
+            return {}
+        case 2:
+            return {"latency_cycles": draw(st.integers(1, 9))}
+        case _:
+            requests = {
+                "requests_in_flight": draw(st.integers(1, 4)),
+                "request_bytes": draw(st.sampled_from([1, 4, 16])),
+            }
+            return {"latency_cycles": draw(st.integers(1, 9)), **requests}
 
 
 @st.composite
@@ -86,7 +103,7 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
         "rows": {"size": draw(st.integers(1, 4)), **draw(st.sampled_from(ROWS))},
         "columns": {"size": draw(st.integers(1, 4)), "unrolls": draw(st.sampled_from([["K"], ["K", "G"], ["OX"]]))},
     }
-    memories: dict[str, object] = {}
+    memories: dict[str, dict[str, object]] = {}
     if draw(flag):
         registers = level(["weights"], draw(st.integers(2, 16)), replicated_over=["rows", "columns"])
         memories["registers"] = {**registers, "ports": {}}
@@ -99,7 +116,10 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
         case _:
             memories["weight_buffer"] = level(["weights"], draw(st.sampled_from([32, 128, 1024])))
             memories["feature_buffer"] = level(["inputs", "outputs"], draw(st.sampled_from([64, 256, 2048])))
-    memories["dram"] = {**level(["weights", "inputs", "outputs"], None), "buffering": "double"}
+    for memory in memories.values():
+        memory |= draw(latencies()) if memory["ports"] else {}
+    memories["dram"] = {**level(["weights", "inputs", "outputs"], None), "buffering": "double", **draw(latencies())}
+    memories["dram"]["burst_bytes"] = draw(st.sampled_from([None, None, None, None, 3, 8]))
     return HardwareProfile.model_validate(
         {
             "name": "random",

@@ -12,7 +12,7 @@ from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
 from codesign.mapping.space import larger_sizes, loop_extent, spatial_choices
 from codesign.vocabulary import DIMENSIONS, Operand, OperationKind
 from codesign.workload.loop_nest import LoopNest
-from tests.machines import nests, profiles
+from tests.machines import NO_PORTS, latencies, nests, profiles
 
 SHIPPED = tuple(sorted(path.stem for path in shipped_folder().glob("*.yaml")))
 
@@ -38,7 +38,8 @@ def layers(draw: st.DrawFn, largest: int = 5, volume: int = 160) -> LoopNest:
 
 @st.composite
 def machines(draw: st.DrawFn, waits: tuple[int, ...] = (0, 0, 1, 3)) -> HardwareProfile:
-    """Random machines with every convention, with waits at refills, pipelines, and widths that share bytes."""
+    """Random machines with every convention, with waits at refills and for far memories, pipelines, and widths that
+    share bytes."""
     described = draw(profiles()).model_dump(mode="json")
     flag = st.booleans()
     described["conventions"] = {name: draw(flag) for name in described["conventions"]}
@@ -50,6 +51,8 @@ def machines(draw: st.DrawFn, waits: tuple[int, ...] = (0, 0, 1, 3)) -> Hardware
     described["engines"]["array"]["pipeline_depth_cycles"] = draw(st.integers(0, 5))
     for memory in list(described["memories"].values())[:-1]:
         memory["refill_overhead_cycles"] = draw(st.sampled_from(waits))
+    for memory in described["memories"].values():
+        memory |= draw(latencies()) if memory["ports"] != NO_PORTS else {}
     return HardwareProfile.model_validate(described)
 
 

@@ -7,10 +7,10 @@ counted as it moves, one element at a time, by the coordinates of the tensors.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import pairwise, product
 from math import prod
 
 from codesign.hardware.profile import HardwareProfile
@@ -54,7 +54,8 @@ class Resting:
     """A residence on the walk. values: what its tile holds now; begun: lanes worked on it since its last refill.
 
     sizes: elements of every tile, zeros of the padding included; instance_sizes: of the fullest instance's part;
-    arrivals, departures: elements moved at every refill and at every emptying; waits: refills the lanes then used.
+    tile_runs, arrived_runs, departed_runs: neighbours by number, of every tile and of what moved at every refill and
+    emptying; waits: refills the lanes then used.
     """
 
     part: Residence
@@ -63,8 +64,9 @@ class Resting:
     begun: bool = False
     sizes: list[int] = field(default_factory=list)
     instance_sizes: list[int] = field(default_factory=list)
-    arrivals: list[int] = field(default_factory=list)
-    departures: list[int] = field(default_factory=list)
+    tile_runs: list[Counter[int]] = field(default_factory=list)
+    arrived_runs: list[Counter[int]] = field(default_factory=list)
+    departed_runs: list[Counter[int]] = field(default_factory=list)
     waits: int = 0
 
 
@@ -76,6 +78,7 @@ class Walk:
         self.off_chip = off_chip_tensors(nest)
         self.resting = [self._resting(operand, index) for operand in Operand for index in self._levels(operand)]
         self.moved: Counter[Way] = Counter()
+        self.runs: defaultdict[Way, Counter[int]] = defaultdict(Counter)
         self.departed: Counter[tuple[str, Coordinates]] = Counter()
         self.steps = self.macs = 0
         self._cache: dict[tuple[object, ...], tuple[list[Coordinates], int]] = {}
@@ -198,13 +201,33 @@ class Walk:
         if part.operand is Operand.OUTPUTS:
             resting.values = {at: outside[at] for at in tile if at in outside}
             zeros_too = self.profile.conventions.first_partial_sums_are_read and self._leaves_unfinished(part)
-            arriving = len(tile) if zeros_too else len(resting.values)
+            arriving = tile if zeros_too else list(resting.values)
         else:
             resting.values = {at: self._fetch(outside, part.operand, at) for at in tile}
             zeros_too = self.profile.conventions.padding_is_data
-            arriving = len(tile) if zeros_too else sum(at in outside for at in tile)
-        resting.arrivals.append(arriving)
-        self.moved[part.operand, resting.outer, part.memory] += arriving
+            arriving = tile if zeros_too else [at for at in tile if at in outside]
+        resting.tile_runs.append(self._runs(part.operand, tile))
+        resting.arrived_runs.append(self._runs(part.operand, arriving))
+        self.moved[part.operand, resting.outer, part.memory] += len(arriving)
+        self.runs[part.operand, resting.outer, part.memory] += resting.arrived_runs[-1]
+
+    def _runs(self, operand: Operand, moved: Iterable[Coordinates]) -> Counter[int]:
+        """How many runs there are of each length: channels of all groups lie side by side, all else apart."""
+        sides = self.nest.size(Dimension.C if operand is Operand.INPUTS else Dimension.K)
+        lines: defaultdict[Coordinates, list[int]] = defaultdict(list)
+        for at in moved:
+            group, channel, line = {
+                Operand.WEIGHTS: (at[0], at[1], at[2:]),
+                Operand.INPUTS: (at[1], at[2], (at[0], *at[3:])),
+                Operand.OUTPUTS: (at[1], at[2], (at[0], *at[3:])),
+            }[operand]
+            lines[line].append(group * sides + channel)
+        found: Counter[int] = Counter()
+        for places in lines.values():
+            places.sort()
+            begins = [here for here, at in enumerate(places) if here == 0 or places[here - 1] != at - 1]
+            found.update(end - begin for begin, end in pairwise([*begins, len(places)]))
+        return found
 
     def _fetch(self, outside: Values, operand: Operand, at: Coordinates) -> int:
         """One element; only zeros of the padding may be missing, and only off chip."""
@@ -221,7 +244,8 @@ class Walk:
         self.store(part.operand, resting.outer).update(resting.values)
         self.departed.update((part.memory, at) for at in resting.values)
         if resting.values:
-            resting.departures.append(len(resting.values))
+            resting.departed_runs.append(self._runs(part.operand, resting.values))
+            self.runs[part.operand, part.memory, resting.outer] += resting.departed_runs[-1]
         self.moved[part.operand, part.memory, resting.outer] += len(resting.values)
 
     def _step(self, base: Base) -> None:

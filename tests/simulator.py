@@ -7,6 +7,7 @@ of a machine would be wrong in both. What they find are formulas that do not say
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, prod
@@ -43,7 +44,7 @@ def holding(profile: HardwareProfile, part: Residence) -> Holding:
 class Simulation:
     """What was seen. steps: in which lanes worked; used_bytes: of one instance of every on-chip memory, at the peak.
 
-    lane_cycles: steps, refills that stop the lanes, waits at refills, the first tiles in and the last one out.
+    lane_cycles: steps, refills that stop the lanes, waits at refills and for latencies, first tiles in, last out.
     fill_cycles: of those, first tiles and last tile, each as large as the largest; moved_fill_cycles: the same for
     what really moved, without zeros of the padding and with a ragged last tile. outputs: what lies off chip at the end.
     """
@@ -86,6 +87,7 @@ class Bill:
         self.walk, self.profile = walk, walk.profile
         self.engine = self.profile.engines[walk.mapping.engine]
         self.unfinished = {memory for (memory, _), times in walk.departed.items() if times > 1}
+        self.bursts = {way: self._bursts_of(runs, way) for way, runs in walk.runs.items()}
 
     def simulation(self) -> Simulation:
         """All figures."""
@@ -110,7 +112,7 @@ class Bill:
             ),
             used_bytes=self._used_bytes(),
             port_cycles=self._port_cycles(),
-            lane_cycles=walk.steps + self.engine.pipeline_depth_cycles + stops + waits + fill,
+            lane_cycles=walk.steps + self.engine.pipeline_depth_cycles + stops + waits + fill + self._latency(),
             fill_cycles=fill,
             moved_fill_cycles=moved_fill,
             energy_pj=self._energy_pj(),
@@ -138,6 +140,20 @@ class Bill:
         wide = way[0] is Operand.OUTPUTS and (ENGINE in way or self._partial(way))
         return (self.profile.precision.accumulators_bits if wide else self.profile.bits(way[0])) / 8
 
+    def _bursts_of(self, runs: Counter[int], way: Way) -> int:
+        """Whole bursts of the memory off chip that runs of neighbours take; 0 where there are none."""
+        size = self.profile.memories[self.profile.off_chip].burst_bytes
+        if size is None or self.profile.off_chip not in way:
+            return 0
+        return sum(times * ceil(length * self._element_bytes(way) / size) for length, times in runs.items())
+
+    def _bytes_at(self, way: Way, memory: str) -> float:
+        """Of one element of all that moved, on average where there are bursts."""
+        size = self.profile.memories[memory].burst_bytes
+        if size is None or not self.walk.moved[way]:
+            return self._element_bytes(way)
+        return self.bursts[way] * size / self.walk.moved[way]
+
     def _ends(self, way: Way) -> Iterator[tuple[str, str]]:
         """(memory, `read` or `write`) at both ends of a way."""
         return ((memory, use) for memory, use in zip(way[1:], ("read", "write"), strict=True) if memory != ENGINE)
@@ -149,7 +165,24 @@ class Bill:
             own = {"read": ports.read, "write": ports.write}[use]
             for name, port in (("read_write", ports.read_write), (use, own)):
                 if port is not None:
-                    yield f"{memory}.{name}", self._element_bytes(way) / port.bytes_per_cycle
+                    yield f"{memory}.{name}", self._bytes_at(way, memory) / self._rate(memory, port.bytes_per_cycle)
+
+    def _rate(self, memory: str, width: float) -> float:
+        """A full port, or all requests there may be in flight answered in every span of the latency."""
+        level = self.profile.memories[memory]
+        if level.requests_in_flight is None or level.request_bytes is None:
+            return width
+        return min(width, level.requests_in_flight * level.request_bytes / level.latency_cycles)
+
+    def _latency(self) -> int:
+        """A layer waits for each memory once in and once out; refills that stop the lanes do so every further time."""
+        cycles, met = 0, set()
+        for rest in self.walk.resting:
+            far = self.profile.memories[rest.outer].latency_cycles
+            met.add((rest.outer, rest.part.operand is Operand.OUTPUTS, far))
+            if not holding(self.profile, rest.part).overlaps:
+                cycles += (rest.waits - 1) * far
+        return cycles + self.profile.conventions.fill_and_drain * sum(far for _, _, far in met)
 
     def _slowest(self, way: Way) -> float:
         return max((cycles for _, cycles in self._ports(way)), default=0.0)
@@ -167,7 +200,7 @@ class Bill:
             for memory, use in self._ends(way):
                 level = self.profile.memories[memory]
                 per_byte = level.read_pj_per_byte if use == "read" else level.write_pj_per_byte
-                total += elements * self._element_bytes(way) * per_byte
+                total += elements * self._bytes_at(way, memory) * per_byte
         return total
 
     def _fill(self) -> tuple[float, float]:
@@ -180,10 +213,25 @@ class Bill:
                 continue
             outputs = rest.part.operand is Operand.OUTPUTS
             ends = (rest.part.memory, rest.outer) if outputs else (rest.outer, rest.part.memory)
-            slowest = self._slowest((rest.part.operand, *ends))
-            whole += max(rest.sizes) * slowest
-            moved += (rest.departures[-1] if outputs else rest.arrivals[0]) * slowest
+            way = (rest.part.operand, *ends)
+            whole += max(self._tile_cycles(way, runs) for runs in rest.tile_runs)
+            moved += self._tile_cycles(way, rest.departed_runs[-1] if outputs else rest.arrived_runs[0])
         return whole, moved
+
+    def _tile_cycles(self, way: Way, runs: Counter[int]) -> float:
+        """Cycles of one tile alone: its elements at the memory on chip, its bursts at the one off chip."""
+        elements = sum(length * times for length, times in runs.items())
+        slowest = 0.0
+        for memory, use in self._ends(way):
+            level = self.profile.memories[memory]
+            own = {"read": level.ports.read, "write": level.ports.write}[use]
+            size = elements * self._element_bytes(way)
+            if level.burst_bytes is not None:
+                size = self._bursts_of(runs, way) * level.burst_bytes
+            for port in (level.ports.read_write, own):
+                if port is not None:
+                    slowest = max(slowest, size / self._rate(memory, port.bytes_per_cycle))
+        return slowest
 
     def _used_bytes(self) -> dict[str, int]:
         """Tiles of all operands in one instance of each memory, with the second copy of those that were refilled."""

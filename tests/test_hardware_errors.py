@@ -156,6 +156,17 @@ ONE_EDIT = [
      "16:5: memories.sram.ports: separate ports come in pairs: give both read and write"),
     ("{read_write: {bytes_per_cycle: 16}}", "{read_write: 16}",
      "16:13: memories.sram.ports.read_write: must be a mapping, not 16"),
+    ("    read_pj_per_byte: 1\n", "    read_pj_per_byte: 1\n    requests_in_flight: 4\n    request_bytes: 64\n",
+     "13:3: memories.sram: requests_in_flight, request_bytes and latency_cycles limit ports together: give all three"),
+    ("    read_pj_per_byte: 1\n", "    read_pj_per_byte: 1\n    requests_in_flight: 4\n    latency_cycles: 9\n",
+     "13:3: memories.sram: requests_in_flight, request_bytes and latency_cycles limit ports together: give all three"),
+    ("    read_pj_per_byte: 64\n",
+     "    read_pj_per_byte: 64\n    latency_cycles: 9\n    requests_in_flight: 4\n    request_bytes: 64\n",
+     "19:3: memories.dram: requests in flight limit its ports: give ports"),
+    ("    read_pj_per_byte: 1\n", "    read_pj_per_byte: 1\n    latency_cycles: -1\n",
+     "18:5: memories.sram.latency_cycles: must be at least 0, not -1"),
+    ("    read_pj_per_byte: 1\n", "    read_pj_per_byte: 1\n    burst_bytes: 64\n",
+     "18:5: memories.sram.burst_bytes: only the outermost memory (dram) may move whole bursts"),
     ("    read_pj_per_byte: 1\n", "    read_pj_per_byte: 1\n    engines: [aray]\n",
      "6:3: engines.array: no on-chip memory holds its weights\n"
      "6:3: engines.array: no on-chip memory holds its inputs\n"

@@ -58,7 +58,8 @@ def test_show_says_everything_that_is_in_the_file() -> None:
         "axes: rows 16 (up to C) x columns 16 (up to K)",
         "weight_registers: 2 bytes per lane of rows x columns; holds weights; never a bottleneck;",
         "accumulator: 65,536 bytes; holds outputs; 128 / 128 bytes per cycle read / written;",
-        "dram: unbounded; holds weights, inputs, outputs; 16 bytes per cycle, reads and writes together;",
+        "dram: unbounded; holds weights, inputs, outputs; 8 / 8 bytes per cycle read / written;",
+        "70 cycles from a request to its answer; 10 requests of 64 bytes in flight, 9.14 bytes per cycle",
         "vector unit: 16 lanes, 0.1 pJ per operation runs: activation, max_pool, elementwise, view",
     ):
         assert phrase in flat

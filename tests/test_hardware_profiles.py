@@ -83,13 +83,13 @@ def test_ecnn_feeds_its_leaf_module_every_cycle() -> None:
 
 
 def test_gemmini_is_the_default_configuration() -> None:
-    """ucb-bar/gemmini, Configs.scala: 16x16, 256 KiB scratchpad, 64 KiB accumulator, 128-bit bus."""
+    """ucb-bar/gemmini, Configs.scala: 16x16, 256 KiB scratchpad, 64 KiB accumulator; rocket-chip: 64-bit memory bus."""
     profile = load_profile("gemmini16").profile
     assert profile.peak_macs_per_cycle == 16 * 16
     assert profile.memories["scratchpad"].size_bytes == 256 * 1024
     assert profile.memories["accumulator"].size_bytes == 64 * 1024
-    port = profile.memories["dram"].ports.read_write
-    assert port is not None and port.bytes_per_cycle == 128 / 8
+    dram = profile.memories["dram"]
+    assert dram.ports.read is not None and dram.bytes_per_cycle(dram.ports.read) == 64 / 8
     assert profile.hierarchy("array", Operand.WEIGHTS) == ("weight_registers", "scratchpad", "dram")
     assert profile.hierarchy("array", Operand.INPUTS) == ("scratchpad", "dram")
     assert profile.hierarchy("array", Operand.OUTPUTS) == ("accumulator", "dram")

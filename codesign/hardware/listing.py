@@ -72,9 +72,9 @@ def machine_table() -> str:
     ]
     for path in sorted(shipped_folder().glob("*.yaml")):
         profile = read_profile(path).profile
-        on_chip = sum(profile.total_bytes(memory) or 0 for memory in list(profile.memories)[:-1])
-        ports = profile.memories[profile.off_chip].ports
-        widths = [port.bytes_per_cycle for port in (ports.read_write, ports.read) if port is not None]
+        on_chip = sum(profile.total_bytes(name) or 0 for name in list(profile.memories)[:-1])
+        memory = profile.memories[profile.off_chip]
+        widths = [memory.bytes_per_cycle(at) for at in (memory.ports.read_write, memory.ports.read) if at is not None]
         off_chip = f"{widths[0]:g}" if widths else "no limit"
         peak = f"{profile.peak_macs_per_cycle:,}"
         rows.append(f"| `{profile.name}` | {peak} | {profile.clock_mhz:g} | {_kibibytes(on_chip)} | {off_chip} |")
@@ -150,7 +150,19 @@ def _memory_line(name: str, memory: Memory) -> str:
         parts.append(_buffering(memory))
     if memory.refill_overhead_cycles:
         parts.append(f"{memory.refill_overhead_cycles} cycles lost at every refill")
+    parts.extend(_latency_parts(memory))
     return "; ".join(parts)
+
+
+def _latency_parts(memory: Memory) -> Iterator[str]:
+    if memory.burst_bytes is not None:
+        yield f"whole bursts of {memory.burst_bytes} bytes"
+    if memory.latency_cycles:
+        yield f"{memory.latency_cycles} cycles from a request to its answer"
+    if memory.requests_in_flight is not None and memory.request_bytes is not None:
+        rate = memory.requests_in_flight * memory.request_bytes / memory.latency_cycles
+        requests = f"{memory.requests_in_flight} requests of {memory.request_bytes} bytes in flight"
+        yield f"{requests}, {rate:.3g} bytes per cycle"
 
 
 def _whole(axis: Axis) -> str:

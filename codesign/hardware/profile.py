@@ -164,6 +164,10 @@ class Memory(Section):
     engines: the engines it serves (all, if empty). The innermost memory of the outputs counts entries of accumulator
     width. buffering: how a tile that is refilled is held, see Buffering.
     refill_overhead_cycles: the lanes wait so long at every refill beyond its transfers (the skew of a systolic array).
+    latency_cycles: from a request to this memory until its first byte arrives (or a write is acknowledged).
+    requests_in_flight, request_bytes: so many requests of at most so many bytes wait for their answers at a time, which
+    limits every port as well (Little's law), see `bytes_per_cycle`. They come together and need a latency.
+    burst_bytes: the outermost memory alone may move whole bursts; see codesign.mapping.bursts.
     """
 
     holds: Annotated[tuple[Operand, ...], Different] = Field(min_length=1)
@@ -175,6 +179,29 @@ class Memory(Section):
     engines: Annotated[tuple[Name, ...], Different] = ()
     buffering: Buffering = Buffering.DOUBLE
     refill_overhead_cycles: Annotated[int, Field(ge=0, strict=True)] = 0
+    latency_cycles: Annotated[int, Field(ge=0, strict=True)] = 0
+    requests_in_flight: PositiveInt | None = None
+    request_bytes: PositiveInt | None = None
+    burst_bytes: PositiveInt | None = None
+
+    def bytes_per_cycle(self, port: Port) -> float:
+        """What a port moves: its width, or requests in flight x bytes of each / latency where that is less."""
+        if self.requests_in_flight is None or self.request_bytes is None:
+            return port.bytes_per_cycle
+        return min(port.bytes_per_cycle, self.requests_in_flight * self.request_bytes / self.latency_cycles)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        limits = (self.requests_in_flight, self.request_bytes)
+        if limits == (None, None):
+            return self
+        if None in limits or not self.latency_cycles:
+            raise ValueError(
+                "requests_in_flight, request_bytes and latency_cycles limit ports together: give all three"
+            )
+        if self.ports == Ports():
+            raise ValueError("requests in flight limit its ports: give ports")
+        return self
 
 
 class Conventions(Section):
@@ -329,6 +356,8 @@ def _outermost_problems(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str
     for name in inner:
         if profile.memories[name].size_bytes is None:
             yield ("memories", name, "size_bytes"), f"only the outermost memory ({last}) may be unbounded"
+        if profile.memories[name].burst_bytes is not None:
+            yield ("memories", name, "burst_bytes"), f"only the outermost memory ({last}) may move whole bursts"
     outermost = profile.memories[last]
     if set(outermost.holds) != set(Operand):
         yield ("memories", last, "holds"), "the outermost memory holds weights, inputs and outputs"

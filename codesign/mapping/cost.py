@@ -1,8 +1,9 @@
 """The cost model: cycles, energy and traffic of one layer from the counts of its mapping.
 
-cycles = max(compute + serial + fill + drain, busy cycles of every port). compute: steps of the lanes. serial: refills
-of memories without double buffering, which stop the lanes. fill: the first tile of every memory on the way in (and the
-engine's pipeline); drain: the last output tile on the way out. Busy: bytes through a port over its bytes per cycle.
+cycles = max(compute + serial + fill + drain + latency, busy cycles of every port). compute: steps of the lanes. serial:
+refills of memories without double buffering, which stop the lanes. fill: the first tile of every memory on the way in
+(and the engine's pipeline); drain: the last output tile on the way out. latency: the first request of a layer to a
+memory, its last tile back, and refills that stop the lanes. Busy: bytes through a port over its bytes per cycle.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codesign.hardware.profile import Buffering, HardwareProfile
+from codesign.mapping.bursts import Density, density_of
 from codesign.mapping.layer_cost import Energy, LayerCost, Traffic
-from codesign.mapping.mapping import ENGINE, LayerCounts, Mapping, Transfer
+from codesign.mapping.mapping import ENGINE, LayerCounts, Mapping, Residence, Transfer
 from codesign.vocabulary import Operand
 from codesign.workload.loop_nest import LoopNest
 
@@ -52,26 +54,45 @@ class Meter:
         return (self.profile.precision.accumulators_bits if wide else self.profile.bits(operand)) / 8
 
     def hop(
-        self, operand: Operand, source: str, destination: str, *, partial: bool = False, stops_lanes: bool = False
+        self,
+        operand: Operand,
+        source: str,
+        destination: str,
+        *,
+        partial: bool = False,
+        stops_lanes: bool = False,
+        bursts: float | None = None,
     ) -> Vector:
-        """Cost of moving one element; lane cycles only where it does not overlap with compute. Not to be changed."""
-        key = (operand, source, destination, partial, stops_lanes)
+        """Cost of moving one element; lane cycles only where it does not overlap with compute. Not to be changed.
+
+        bursts: of them per element off chip, where that memory moves whole ones.
+        """
+        key = (operand, source, destination, partial, stops_lanes, bursts)
         if key not in self._hops:
-            self._hops[key] = self._hop(operand, source, destination, partial, stops_lanes)
+            self._hops[key] = self._hop(*key)
         return self._hops[key]
 
     @cached_property
-    def _hops(self) -> dict[tuple[Operand, str, str, bool, bool], Vector]:
+    def _hops(self) -> dict[tuple[Operand, str, str, bool, bool, float | None], Vector]:
         return {}
 
-    def _hop(self, operand: Operand, source: str, destination: str, partial: bool, stops_lanes: bool) -> Vector:
+    def _hop(
+        self,
+        operand: Operand,
+        source: str,
+        destination: str,
+        partial: bool,
+        stops_lanes: bool,
+        bursts: float | None,
+    ) -> Vector:
         vector = self.zero()
         slowest = 0.0
-        size = self.bytes_moved(operand, source, destination, partial=partial)
+        own = self.bytes_moved(operand, source, destination, partial=partial)
         for memory, reading in ((source, True), (destination, False)):
             if memory == ENGINE:
                 continue
             level = self.profile.memories[memory]
+            size = own if bursts is None or level.burst_bytes is None else bursts * level.burst_bytes
             vector[-1] += size * (level.read_pj_per_byte if reading else level.write_pj_per_byte)
             port, bandwidth = port_of(self.profile, memory, reading=reading)
             if port:
@@ -82,7 +103,14 @@ class Meter:
         return vector
 
     def fill(
-        self, operand: Operand, source: str, destination: str, *, partial: bool = False, stops_lanes: bool = False
+        self,
+        operand: Operand,
+        source: str,
+        destination: str,
+        *,
+        partial: bool = False,
+        stops_lanes: bool = False,
+        bursts: float | None = None,
     ) -> float:
         """Lane cycles per element of the first tile in (or the last out): 0 where refills stop the lanes anyway."""
         inwards = operand is Operand.OUTPUTS and self._level(source) > self._level(destination)
@@ -90,8 +118,32 @@ class Meter:
             return 0.0
         if stops_lanes:
             return 0.0
-        hop = self.hop(operand, source, destination, partial=partial)
+        hop = self.hop(operand, source, destination, partial=partial, bursts=bursts)
         return float(hop[1:-1].max(initial=0.0))
+
+    def first_waits(self) -> dict[str, int]:
+        """Lane cycles a layer waits for every memory tiles come from and leave to, wherever they do.
+
+        Its latency once for the first tiles in, weights and inputs together, and once for the last tile out.
+        """
+        if not self.profile.conventions.fill_and_drain:
+            return {}
+        ways = {(name, operand is Operand.OUTPUTS) for operand in Operand for name in self._hierarchy(operand)[1:]}
+        return {
+            name: level.latency_cycles * sum((name, way) in ways for way in (False, True))
+            for name, level in self.profile.memories.items()
+            if level.latency_cycles
+        }
+
+    def refill_wait(self, operand: Operand, memory: str, copies: int) -> int:
+        """Lane cycles a refill waits for the memory outside: its latency, where refills stop the lanes."""
+        if not stops_the_lanes(self.profile, memory, copies):
+            return 0
+        levels = self._hierarchy(operand)
+        return self.profile.memories[levels[levels.index(memory) + 1]].latency_cycles
+
+    def _hierarchy(self, operand: Operand) -> tuple[str, ...]:
+        return self.profile.hierarchy(self.engine, operand)
 
     def stops_lanes(self, mapping: Mapping, transfer: Transfer) -> bool:
         """Whether a transfer and compute take turns: the memory further in holds one copy that does not overlap."""
@@ -113,13 +165,13 @@ def stops_the_lanes(profile: HardwareProfile, memory: str, copies: int) -> bool:
 
 def port_of(profile: HardwareProfile, memory: str, *, reading: bool) -> tuple[str, float]:
     """Name (`sram.read`, `dram.read_write`) and bytes per cycle of the port used; ("", 0) where the memory has none."""
-    ports = profile.memories[memory].ports
-    if ports.read_write is not None:
-        return f"{memory}.read_write", ports.read_write.bytes_per_cycle
-    chosen = ports.read if reading else ports.write
+    level = profile.memories[memory]
+    if level.ports.read_write is not None:
+        return f"{memory}.read_write", level.bytes_per_cycle(level.ports.read_write)
+    chosen = level.ports.read if reading else level.ports.write
     if chosen is None:
         return "", 0.0
-    return f"{memory}.{'read' if reading else 'write'}", chosen.bytes_per_cycle
+    return f"{memory}.{'read' if reading else 'write'}", level.bytes_per_cycle(chosen)
 
 
 @dataclass(frozen=True)
@@ -144,15 +196,18 @@ def evaluate(nest: LoopNest, mapping: Mapping, profile: HardwareProfile, counts:
     compute = compute_cycles(counts, mapping)
     total = meter.zero()
     for transfer in counts.transfers:
+        bursts = density_of(nest, mapping, profile, transfer)
         total += transfer.elements * meter.hop(
             transfer.operand,
             transfer.source,
             transfer.destination,
             partial=transfer.partial,
             stops_lanes=meter.stops_lanes(mapping, transfer),
+            bursts=None if bursts is None else bursts.layer,
         )
-    total[0] += compute + engine.pipeline_depth_cycles + fill_cycles(meter, mapping, counts)
+    total[0] += compute + engine.pipeline_depth_cycles + fill_cycles(nest, meter, mapping, counts)
     total[0] += refill_overhead_cycles(nest, mapping, profile)
+    total[0] += sum(meter.first_waits().values()) + sum(refill_waits(nest, mapping, meter))
     total[-1] += counts.macs_useful * engine.energy_pj_per_mac
     ports = dict(zip(meter.ports, total[1:-1].tolist(), strict=True))
     return Evaluation(compute, float(total[0]), ports, float(total[-1]))
@@ -163,7 +218,7 @@ def compute_cycles(counts: LayerCounts, mapping: Mapping) -> int:
     return counts.macs_issued // prod(loop.extent for loop in mapping.spatial)
 
 
-def fill_cycles(meter: Meter, mapping: Mapping, counts: LayerCounts) -> float:
+def fill_cycles(nest: LoopNest, meter: Meter, mapping: Mapping, counts: LayerCounts) -> float:
     """Cycles of the first tiles in and the last tile out, hop by hop."""
     tiles = {(part.operand, part.memory): part.elements for part in counts.allocations}
     cycles = 0.0
@@ -173,23 +228,36 @@ def fill_cycles(meter: Meter, mapping: Mapping, counts: LayerCounts) -> float:
         held_in = transfer.source if transfer.operand is Operand.OUTPUTS else transfer.destination
         if (transfer.operand, held_in) not in tiles:
             continue  # partial sums on their way back in from off chip: nothing starts or ends with them
+        bursts = density_of(nest, mapping, meter.profile, transfer)
         cycles += tiles[transfer.operand, held_in] * meter.fill(
             transfer.operand,
             transfer.source,
             transfer.destination,
             partial=transfer.partial,
             stops_lanes=meter.stops_lanes(mapping, transfer),
+            bursts=None if bursts is None else bursts.tile,
         )
     return cycles
 
 
 def refill_overhead_cycles(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> int:
     """Cycles the lanes wait at refills beyond the transfers: tiles of each residence x its memory's overhead."""
-    cycles = 0
-    for part in mapping.residences:
-        tiles = prod(-(-size // tile) for size, tile in zip(nest.sizes, mapping.tile(nest, part.position), strict=True))
-        cycles += tiles * profile.memories[part.memory].refill_overhead_cycles
-    return cycles
+    return sum(
+        _tiles(nest, mapping, part) * profile.memories[part.memory].refill_overhead_cycles
+        for part in mapping.residences
+    )
+
+
+def refill_waits(nest: LoopNest, mapping: Mapping, meter: Meter) -> list[int]:
+    """Cycles the refills of each residence that stop the lanes wait for the memory outside, without the first one."""
+    return [
+        (_tiles(nest, mapping, part) - 1) * meter.refill_wait(part.operand, part.memory, part.buffers)
+        for part in mapping.residences
+    ]
+
+
+def _tiles(nest: LoopNest, mapping: Mapping, part: Residence) -> int:
+    return prod(-(-size // tile) for size, tile in zip(nest.sizes, mapping.tile(nest, part.position), strict=True))
 
 
 def layer_cost(
@@ -209,7 +277,7 @@ def layer_cost(
     cycles, not_counted = _counted(found, profile)
     lane_extra = min(cycles - found.compute_cycles, ceil(round(found.lane_cycles - found.compute_cycles, 6)))
     peak = profile.engines[mapping.engine].peak_macs_per_cycle
-    traffic = _traffic(meter, counts)
+    traffic = _traffic(nest, mapping, meter, counts)
     engine = Energy("engine", counts.macs_useful * profile.engines[meter.engine].energy_pj_per_mac)
     return LayerCost(
         cycles=cycles,
@@ -255,22 +323,28 @@ def memory_energies(traffic: Iterable[Traffic], profile: HardwareProfile) -> tup
     return tuple(Energy(name, energy) for name, energy in spent.items())
 
 
-def _traffic(meter: Meter, counts: LayerCounts) -> tuple[Traffic, ...]:
+def _traffic(nest: LoopNest, mapping: Mapping, meter: Meter, counts: LayerCounts) -> tuple[Traffic, ...]:
     read: dict[tuple[str, Operand], float] = {}
     written: dict[tuple[str, Operand], float] = {}
     for transfer in counts.transfers:
-        _add(read, meter, transfer, transfer.source)
-        _add(written, meter, transfer, transfer.destination)
+        bursts = density_of(nest, mapping, meter.profile, transfer)
+        _add(read, meter, transfer, transfer.source, bursts)
+        _add(written, meter, transfer, transfer.destination, bursts)
     keys = sorted({*read, *written}, key=lambda key: (list(meter.profile.memories).index(key[0]), key[1]))
     return tuple(
-        Traffic(memory, operand, ceil(read.get((memory, operand), 0)), ceil(written.get((memory, operand), 0)))
+        Traffic(memory, operand, *(ceil(round(way.get((memory, operand), 0.0), 6)) for way in (read, written)))
         for memory, operand in keys
     )
 
 
-def _add(into: dict[tuple[str, Operand], float], meter: Meter, transfer: Transfer, memory: str) -> None:
-    if memory != ENGINE:
-        key = (memory, transfer.operand)
-        into[key] = into.get(key, 0.0) + transfer.elements * meter.bytes_moved(
-            transfer.operand, transfer.source, transfer.destination, partial=transfer.partial
-        )
+def _add(
+    into: dict[tuple[str, Operand], float], meter: Meter, transfer: Transfer, memory: str, bursts: Density | None
+) -> None:
+    if memory == ENGINE:
+        return
+    size = meter.bytes_moved(transfer.operand, transfer.source, transfer.destination, partial=transfer.partial)
+    burst_bytes = meter.profile.memories[memory].burst_bytes
+    if bursts is not None and burst_bytes is not None:
+        size = bursts.layer * burst_bytes
+    key = (memory, transfer.operand)
+    into[key] = into.get(key, 0.0) + transfer.elements * size

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codesign.hardware.profile import Buffering, HardwareProfile
+from codesign.mapping.burst_pricing import BurstPricing, burst_pricing
 from codesign.mapping.cost import Meter, Vector, stops_the_lanes
 from codesign.mapping.grid import Floats, Grid, Index
 from codesign.mapping.mapping import ENGINE
@@ -39,11 +40,18 @@ Factor = tuple[tuple[int, ...], Floats]  # dimensions, and a table over their si
 
 @dataclass(frozen=True, eq=False)
 class Holding:
-    """One way to hold a refilled tile. copies: of the tile. rates: costs per unit of `Cut.amounts`, one row each."""
+    """One way to hold a refilled tile.
+
+    copies: of the tile. rates: costs per unit of `Cut.amounts`, one row each. fill: lane cycles per element of the
+    first tile: complete (or of weights, inputs), partial. overhead: lane cycles of a refill beyond its transfers; wait:
+    those of them spent waiting for the memory outside, which the first refill does not (`Meter.first_waits` has it).
+    """
 
     copies: int
     rates: Floats
-    fill: tuple[float, float]  # lane cycles per element of the first tile: complete (or of weights, inputs), partial
+    fill: tuple[float, float]
+    overhead: int
+    wait: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +61,8 @@ class Cut:
     grows: dimensions in which a larger tile at this cut can save something; growing any other only costs capacity, so
     an optimal chain grows those after the cut. moved, elements, instance: factors of the elements moved over the layer,
     of a tile's elements, and of those in one instance of the memory. bytes_per_element, partial_bytes: as stored there,
-    and while partial sums arrive. refills: factors of the number of tiles, where each costs `overhead` lane cycles.
-    inside: dimensions a fixed dataflow runs inside. last: the index of the whole layer.
+    and while partial sums arrive. refills: factors of the number of tiles, each of which may cost lane cycles. inside:
+    dimensions a fixed dataflow runs inside. last: the index of the whole layer. bursts: if they move in such.
     """
 
     operand: Operand
@@ -66,13 +74,13 @@ class Cut:
     elements: tuple[Factor, ...]
     instance: tuple[Factor, ...]
     refills: tuple[Factor, ...]
-    overhead: int
     bytes_per_element: float
     partial_bytes: float
     finished: float
     unread: float
     last: tuple[int, ...]
     inside: tuple[int, ...]
+    bursts: BurstPricing | None
 
     def bytes_taken(self, index: Index, copies: int, *, partial: bool) -> Floats:
         """Bytes in one instance of the memory; the whole layer is never refilled and takes one copy.
@@ -108,22 +116,32 @@ class Cut:
         return float(np.ceil(_product(self.instance, self.last) * self.bytes_per_element))
 
     def amounts(self, index: Index, holding: Holding) -> tuple[Floats, ...]:
-        """What the rates of a holding price: for outputs partial visits, finished and unread elements; lane cycles."""
+        """What the rates of a holding price: elements (of outputs partial visits, finished and unread), bursts as many
+        times, lane cycles."""
         lanes: Floats | float = 0.0
+        bursts: tuple[Floats, ...] = ()
+        moved = _product(self.moved, index)
         if self.operand is not Operand.OUTPUTS:
-            if holding.fill[0]:
-                lanes = holding.fill[0] * _product(self.elements, index)
-            return _product(self.moved, index), self._with_overhead(lanes, index)
+            if self.bursts is not None:
+                bursts, lanes = self.bursts.of_moved(index, holding.copies, moved, lambda: self._tile(index))
+            elif holding.fill[0]:
+                lanes = holding.fill[0] * self._tile(index)
+            return moved, *bursts, self._with_overhead(lanes, index, holding)
         complete = self.complete(index)
-        if any(holding.fill):
-            lanes = np.where(complete, *holding.fill) * _product(self.elements, index)
-        visits = np.where(complete, 0.0, _product(self.moved, index))
-        first = np.where(complete, 0.0, -self.unread)
-        return visits, np.where(complete, self.finished, 0.0), first, self._with_overhead(lanes, index)
+        visits, first = np.where(complete, 0.0, moved), np.where(complete, 0.0, -self.unread)
+        out = visits, np.where(complete, self.finished, 0.0), first
+        if self.bursts is not None:
+            bursts, lanes = self.bursts.of_outputs(index, holding.copies, out, lambda: self._tile(index))
+        elif any(holding.fill):
+            lanes = np.where(complete, *holding.fill) * self._tile(index)
+        return *out, *bursts, self._with_overhead(lanes, index, holding)
 
-    def _with_overhead(self, lanes: Floats | float, index: Index) -> Floats:
-        if self.overhead:
-            lanes = lanes + self.overhead * _product(self.refills, index)
+    def _tile(self, index: Index) -> Floats:
+        return _product(self.elements, index)
+
+    def _with_overhead(self, lanes: Floats | float, index: Index, holding: Holding) -> Floats:
+        if holding.overhead:
+            lanes = lanes + holding.overhead * _product(self.refills, index) - holding.wait
         return np.asarray(lanes, dtype=np.float64)
 
     def costs(self, index: Index, holding: Holding) -> Floats:
@@ -254,7 +272,7 @@ class LayerSpace:
         """Costs that no tile changes: compute, and what the lanes read and accumulate."""
         engine = self.profile.engines[self.engine]
         total = self.meter.zero()
-        total[0] = prod(self.choice.steps) + engine.pipeline_depth_cycles
+        total[0] = prod(self.choice.steps) + engine.pipeline_depth_cycles + sum(self.meter.first_waits().values())
         total[-1] = self.nest.loop_macs * engine.energy_pj_per_mac
         for operand in (Operand.WEIGHTS, Operand.INPUTS):
             innermost = self.profile.hierarchy(self.engine, operand)[0]
@@ -324,24 +342,26 @@ class LayerSpace:
         )
         lanes = self.choice.replicated_lanes(level.replicated_over)
         per_instance = tuple(np.ceil(size / lane) for size, lane in zip(self.sizes, lanes, strict=True))
-        overhead = level.refill_overhead_cycles
+        bursts = burst_pricing(self.nest, self.meter, operand, inner, outer, self.sizes)
+        holdings = self._holdings(operand, inner, outer, bursts)
+        waits = any(holding.overhead for holding in holdings)
         return Cut(
             operand=operand,
             memory=inner,
             size_bytes=level.size_bytes,
-            grows=tuple(axis for axis in self._grows(operand, overhead) if self.choice.steps[axis] > 1),
-            holdings=self._holdings(operand, inner, outer),
+            grows=tuple(axis for axis in self._grows(operand, waits, bursts) if self.choice.steps[axis] > 1),
+            holdings=holdings,
             moved=self._moved(operand, from_off_chip),
             elements=self._elements(operand, self.sizes),
             instance=self._elements(operand, per_instance),
             refills=self._tiles(range(len(DIMENSIONS))),
-            overhead=overhead,
             bytes_per_element=width,
             partial_bytes=partial_width,
             finished=float(self.nest.elements(Operand.OUTPUTS)),
             unread=float(self._unread_outputs),
             last=tuple(size - 1 for size in self.grid.shape),
             inside=self._inside(operand, inner),
+            bursts=bursts,
         )
 
     def _inside(self, operand: Operand, memory: str) -> tuple[int, ...]:
@@ -350,38 +370,44 @@ class LayerSpace:
         fixed = self.profile.engines[self.engine].stationary is operand and memory == innermost
         return IRRELEVANT[operand] if fixed else ()
 
-    def _grows(self, operand: Operand, overhead: int) -> tuple[int, ...]:
-        if overhead:
+    def _grows(self, operand: Operand, waits: bool, bursts: BurstPricing | None) -> tuple[int, ...]:
+        if waits:
             return tuple(range(len(DIMENSIONS)))
         rows, columns = self.windows
         windows = ((OY, FY) if rows.taps > 1 else ()) + ((OX, FX) if columns.taps > 1 else ())
-        return IRRELEVANT[operand] + (windows if operand is Operand.INPUTS else ())
+        longer_runs = () if bursts is None else bursts.axes
+        return IRRELEVANT[operand] + longer_runs + (windows if operand is Operand.INPUTS else ())
 
-    def _holdings(self, operand: Operand, inner: str, outer: str) -> tuple[Holding, ...]:
+    def _holdings(self, operand: Operand, inner: str, outer: str, bursts: BurstPricing | None) -> tuple[Holding, ...]:
         choices = {
             Buffering.SINGLE: (1,),
             Buffering.DOUBLE: (2,),
             Buffering.OVERLAPPED: (1,),
             Buffering.EITHER: (1, 2),
         }[self.profile.memories[inner].buffering]
-        return tuple(self._holding(operand, inner, outer, copies) for copies in choices)
+        return tuple(self._holding(operand, inner, outer, copies, bursts) for copies in choices)
 
-    def _holding(self, operand: Operand, inner: str, outer: str, copies: int) -> Holding:
-        stops = stops_the_lanes(self.profile, inner, copies)
+    def _holding(self, operand: Operand, inner: str, outer: str, copies: int, bursts: BurstPricing | None) -> Holding:
+        stops = stops_the_lanes(self.profile, inner, copies) and bursts is None
+        per_burst = [] if bursts is None else [bursts.rates]
+        wait = self.meter.refill_wait(operand, inner, copies)
+        overhead = self.profile.memories[inner].refill_overhead_cycles + wait
         lanes = self.meter.zero()
         lanes[0] = 1.0
 
         def hop(source: str, destination: str, partial: bool) -> Vector:
-            return self.meter.hop(operand, source, destination, partial=partial, stops_lanes=stops)
+            none = None if bursts is None else 0.0
+            return self.meter.hop(operand, source, destination, partial=partial, stops_lanes=stops, bursts=none)
 
         def fill(source: str, destination: str, partial: bool) -> float:
             return self.meter.fill(operand, source, destination, partial=partial, stops_lanes=stops)
 
         if operand is not Operand.OUTPUTS:
-            return Holding(copies, np.stack([hop(outer, inner, False), lanes]), (fill(outer, inner, False), 0.0))
+            rates = np.vstack([hop(outer, inner, False), *per_burst, lanes])
+            return Holding(copies, rates, (fill(outer, inner, False), 0.0), overhead, wait)
         back = hop(outer, inner, True)
-        rates = np.stack([hop(inner, outer, True) + back, hop(inner, outer, False), back, lanes])
-        return Holding(copies, rates, (fill(inner, outer, False), fill(inner, outer, True)))
+        rates = np.vstack([hop(inner, outer, True) + back, hop(inner, outer, False), back, *per_burst, lanes])
+        return Holding(copies, rates, (fill(inner, outer, False), fill(inner, outer, True)), overhead, wait)
 
     def _tiles(self, axes: Sequence[int]) -> tuple[Factor, ...]:
         """Factors of the number of tiles."""

@@ -18,7 +18,7 @@ from enum import StrEnum
 from math import ceil, floor, log, prod
 
 from codesign.hardware.profile import HardwareProfile
-from codesign.mapping.cost import evaluate, refill_overhead_cycles
+from codesign.mapping.cost import Meter, evaluate, refill_overhead_cycles, refill_waits
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.mapping import ENGINE, LayerCounts, Mapping, SpatialLoop, Transfer
 from codesign.mapping.streaming import HOST
@@ -39,6 +39,7 @@ class LossKind(StrEnum):
     PIPELINE = "pipeline"
     FILL = "fill"
     DRAIN = "drain"
+    LATENCY = "latency"  # of a memory: first tiles in, last tile out, refills that cannot overlap
     STALL = "stall"
 
     @property
@@ -193,6 +194,7 @@ def _waits(
         alone = replace(mapping, residences=(part,))
         wait = Loss(LossKind.REFILL_OVERHEAD, part.memory, part.operand, detail, 0)
         yield wait, float(refill_overhead_cycles(nest, alone, profile))
+    yield from _latencies(nest, mapping, Meter(profile, mapping.engine))
     nothing = lane_cycles((), first_tiles=False)
     for transfer in sorted(counts.transfers, key=lambda moved: _RANK[moved.operand]):
         if ENGINE in (transfer.source, transfer.destination):
@@ -200,6 +202,14 @@ def _waits(
         serial = lane_cycles((transfer,), first_tiles=False)
         yield _refill(profile, transfer), serial - nothing
         yield _first_or_last(transfer), lane_cycles((transfer,), first_tiles=True) - serial
+
+
+def _latencies(nest: LoopNest, mapping: Mapping, meter: Meter) -> Iterator[tuple[Loss, float]]:
+    for memory, cycles in meter.first_waits().items():
+        yield Loss(LossKind.LATENCY, memory, "", f"first tiles from {memory} and last one back", 0), float(cycles)
+    for part, wait in zip(mapping.residences, refill_waits(nest, mapping, meter), strict=True):
+        detail = f"every further refill of {part.memory} with {part.operand} waits"
+        yield Loss(LossKind.LATENCY, part.memory, part.operand, detail, 0), float(wait)
 
 
 def _refill(profile: HardwareProfile, transfer: Transfer) -> Loss:

@@ -22,6 +22,7 @@ class ChangeKind(StrEnum):
     MEMORY = "memory"
     BUFFERING = "buffering"
     PORT = "port"
+    REQUESTS = "requests"
     AXIS = "axis"
     UNROLLS = "unrolls"
     UNIT = "unit"
@@ -32,7 +33,7 @@ class Change:
     """One thing changed: a layer's loops on a machine, one of them not as it was.
 
     where: dimensions (`C`, `OY OX`) of a layer, the dotted path of a machine's figure. before, after: sizes, bytes,
-    bytes per cycle, lanes, dimensions an axis unrolls, copies of a tile, or operations per cycle.
+    bytes per cycle, requests, lanes, dimensions an axis unrolls, copies of a tile, or operations per cycle.
     """
 
     kind: ChangeKind
@@ -125,7 +126,7 @@ def unroll_changes(
 
 
 def engine_changes(nest: LoopNest, profile: HardwareProfile, engine: str) -> Iterator[Change]:
-    """Twice the lanes of every axis, twice the bytes per cycle of every port, double instead of single buffers."""
+    """Twice the lanes of every axis, twice of what limits every port, double instead of single buffers."""
     for name, axis in profile.engines[engine].axes.items():
         wider = _with_axis(profile, engine, name, size=2 * axis.size)
         yield Change(ChangeKind.AXIS, f"engines.{engine}.axes.{name}.size", axis.size, 2 * axis.size, nest, wider)
@@ -137,7 +138,11 @@ def engine_changes(nest: LoopNest, profile: HardwareProfile, engine: str) -> Ite
 
 
 def port_changes(nest: LoopNest, profile: HardwareProfile, memory: str) -> Iterator[Change]:
-    """Twice the bytes per cycle of each port of a memory."""
+    """Twice the bytes per cycle of each port of a memory, and twice the requests in flight that limit them."""
+    requests = profile.memories[memory].requests_in_flight
+    if requests is not None:
+        more = _with_memory(profile, memory, requests_in_flight=2 * requests)
+        yield Change(ChangeKind.REQUESTS, f"memories.{memory}.requests_in_flight", requests, 2 * requests, nest, more)
     ports = profile.memories[memory].ports
     for name, port in (("read", ports.read), ("write", ports.write), ("read_write", ports.read_write)):
         if port is not None:
@@ -148,7 +153,7 @@ def port_changes(nest: LoopNest, profile: HardwareProfile, memory: str) -> Itera
 
 
 def vector_unit_changes(nest: LoopNest, profile: HardwareProfile) -> Iterator[Change]:
-    """Twice its lanes, and twice the bytes per cycle of every port."""
+    """Twice its lanes, and twice of what limits every port."""
     unit = profile.vector_unit
     if unit is not None:
         wider = unit.model_copy(update={"lanes": 2 * unit.lanes})

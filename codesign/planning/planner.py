@@ -83,8 +83,8 @@ def plan_network(
 
 
 def _off_chip_bytes_per_cycle(profile: HardwareProfile) -> float:
-    ports = profile.memories[profile.off_chip].ports
-    found = [port.bytes_per_cycle for port in (ports.read_write, ports.read) if port is not None]
+    memory = profile.memories[profile.off_chip]
+    found = [memory.bytes_per_cycle(port) for port in (memory.ports.read_write, memory.ports.read) if port is not None]
     return found[0] if found else float("inf")
 
 

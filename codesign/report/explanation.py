@@ -41,6 +41,8 @@ def change_text(change: Change) -> str:
             return f"{path[1]} double-buffered instead of single"
         case ChangeKind.PORT:
             return f"{path[1]}.{path[3]} {after} bytes per cycle instead of {before}"
+        case ChangeKind.REQUESTS:
+            return f"{path[1]} {after} requests in flight instead of {before}"
         case ChangeKind.AXIS:
             return f"{path[3]} of {path[1]} {after} lanes instead of {before}"
         case ChangeKind.UNROLLS:

@@ -27,7 +27,7 @@ class ChangeReport(Part):
     text: str
     """Change and effect in words: `32 input channels instead of 24: -25.0 % cycles per MAC (...)`."""
     kind: str
-    """`layer`, `memory`, `buffering`, `port`, `axis`, `unrolls` or `unit`."""
+    """`layer`, `memory`, `buffering`, `port`, `requests`, `axis`, `unrolls` or `unit`."""
     where: str
     """Dimensions of the layer, or the dotted path of a figure of the machine."""
     before: float

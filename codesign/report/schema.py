@@ -123,7 +123,8 @@ class CycleLoss(Part):
     """Cycles lost to one thing."""
 
     kind: str
-    """`idle lanes`, `edge` or `inserted zeros`; `refill`, `refill overhead`, `pipeline`, `fill` or `drain`; `stall`."""
+    """`idle lanes`, `edge` or `inserted zeros`; `refill`, `refill overhead`, `pipeline`, `latency`, `fill` or
+    `drain`; `stall`."""
     where: str
     """Axes, a memory, a port, an engine or `host`."""
     what: str
