@@ -9,7 +9,8 @@ import pytest
 from codesign.errors import CodesignError
 from codesign.hardware.loading import load_profile
 from codesign.mapping.objective import Objective
-from codesign.planning.placement import Placer, fuse_activations, refuse_host
+from codesign.planning.fusion import fuse
+from codesign.planning.placement import Placer, refuse_host
 from codesign.planning.plan import PlannedLayer
 from codesign.vocabulary import OperationKind
 from codesign.workload.layer import Layer
@@ -39,7 +40,7 @@ def activation(name: str, source: str, operations_per_element: int = 1) -> Layer
 
 def placed(*layers: Layer, outputs: frozenset[str] = frozenset()) -> list[PlannedLayer]:
     placer = Placer(PROFILE, Objective.LATENCY, "model.onnx")
-    return fuse_activations([placer.place(layer) for layer in layers], outputs, PROFILE)
+    return fuse([placer.place(layer) for layer in layers], outputs, PROFILE)
 
 
 def test_an_activation_with_its_producer_to_itself_is_fused() -> None:
