@@ -84,9 +84,9 @@ _CHANGES = """What changed after the first comparison, and the machines' errors 
   1.66).
 * A mapper that proves every mapping best (`eyeriss_v1` 1.19 to 1.21).
 * `eyeriss_v1`: a set has all filter rows, so the rows of the array run them in full (1.21 to 1.17).
-* `nvdla_*`, `vta_pynq`: an addition behind a convolution is done on its way out, as their sources say; the list of layers
-  of `nvdla_*` has the additions now (the estimator's 32 rows of bytes and cycles with one: 1.45 to 1.02; `vta_pynq` 1.13
-  to 1.19).
+* `nvdla_*`, `vta_pynq`: an addition behind a convolution is done on its way out, as their sources say; the list of
+  layers of `nvdla_*` has the additions now (the estimator's 32 rows of bytes and cycles with one: 1.45 to 1.02;
+  `vta_pynq` 1.13 to 1.19).
 * `dpu_b4096`: three cores share the 17 GB/s of the board's memory (1.32 to 1.25).
 * The rows of `systolic_os` take the refill of SCALE-Sim 3.0.0, which made them, not that of the paper.
 """
