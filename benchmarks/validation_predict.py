@@ -172,7 +172,7 @@ def outcome_of(task: Task) -> Outcome:
 def _in_scope(layer: Layer, scope: str) -> bool:
     if scope == "convolutions":
         return layer.nest.has_macs
-    return scope in ("all", layer.name)
+    return scope == "all" or layer.name in scope.split("+")
 
 
 def with_settings(profile: HardwareProfile, settings: str) -> HardwareProfile:

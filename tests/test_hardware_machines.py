@@ -152,6 +152,7 @@ def known_sources() -> tuple[str, ...]:
 READ_ELSEWHERE = (
     "nvdla/doc doc/hw/v1/ias/unit_description.rst",
     "Accelergy-Project/accelergy-cacti-plug-in@291018b cacti_wrapper.py",
+    "apache/tvm@023d853 vta/python/vta/top/vta_conv2d.py schedule_packed_conv2d",
     "mapping problem ",
     "ARM-software/CMSIS-NN: arm_nn_requantize",
     "ARM-software/CMSIS-NN@72647c8 Source/",

@@ -12,7 +12,8 @@ from codesign.errors import CodesignError
 from codesign.hardware.loading import load_profile
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.objective import Objective
-from codesign.planning.placement import Placer, fuse_activations, refuse_host
+from codesign.planning.fusion import fuse
+from codesign.planning.placement import Placer, refuse_host
 from codesign.planning.plan import PlannedLayer
 from codesign.vocabulary import OperationKind
 from codesign.workload.layer import Layer
@@ -44,7 +45,7 @@ def placed(
     *layers: Layer, outputs: frozenset[str] = frozenset(), profile: HardwareProfile = PROFILE
 ) -> list[PlannedLayer]:
     placer = Placer(profile, Objective.LATENCY, "model.onnx")
-    return fuse_activations([placer.place(layer) for layer in layers], outputs, profile)
+    return fuse([placer.place(layer) for layer in layers], outputs, profile)
 
 
 def test_an_activation_with_its_producer_to_itself_is_fused() -> None:

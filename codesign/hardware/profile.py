@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from enum import StrEnum
 from math import prod
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -20,6 +20,7 @@ Bits = Annotated[int, Field(ge=1, le=64, strict=True)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 KeyPath = tuple[str, ...]
 KERNEL = re.compile(r"[1-9][0-9]{0,3}x[1-9][0-9]{0,3}")
+FUSED_KINDS = (OperationKind.ACTIVATION, OperationKind.ELEMENTWISE)
 OF_MATRIX_PRODUCTS = (Dimension.G, Dimension.K, Dimension.C, Dimension.OX)
 RESERVED = {"engines": ("host", "vector_unit"), "memories": ("engine", "host", "vector_unit")}  # reports name these too
 
@@ -219,17 +220,26 @@ class Conventions(Section):
     last_cycle_index: bool = False
 
 
+def _activations(validated: dict[str, Any]) -> tuple[OperationKind, ...]:
+    """What a vector unit fuses if its profile does not say."""
+    return tuple(kind for kind in validated.get("operations", ()) if kind is OperationKind.ACTIVATION)
+
+
 class VectorUnit(Section):
     """The unit for everything that is no MAC array work: `lanes` operations a cycle.
 
     cycles_per_operation: kinds of which an operation takes a lane longer than a cycle (an exponential; a sum of int8
     tensors that rescales both and the result), and as many times the energy; 1 for kinds left out.
+    fused: of its operations, those it does on the outputs of the layer before on their way out, so that they are
+    written once, afterwards. activation: behind any layer; elementwise: behind a layer of an engine, and the other
+    operand is read meanwhile (a residual addition). Left out: activation, if it is among the operations.
     """
 
     lanes: PositiveInt
     operations: Annotated[tuple[OperationKind, ...], Different] = Field(min_length=1)
     energy_pj_per_operation: NonNegativeFloat
     cycles_per_operation: dict[OperationKind, PositiveFloat] = {}
+    fused: Annotated[tuple[OperationKind, ...], Different] = Field(default_factory=_activations)
 
     def lane_cycles(self, kind: OperationKind, operations: int) -> float:
         """Cycles of one lane for so many operations."""
@@ -330,14 +340,23 @@ def _inconsistencies(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str]]:
                 yield ("engines", name, "operations"), f"{kind} is no multiply-accumulate work: move it to vector_unit"
         if engine.layer_form is LayerForm.MATRIX_PRODUCT:
             yield from _matrix_problems(name, engine)
-    unit = profile.vector_unit
-    for kind in unit.cycles_per_operation if unit else ():
-        if unit and kind not in unit.operations:
+    if profile.vector_unit is not None:
+        yield from _vector_unit_problems(profile.vector_unit)
+
+
+def _vector_unit_problems(unit: VectorUnit) -> Iterator[tuple[KeyPath, str]]:
+    for kind in unit.cycles_per_operation:
+        if kind not in unit.operations:
             yield ("vector_unit", "cycles_per_operation", kind), "it is not among the unit's operations"
-    for kind in unit.operations if unit else ():
+    for kind in unit.operations:
         if kind in MAC_KINDS or kind is OperationKind.HOST:
             place = "the host runs it unasked" if kind is OperationKind.HOST else "only an engine can run it"
             yield ("vector_unit", "operations"), f"{kind} is no vector work: {place}"
+    for kind in unit.fused:
+        if kind not in FUSED_KINDS:
+            yield ("vector_unit", "fused"), f"{kind} is not done on the way out: only {', '.join(FUSED_KINDS)} can be"
+        elif kind not in unit.operations:
+            yield ("vector_unit", "fused"), f"{kind} is not among the operations"
 
 
 def _matrix_problems(name: str, engine: Engine) -> Iterator[tuple[KeyPath, str]]:

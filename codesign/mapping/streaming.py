@@ -2,11 +2,14 @@
 
 A stream reads every input element once from the off-chip memory through the on-chip memory of the inputs, and writes
 every output element once. cycles = max(operations x cycles of one / lanes, busy cycles of every port); rows of a
-softmax or a normalisation and the lines of a pooling window are taken to fit on chip.
+softmax or a normalisation and the lines of a pooling window are taken to fit on chip. Fused into the layer before it,
+it works on the outputs of that one on their way out: see `fused_cost`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping as Table
+from dataclasses import dataclass
 from math import ceil
 
 from codesign.hardware.profile import HardwareProfile, VectorUnit
@@ -39,18 +42,40 @@ def vector_cost(layer: Layer, profile: HardwareProfile) -> LayerCost:
     )
 
 
-def fused_cost(layer: Layer, profile: HardwareProfile, free_cycles: int) -> tuple[LayerCost, int]:
-    """An activation applied to its producer's outputs on their way out: nothing is stored in between.
+@dataclass(frozen=True)
+class WayOut:
+    """A layer and what was fused into it so far: its cycles, and those in which each port and the vector unit work."""
 
-    It costs its operations' energy, and the cycles it needs beyond `free_cycles`, those in which its producer leaves
-    the vector unit idle. Returned with the cycles that are still free after it.
+    cycles: int
+    busy: Table[str, float]
+
+
+def way_out(cost: LayerCost, engine: str, profile: HardwareProfile) -> WayOut:
+    """The way out of a layer into which nothing is fused yet. No port of it works longer than the layer takes."""
+    busy = {port: min(cycles, float(cost.cycles)) for port, cycles in _busy(cost.traffic, profile).items()}
+    return WayOut(cost.cycles, busy | ({VECTOR_UNIT: float(cost.compute_cycles)} if engine == VECTOR_UNIT else {}))
+
+
+def fused_cost(layer: Layer, profile: HardwareProfile, before: WayOut) -> tuple[LayerCost, WayOut]:
+    """A layer applied to the outputs of another on their way out: they are stored once, after it.
+
+    Read are the operands that do not come from there: the other inputs, as large as the output each, and learned ones.
+    It costs its operations' and this traffic's energy, and the cycles by which the vector unit or a port now works
+    longer than layer and fused ones took before. Returned with the way out behind it.
     """
     unit = _vector_unit(profile)
+    traffic = _others(layer, profile)
     lane_cycles = unit.lane_cycles(layer.nest.kind, layer.nest.operations)
-    compute = ceil(lane_cycles / unit.lanes)
-    extra = max(0, compute - free_cycles)
     work = Energy(VECTOR_UNIT, lane_cycles * unit.energy_pj_per_operation)
-    return _cost(extra, extra, VECTOR_UNIT, (), (work,)), max(0, free_cycles - compute)
+    busy = dict(before.busy)
+    own = {VECTOR_UNIT: float(ceil(lane_cycles / unit.lanes))} | _busy(traffic, profile)
+    for name, cycles in own.items():
+        busy[name] = busy.get(name, 0.0) + cycles
+    limit = max(own, key=lambda name: busy[name])
+    extra = max(0, ceil(round(busy[limit], 6)) - before.cycles)
+    compute = extra if limit == VECTOR_UNIT else 0
+    cost = _cost(extra, compute, limit, traffic, (work, *memory_energies(traffic, profile)))
+    return cost, WayOut(before.cycles + extra, busy)
 
 
 def host_cost(layer: Layer, profile: HardwareProfile) -> LayerCost:
@@ -105,6 +130,20 @@ def _off_chip_alone(layer: Layer, profile: HardwareProfile) -> tuple[Traffic, ..
     return (*read, Traffic(profile.off_chip, Operand.OUTPUTS, 0, sizes[Operand.OUTPUTS]))
 
 
+def _others(layer: Layer, profile: HardwareProfile) -> tuple[Traffic, ...]:
+    """A fused layer's operands but the one it is applied to: off chip to on chip to the vector unit."""
+    outputs = layer.nest.elements(Operand.OUTPUTS)
+    others = max(0, layer.nest.elements(Operand.INPUTS) - outputs)
+    counts = {Operand.WEIGHTS: layer.parameters, Operand.INPUTS: others}
+    traffic = []
+    for operand, count in counts.items():
+        size = ceil(count * profile.bits(operand) / 8)
+        if size:
+            traffic.append(Traffic(_outermost_on_chip(profile, operand), operand, size, size))
+            traffic.append(Traffic(profile.off_chip, operand, size, 0))
+    return tuple(traffic)
+
+
 def _stream(layer: Layer, profile: HardwareProfile) -> tuple[Traffic, ...]:
     """Off chip to the outermost on-chip memory of each operand, in and out of it once."""
     through = []
@@ -120,13 +159,18 @@ def _outermost_on_chip(profile: HardwareProfile, operand: Operand) -> str:
 
 def _busiest(traffic: tuple[Traffic, ...], profile: HardwareProfile) -> tuple[str, float]:
     """The port with the most busy cycles."""
+    return max(_busy(traffic, profile).items(), key=lambda item: item[1], default=("", 0.0))
+
+
+def _busy(traffic: tuple[Traffic, ...], profile: HardwareProfile) -> dict[str, float]:
+    """Busy cycles of every port used."""
     busy: dict[str, float] = {}
     for part in traffic:
         for size, reading in ((part.read_bytes, True), (part.write_bytes, False)):
             port, bandwidth = port_of(profile, part.memory, reading=reading)
-            if port:
+            if port and size:
                 busy[port] = busy.get(port, 0.0) + size / bandwidth
-    return max(busy.items(), key=lambda item: item[1], default=("", 0.0))
+    return busy
 
 
 def _vector_unit(profile: HardwareProfile) -> VectorUnit:

@@ -14,7 +14,7 @@ from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.layer_form import nest_on, not_run, runs
 from codesign.mapping.mapper import found_cost, search
 from codesign.mapping.objective import AnyObjective
-from codesign.mapping.streaming import HOST, VECTOR_UNIT, VIEW, fused_cost, host_cost, vector_cost, view_cost
+from codesign.mapping.streaming import HOST, VECTOR_UNIT, VIEW, host_cost, vector_cost, view_cost
 from codesign.planning.constraints import Constraint
 from codesign.planning.given import Given, given_cost
 from codesign.planning.instructions import Instruction
@@ -124,56 +124,6 @@ def _nodes(names: list[str]) -> str:
     """`node a`, `nodes a, b, c and 5 more`."""
     shown, more = names[:_NAMES_SHOWN], len(names) - _NAMES_SHOWN
     return f"node{'s' if len(names) > 1 else ''} {', '.join(shown)}{f' and {more} more' if more > 0 else ''}"
-
-
-def fuse_activations(
-    layers: list[PlannedLayer], outputs: frozenset[str], profile: HardwareProfile
-) -> list[PlannedLayer]:
-    """Activations that alone consume their producer's output happen on its way out.
-
-        conv -> DRAM -> relu -> DRAM     -->     conv -> relu -> DRAM
-
-    The producer must run on an engine or the vector unit, and the vector unit must list activations.
-    """
-    unit = profile.vector_unit
-    if unit is None or OperationKind.ACTIVATION not in unit.operations:
-        return layers
-    consumers: dict[str, int] = {}
-    for planned in layers:
-        for name in set(planned.layer.inputs):
-            consumers[name] = consumers.get(name, 0) + 1
-    heads: dict[str, PlannedLayer] = {}
-    free_cycles: dict[str, int] = {}
-    fused = []
-    for planned in layers:
-        head = _head(planned, heads, consumers, outputs)
-        if head is not None:
-            name = head.layer.name
-            cost, free_cycles[name] = fused_cost(planned.layer, profile, free_cycles.get(name, _free_cycles(head)))
-            planned = replace(planned, cost=cost, fused_into=head.layer.name)
-        fused.append(planned)
-        for name in planned.layer.outputs:
-            heads[name] = head or planned
-    return fused
-
-
-def _free_cycles(head: PlannedLayer) -> int:
-    """Cycles in which a layer leaves the vector unit idle."""
-    return head.cost.cycles - (head.cost.compute_cycles if head.engine == VECTOR_UNIT else 0)
-
-
-def _head(
-    planned: PlannedLayer, heads: dict[str, PlannedLayer], consumers: dict[str, int], outputs: frozenset[str]
-) -> PlannedLayer | None:
-    """The layer whose way out does this activation, or None."""
-    layer = planned.layer
-    if layer.nest.kind is not OperationKind.ACTIVATION or planned.engine != VECTOR_UNIT or len(layer.inputs) != 1:
-        return None
-    source = layer.inputs[0]
-    head = heads.get(source)
-    if head is None or head.engine in (HOST, VIEW) or consumers[source] != 1 or source in outputs:
-        return None
-    return head
 
 
 def refuse_host(layers: list[PlannedLayer], where: str) -> None:

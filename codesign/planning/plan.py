@@ -25,9 +25,10 @@ class Identity:
 class PlannedLayer:
     """One layer, the engine it runs on (`host` and `vector_unit` are engines too), and its cost.
 
-    layer: its nest is what the engine sees of it: the loops its mapping is one of. fused_into: name of the layer whose
-    drain does this one's work; its own cycles and traffic are then 0 or what the fusion adds. repeats_of: name of the
-    first layer with the same nest and instructions, whose mapping was taken over.
+    layer: its nest is what the engine sees of it: the loops its mapping is one of. fused_into: name of the layer on
+    whose way out this one's work is done; its own cycles and traffic are then 0 or what the fusion adds. The price
+    alone is fused: lowering runs such a layer apart. repeats_of: name of the first layer with the same nest and
+    instructions, whose mapping was taken over.
     given: where the layer's mapping stands (`m.yaml:12:5`) if a mapping file gave it; it was not searched then.
     constrained: where a mapping file constrains its search (`m.yaml:12:5`), if one does; bound, gap and `proven` then
     hold within the constraint.

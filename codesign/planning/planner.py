@@ -11,8 +11,9 @@ from codesign.mapping.cache import Search
 from codesign.mapping.losses import losses_of
 from codesign.mapping.mapper import search
 from codesign.mapping.objective import AnyObjective
+from codesign.planning.fusion import fuse
 from codesign.planning.instructions import Instruction
-from codesign.planning.placement import Placer, fuse_activations, refuse_host
+from codesign.planning.placement import Placer, refuse_host
 from codesign.planning.plan import Identity, Plan, PlannedLayer, Totals
 from codesign.rewriting.record import PassRecord
 from codesign.workload.layer import Layer
@@ -64,7 +65,7 @@ def plan_network(
         raise DoesNotFitError.of(placer.problems)
     if not allow_host:
         refuse_host(placed, network.where)
-    fused = fuse_activations(placed, network.outputs, profile)
+    fused = fuse(placed, network.outputs, profile)
     layers = tuple(replace(part, losses=losses_of(part.layer.nest, part.cost, profile)) for part in fused)
     return Plan(
         codesign=version,

@@ -152,7 +152,8 @@ def _headlines(plan: Plan, explained: ExplainedLayer) -> Iterator[str]:
     share = percent_text(share_of_cycles(plan, planned))
     same = sum(1 for other in plan.layers if other.layer.nest == planned.layer.nest and other.engine == planned.engine)
     alike = f" each, {same} alike" if same > 1 else ""
-    yield f"{planned.layer.op} on {planned.engine}: {integer_text(cost.cycles)} cycles, {share} of the time{alike}"
+    unit = f"{planned.engine}, fused into {planned.fused_into}" if planned.fused_into else planned.engine
+    yield f"{planned.layer.op} on {unit}: {integer_text(cost.cycles)} cycles, {share} of the time{alike}"
     if cost.mapping is None:
         return
     least = f"least {OBJECTIVES.get(plan.objective, plan.objective)}"

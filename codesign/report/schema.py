@@ -181,7 +181,8 @@ class LayerReport(Part):
     mapping: LayerMapping | None
     """Null where nothing is mapped: vector unit, host, fused layers."""
     fused_into: str
-    """Name of the layer whose drain does this one's work; empty when it runs on its own."""
+    """Name of the layer on whose way out this one's work is done, in the price: its cycles are then those it adds, its
+    traffic its other operand's. Compiled code runs it apart. Empty when it is not fused."""
     repeats_of: str
     """Name of the first layer with the same loops, whose mapping was taken over; empty for the first."""
     note: str

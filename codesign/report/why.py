@@ -14,6 +14,8 @@ def why(plan: Plan, layer: PlannedLayer) -> str:
     """Why a layer takes its cycles, from its limit and its losses. No full stop at the end."""
     if layer.engine == HOST:
         return _host(layer)
+    if layer.fused_into:
+        return _fused(layer)
     if layer.engine == VECTOR_UNIT:
         return _vector_unit(layer)
     if layer.cost.limited_by in ("compute", layer.engine):
@@ -32,6 +34,13 @@ def _vector_unit(layer: PlannedLayer) -> str:
     operations = f"{count_text(layer.layer.nest.operations)} operations on the vector unit"
     limit = layer.cost.limited_by
     return operations if limit == VECTOR_UNIT else f"{operations}, held up by {limit}{_biggest_mover(layer)}"
+
+
+def _fused(layer: PlannedLayer) -> str:
+    """Fused in the price alone: the code that is written runs the layer apart from it."""
+    operations = f"fused into {layer.fused_into}: {count_text(layer.layer.nest.operations)} operations on its way out"
+    held_up = f", held up by {layer.cost.limited_by}" if layer.cost.cycles else ""
+    return f"{operations}{held_up} (compiled code runs them apart)"
 
 
 def _compute(plan: Plan, layer: PlannedLayer) -> str:

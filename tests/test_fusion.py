@@ -1,0 +1,295 @@
+"""Fusion: what is done on the way out of the layer before, what it costs there, and that it never costs more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from math import ceil
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codesign.compiler import Settings, estimate, plan_model
+from codesign.hardware.loading import load_profile
+from codesign.hardware.profile import HardwareProfile, Port, Ports
+from codesign.lowering.layers import schedule_layers
+from codesign.mapping.cost import port_of
+from codesign.mapping.objective import Objective
+from codesign.planning.fusion import fuse
+from codesign.planning.placement import Placer
+from codesign.planning.plan import PlannedLayer
+from codesign.report.json_report import report_of
+from codesign.report.why import why
+from codesign.vocabulary import Operand, OperationKind
+from codesign.workload.layer import Layer
+from codesign.workload.loop_nest import LoopNest
+
+from .small_networks import write_network
+
+CHANNELS, SIDE = 32, 28
+ELEMENTS = CHANNELS * SIDE * SIDE
+
+
+def machine(*fused: OperationKind, lanes: int = 16, dram: float = 8) -> HardwareProfile:
+    profile = load_profile("edge_npu").profile
+    assert profile.vector_unit is not None
+    unit = profile.vector_unit.model_copy(update={"fused": fused, "lanes": lanes})
+    memory = profile.memories["dram"].model_copy(update={"ports": Ports(read_write=Port(bytes_per_cycle=dram))})
+    return profile.model_copy(update={"vector_unit": unit, "memories": {**profile.memories, "dram": memory}})
+
+
+ACTIVATION, ELEMENTWISE = OperationKind.ACTIVATION, OperationKind.ELEMENTWISE
+BOTH = machine(ACTIVATION, ELEMENTWISE)
+
+
+def convolution(name: str, source: str, kernel: int = 1) -> Layer:
+    sizes = (1, 1, CHANNELS, CHANNELS, SIDE, SIDE, kernel, kernel)
+    pads = (kernel // 2,) * 4
+    nest = LoopNest(OperationKind.CONVOLUTION, sizes, pads=pads, input_rows=SIDE, input_columns=SIDE)
+    return Layer(name, "Conv", nest, (source,), (name,))
+
+
+def stream(name: str, kind: OperationKind, *sources: str, inputs: int = 0, each: int = 1) -> Layer:
+    nest = LoopNest(
+        kind,
+        (1, CHANNELS, 1, 1, SIDE, SIDE, 1, 1),
+        input_elements=inputs or len(sources) * ELEMENTS,
+        output_elements=ELEMENTS,
+        operations=each * ELEMENTS,
+    )
+    return Layer(name, str(kind), nest, sources, (name,))
+
+
+def add(name: str, *sources: str, inputs: int = 0, each: int = 1) -> Layer:
+    return stream(name, ELEMENTWISE, *sources, inputs=inputs, each=each)
+
+
+def relu(name: str, source: str, each: int = 1) -> Layer:
+    return stream(name, ACTIVATION, source, each=each)
+
+
+@cache
+def placed_one(layer: Layer, lanes: int, dram: float) -> PlannedLayer:
+    profile = machine(lanes=lanes, dram=dram)
+    return Placer(profile, Objective.LATENCY, "model.onnx").place(layer)
+
+
+def placed(layers: Sequence[Layer], lanes: int = 16, dram: float = 8) -> list[PlannedLayer]:
+    """Placed as the machine would, without any fusion."""
+    found = []
+    for layer in layers:
+        first = placed_one(replace(layer, name="", inputs=(), outputs=()), lanes, dram)
+        found.append(replace(first, layer=replace(layer, nest=first.layer.nest)))
+    return found
+
+
+def fused_into(
+    *layers: Layer, outputs: frozenset[str] = frozenset(), profile: HardwareProfile = BOTH
+) -> dict[str, str]:
+    return {part.layer.name: part.fused_into for part in fuse(placed(layers), outputs, profile) if part.fused_into}
+
+
+def moved(planned: PlannedLayer, memory: str) -> dict[Operand, tuple[int, int]]:
+    return {part.operand: (part.read_bytes, part.write_bytes) for part in planned.cost.traffic if part.memory == memory}
+
+
+# ---- what is fused, and into which layer
+
+
+def test_a_residual_addition_reads_its_other_operand_alone() -> None:
+    conv, total = fuse(placed([convolution("conv", "image"), add("sum", "conv", "image")]), frozenset(), BOTH)
+    assert total.fused_into == "conv" and conv.fused_into == ""
+    assert moved(total, "dram") == {Operand.INPUTS: (ELEMENTS, 0)}  # int8
+    assert BOTH.vector_unit is not None
+    energy = {part.component: part.energy_pj for part in total.cost.energy}
+    assert energy["vector_unit"] == pytest.approx(ELEMENTS * BOTH.vector_unit.energy_pj_per_operation)
+    assert energy["dram"] == pytest.approx(ELEMENTS * BOTH.memories["dram"].read_pj_per_byte)
+
+
+def test_of_two_convolutions_the_later_one_adds() -> None:
+    layers = [convolution("first", "image"), convolution("second", "image")]
+    assert fused_into(*layers, add("sum", "first", "second")) == {"sum": "second"}
+    assert fused_into(*layers, add("sum", "second", "first")) == {"sum": "second"}
+
+
+def test_an_operand_made_after_the_convolution_is_not_there_in_time() -> None:
+    conv, other = convolution("conv", "image"), stream("other", OperationKind.MAX_POOL, "image")
+    assert fused_into(conv, other, add("sum", "conv", "other")) == {}
+    assert fused_into(other, conv, add("sum", "conv", "other")) == {"sum": "conv"}
+
+
+def test_two_results_of_one_layer_are_not_there_in_time_for_each_other() -> None:
+    both = replace(convolution("both", "image"), outputs=("left", "right"))
+    assert fused_into(both, add("sum", "left", "right")) == {}
+    assert fused_into(both, add("sum", "left", "image")) == {"sum": "both"}
+
+
+def test_an_activation_behind_its_head_is_there_when_its_head_is() -> None:
+    """relu runs with `first`, so it stands before `second` whatever the list says."""
+    layers = convolution("first", "image"), convolution("second", "image"), relu("relu", "first")
+    assert fused_into(*layers, add("sum", "relu", "second")) == {"relu": "first", "sum": "second"}
+
+
+def test_an_activation_behind_the_addition_is_fused_too() -> None:
+    layers = convolution("conv", "image"), add("sum", "conv", "image"), relu("relu", "sum")
+    assert fused_into(*layers) == {"sum": "conv", "relu": "conv"}
+
+
+@pytest.mark.parametrize(
+    ("layers", "outputs"),
+    [
+        ([convolution("conv", "image"), add("sum", "conv", "image"), relu("also", "conv")], ()),  # two readers
+        ([convolution("conv", "image"), add("sum", "conv", "image")], ("conv",)),  # an output of the network
+        ([convolution("conv", "image"), add("sum", "conv", "gate", inputs=ELEMENTS + CHANNELS)], ()),  # broadcast
+        ([stream("pool", OperationKind.MAX_POOL, "image"), add("sum", "pool", "image")], ()),  # no engine
+    ],
+)
+def test_what_is_not_fused(layers: list[Layer], outputs: tuple[str, ...]) -> None:
+    assert "sum" not in fused_into(*layers, outputs=frozenset(outputs))
+
+
+def test_a_machine_fuses_what_it_says() -> None:
+    layers = convolution("conv", "image"), add("sum", "conv", "image"), relu("relu", "sum")
+    assert fused_into(*layers, profile=machine(ACTIVATION)) == {"relu": "sum"}
+    assert fused_into(*layers, profile=machine(ELEMENTWISE)) == {"sum": "conv"}
+    assert fused_into(*layers, profile=machine()) == {}
+
+
+# ---- what it costs
+
+
+def test_the_port_both_use_sets_the_pace() -> None:
+    """1x1 over 32 channels: bytes of the convolution and of the other operand go through one port of 1 byte a cycle."""
+    profile = machine(ACTIVATION, ELEMENTWISE, dram=1)
+    layers = placed([convolution("conv", "image"), add("sum", "conv", "image")], dram=1)
+    conv, total = fuse(layers, frozenset(), profile)
+    assert conv.cost.limited_by == "dram.read_write"
+    assert total.cost.cycles == ELEMENTS and total.cost.limited_by == "dram.read_write"
+    assert (total.cost.compute_cycles, total.cost.stall_cycles) == (0, ELEMENTS)
+
+
+def test_a_slow_vector_unit_sets_the_pace() -> None:
+    profile = machine(ACTIVATION, ELEMENTWISE, lanes=1)
+    layers = placed([convolution("conv", "image"), add("sum", "conv", "image"), relu("relu", "sum")], lanes=1)
+    conv, total, relu_ = fuse(layers, frozenset(), profile)
+    assert total.cost.limited_by == relu_.cost.limited_by == "vector_unit"
+    assert conv.cost.cycles + total.cost.cycles == ELEMENTS
+    assert relu_.cost.cycles == ELEMENTS
+
+
+NAMES = [f"t{number}" for number in range(7)]
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> list[Layer]:
+    """Any order of convolutions, activations, poolings and additions that read what was made before."""
+    layers: list[Layer] = []
+    made = ["image"]
+    for name in NAMES[: draw(st.integers(2, len(NAMES)))]:
+        first = draw(st.sampled_from(made[-3:]))
+        match draw(st.sampled_from(["conv", "conv", "relu", "add", "add", "pool"])):
+            case "conv":
+                layers.append(convolution(name, first, draw(st.sampled_from([1, 3]))))
+            case "relu":
+                layers.append(relu(name, first, draw(st.sampled_from([1, 40]))))
+            case "pool":
+                layers.append(stream(name, OperationKind.MAX_POOL, first))
+            case _:
+                sources = dict.fromkeys([first, *draw(st.lists(st.sampled_from(made), max_size=2))])
+                layers.append(add(name, *sources, each=draw(st.sampled_from([1, 40]))))
+        made.append(name)
+    return layers
+
+
+def bytes_by_memory(planned: PlannedLayer) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for part in planned.cost.traffic:
+        sums[part.memory] = sums.get(part.memory, 0) + part.read_bytes + part.write_bytes
+    return sums
+
+
+@settings(max_examples=60, deadline=None)
+@given(layers=networks(), lanes=st.sampled_from([1, 16]), dram=st.sampled_from([1.0, 3.0, 64.0]), outputs=st.booleans())
+def test_fusing_never_costs_more(layers: list[Layer], lanes: int, dram: float, outputs: bool) -> None:
+    named = frozenset({"t1"} if outputs else ())
+    apart = placed(layers, lanes, dram)
+    profile = machine(ACTIVATION, ELEMENTWISE, lanes=lanes, dram=dram)
+    fused = fuse(apart, named, profile)
+    assert [part.layer for part in fused] == [part.layer for part in apart]
+    for one, other in zip(fused, apart, strict=True):
+        assert one.cost.cycles <= other.cost.cycles
+        assert one.cost.energy_pj <= other.cost.energy_pj
+        separate = bytes_by_memory(other)
+        assert all(size <= separate[memory] for memory, size in bytes_by_memory(one).items())
+        if not one.fused_into:
+            assert one == other
+    plain = fuse(apart, named, machine(ACTIVATION, lanes=lanes, dram=dram))
+    if not any(part.layer.nest.kind is ELEMENTWISE for part in apart):
+        assert fused == plain
+
+
+@settings(max_examples=60, deadline=None)
+@given(layers=networks(), lanes=st.sampled_from([1, 16]), dram=st.sampled_from([1.0, 3.0, 64.0]))
+def test_a_head_and_what_is_fused_take_as_long_as_the_busiest(layers: list[Layer], lanes: int, dram: float) -> None:
+    """Counted anew: all traffic of a head and what is fused into it through every port, all work on the vector unit."""
+    profile = machine(ACTIVATION, ELEMENTWISE, lanes=lanes, dram=dram)
+    fused = fuse(placed(layers, lanes, dram), frozenset(), profile)
+    for head in fused:
+        group = [head, *(part for part in fused if part.fused_into == head.layer.name)]
+        if head.fused_into or len(group) == 1:
+            continue
+        work = [ceil(part.layer.nest.operations / lanes) for part in group if part.engine == "vector_unit"]
+        busiest = max([float(head.cost.cycles), float(sum(work)), *port_cycles(group, profile)])
+        assert abs(sum(part.cost.cycles for part in group) - busiest) <= 1  # a head's bytes are rounded up
+
+
+def port_cycles(group: Sequence[PlannedLayer], profile: HardwareProfile) -> list[float]:
+    cycles: dict[str, float] = {}
+    for traffic in (part for planned in group for part in planned.cost.traffic):
+        for reading, size in ((True, traffic.read_bytes), (False, traffic.write_bytes)):
+            port, rate = port_of(profile, traffic.memory, reading=reading)
+            if port:
+                cycles[port] = cycles.get(port, 0.0) + size / rate
+    return list(cycles.values())
+
+
+# ---- reports, and the code that is written
+
+RESIDUAL = """
+    a = Conv(x, wa)
+    b = Relu(a)
+    c = Conv<pads = [1, 1, 1, 1]>(b, wb)
+    d = Conv(b, wc)
+    e = Add(c, d)
+    y = Relu(e)
+"""
+WEIGHTS = {"wa": (8, 3, 1, 1), "wb": (8, 8, 3, 3), "wc": (8, 8, 1, 1)}
+
+
+def residual(folder: Path) -> str:
+    return str(write_network(folder / "residual.onnx", RESIDUAL, (1, 3, 12, 12), WEIGHTS))
+
+
+def test_the_reports_say_into_what_and_that_code_does_it_apart(tmp_path: Path) -> None:
+    plan = estimate(residual(tmp_path), hw="nvdla_small")
+    by_name = {part.layer.outputs[0]: part for part in plan.layers}
+    total, head = by_name["e"], by_name["d"]
+    assert total.fused_into == head.layer.name
+    assert why(plan, total) == (
+        f"fused into {head.layer.name}: 1.15 k operations on its way out, held up by dram.read_write "
+        "(compiled code runs them apart)"
+    )
+    reported = next(part for part in report_of(plan).layers if part.name == total.layer.name)
+    assert reported.fused_into == head.layer.name
+    assert reported.traffic["dram"].model_dump() == {"read_bytes": 1152, "write_bytes": 0}
+    assert plan.totals.macs == sum(part.layer.nest.macs for part in plan.layers)
+
+
+def test_fusion_leaves_the_counts_of_the_scheduled_code_alone(tmp_path: Path) -> None:
+    """schedule_layers raises where code and charge differ; a fused layer has no mapping, so no code is held to it."""
+    planned = plan_model(residual(tmp_path), Settings("nvdla_small"))
+    functions = schedule_layers(planned.plan, planned.hardware.profile)
+    assert set(functions) == {part.layer.name for part in planned.plan.layers if part.layer.nest.has_macs}
