@@ -198,8 +198,8 @@ def _rest_lines(profile: HardwareProfile) -> Iterator[str]:
         yield f"  runs: {', '.join(unit.operations)}"
         for kind, cycles in unit.cycles_per_operation.items():
             yield f"  {kind}: {cycles:g} cycles of a lane for an operation"
-        if unit.fused:
-            yield f"  on the way out of the layer before: {', '.join(unit.fused)}"
+        if unit.on_the_way_out:
+            yield f"  on the way out of the layer before: {', '.join(unit.on_the_way_out)}"
     yield (
         f"host: {host.operations_per_cycle:g} operations and {host.bytes_per_cycle:g} bytes per cycle, "
         f"{host.energy_pj_per_operation:g} pJ per operation, {host.energy_pj_per_byte:g} pJ per byte"

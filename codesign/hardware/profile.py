@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from enum import StrEnum
 from math import prod
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -220,11 +220,6 @@ class Conventions(Section):
     last_cycle_index: bool = False
 
 
-def _activations(validated: dict[str, Any]) -> tuple[OperationKind, ...]:
-    """What a vector unit fuses if its profile does not say."""
-    return tuple(kind for kind in validated.get("operations", ()) if kind is OperationKind.ACTIVATION)
-
-
 class VectorUnit(Section):
     """The unit for everything that is no MAC array work: `lanes` operations a cycle.
 
@@ -239,7 +234,14 @@ class VectorUnit(Section):
     operations: Annotated[tuple[OperationKind, ...], Different] = Field(min_length=1)
     energy_pj_per_operation: NonNegativeFloat
     cycles_per_operation: dict[OperationKind, PositiveFloat] = {}
-    fused: Annotated[tuple[OperationKind, ...], Different] = Field(default_factory=_activations)
+    fused: Annotated[tuple[OperationKind, ...], Different] | None = None
+
+    @property
+    def on_the_way_out(self) -> tuple[OperationKind, ...]:
+        """`fused`, or what stands for it where it is left out."""
+        if self.fused is None:
+            return tuple(kind for kind in self.operations if kind is OperationKind.ACTIVATION)
+        return self.fused
 
     def lane_cycles(self, kind: OperationKind, operations: int) -> float:
         """Cycles of one lane for so many operations."""
@@ -352,7 +354,7 @@ def _vector_unit_problems(unit: VectorUnit) -> Iterator[tuple[KeyPath, str]]:
         if kind in MAC_KINDS or kind is OperationKind.HOST:
             place = "the host runs it unasked" if kind is OperationKind.HOST else "only an engine can run it"
             yield ("vector_unit", "operations"), f"{kind} is no vector work: {place}"
-    for kind in unit.fused:
+    for kind in unit.fused or ():
         if kind not in FUSED_KINDS:
             yield ("vector_unit", "fused"), f"{kind} is not done on the way out: only {', '.join(FUSED_KINDS)} can be"
         elif kind not in unit.operations:

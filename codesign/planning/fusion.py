@@ -26,11 +26,11 @@ from codesign.workload.layer import Layer
 def fuse(layers: Sequence[PlannedLayer], outputs: frozenset[str], profile: HardwareProfile) -> list[PlannedLayer]:
     """The layers in their order, those that are fused with the cost that is left. outputs: of the network."""
     unit = profile.vector_unit
-    if unit is None or not unit.fused:
+    if unit is None or not unit.on_the_way_out:
         return list(layers)
     readers = Counter(name for planned in layers for name in set(planned.layer.inputs))
     alone = frozenset(name for name, count in readers.items() if count == 1) - outputs
-    fusion = _Fusion(profile, unit.fused, alone)
+    fusion = _Fusion(profile, unit.on_the_way_out, alone)
     return [fusion.after(at, planned) for at, planned in enumerate(layers)]
 
 
