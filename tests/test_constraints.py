@@ -197,7 +197,7 @@ def constraints(draw: st.DrawFn, profile: HardwareProfile) -> Constraint:
     unroll = []
     for name, axis in engine.axes.items():
         if draw(st.booleans()):
-            kept = draw(st.sets(st.sampled_from(axis.unrolls)))
+            kept = draw(st.sets(st.sampled_from(axis.unrolls), min_size=axis.fixed)) | {*axis.whole}
             unroll.append((name, tuple(dimension for dimension in axis.unrolls if dimension in kept)))
     return Constraint("m.yaml:2:5", draw(st.sampled_from([None, "array"])), draw(st.sampled_from(left)), tuple(unroll))
 
