@@ -87,13 +87,12 @@ def traits(nest: LoopNest, mapping: Mapping, seen: Simulation) -> set[str]:
     return {name for name, is_so in found.items() if is_so}
 
 
-@pytest.mark.parametrize("objective", list(Objective))
-def test_the_optimum_costs_what_the_simulation_sees(objective: Objective) -> None:
+def test_the_optimum_costs_what_the_simulation_sees() -> None:
     met: Counter[str] = Counter()
 
-    @examples(PROBLEMS)
-    @given(layers(), machines())
-    def check(nest: LoopNest, profile: HardwareProfile) -> None:
+    @examples(3 * PROBLEMS)
+    @given(layers(), machines(), st.sampled_from(list(Objective)))
+    def check(nest: LoopNest, profile: HardwareProfile, objective: Objective) -> None:
         try:
             found = search(nest, profile, "array", objective)
         except DoesNotFitError:
@@ -107,9 +106,9 @@ def test_the_optimum_costs_what_the_simulation_sees(objective: Objective) -> Non
         met.update(traits(nest, found.mapping, seen), problems=1)
 
     check()
-    assert met["problems"] >= PROBLEMS
+    assert met["problems"] >= 3 * PROBLEMS
     kinds = ("imperfect", "strided", "depthwise", "grouped", "batch", "transposed", "padded", "stopped lanes")
-    assert {kind for kind in kinds if met[kind] < PROBLEMS // 30} == set(), met
+    assert {kind for kind in kinds if met[kind] < 4} == set(), met
 
 
 def too_large(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> list[str]:
