@@ -104,10 +104,12 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
                     "operations": sorted(MAC_KINDS),
                     "axes": axes,
                     "energy_pj_per_mac": draw(energy),
+                    "operand_bits": draw(st.sampled_from([None, None, 4, 8])),
                     "stationary": draw(st.sampled_from([None, None, None, *Operand])),
                 },
             },
             "memories": memories,
+            "conventions": {"whole_weight_tiles": draw(flag)},
             "host": {
                 "operations_per_cycle": 1.0,
                 "bytes_per_cycle": 1.0,

@@ -191,13 +191,13 @@ def test_refusals_between_entries_and_of_other_machines() -> None:
 
 @st.composite
 def constraints(draw: st.DrawFn, profile: HardwareProfile) -> Constraint:
-    """Any dataflow the engine leaves, any part of any axis' dimensions."""
+    """Any dataflow the engine leaves, any part of any axis' dimensions that keeps those run in full."""
     engine = profile.engines["array"]
     left = [None, *Operand] if engine.stationary is None else [None, engine.stationary]
     unroll = []
     for name, axis in engine.axes.items():
         if draw(st.booleans()):
-            kept = draw(st.sets(st.sampled_from(axis.unrolls)))
+            kept = {*draw(st.sets(st.sampled_from(axis.unrolls))), *axis.whole}
             unroll.append((name, tuple(dimension for dimension in axis.unrolls if dimension in kept)))
     return Constraint("m.yaml:2:5", draw(st.sampled_from([None, "array"])), draw(st.sampled_from(left)), tuple(unroll))
 

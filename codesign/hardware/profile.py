@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
-from math import prod
+from math import ceil, prod
 from typing import Annotated, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -101,7 +101,9 @@ class Engine(Section):
     operations: what it can run. layer_form: what it sees of a layer, see LayerForm. pipeline_depth_cycles: cycles from
     the first operand in to the first result out. stationary: this operand enters its innermost memory once and stays
     until all its uses are done (the dataflow is fixed: of weights B, OY and OX run inside, of inputs K, of outputs C,
-    FY and FX); left out, the mapper chooses.
+    FY and FX); left out, the mapper chooses. operand_bits: width of a lane's multiplier; wider weights or inputs are
+    multiplied in parts, a pass of the lanes for every pair of parts (left out, any width takes one pass).
+    energy_pj_per_mac: of one pass.
     """
 
     operations: Annotated[tuple[OperationKind, ...], Different] = Field(min_length=1)
@@ -110,10 +112,11 @@ class Engine(Section):
     layer_form: LayerForm = LayerForm.LOOPS
     pipeline_depth_cycles: Annotated[int, Field(ge=0, strict=True)] = 0
     stationary: Operand | None = None
+    operand_bits: Bits | None = None
 
     @property
     def peak_macs_per_cycle(self) -> int:
-        """Lanes of the array."""
+        """Lanes of the array: its peak where operands take one pass."""
         return prod(axis.size for axis in self.axes.values())
 
 
@@ -168,12 +171,15 @@ class Conventions(Section):
     """How a machine, or the tool that published its figures, counts what others count differently.
 
     padding_is_data: zeros of the padding are stored and moved like data (otherwise they are made on chip).
+    whole_weight_tiles: weights are stored and moved in whole tiles of the lanes: zeros fill the lanes past a layer's
+    sizes in every memory (K 600 and C 600 on 256 x 256 fixed lanes are 9 tiles of 65,536 weights).
     first_partial_sums_are_read: accumulators are read on an output's first visit too. fill_and_drain: the first tile in
     and the last one out lengthen a layer. last_cycle_index: cycles are the number of a layer's last cycle, counted from
     0, one less than there are (where the lanes never wait all of them are counted: MACs need them).
     """
 
     padding_is_data: bool = False
+    whole_weight_tiles: bool = False
     first_partial_sums_are_read: bool = False
     fill_and_drain: bool = True
     last_cycle_index: bool = False
@@ -229,8 +235,19 @@ class HardwareProfile(Section):
 
     @property
     def peak_macs_per_cycle(self) -> int:
-        """Of the largest engine (engines do not run at the same time)."""
-        return max(engine.peak_macs_per_cycle for engine in self.engines.values())
+        """Of the fastest engine (engines do not run at the same time), at the widths of the profile."""
+        return max(self.macs_per_cycle(name) for name in self.engines)
+
+    def passes(self, engine: str) -> int:
+        """Cycles a lane takes for one MAC of the profile's weights and activations."""
+        bits = self.engines[engine].operand_bits
+        if bits is None:
+            return 1
+        return ceil(self.precision.weights_bits / bits) * ceil(self.precision.activations_bits / bits)
+
+    def macs_per_cycle(self, engine: str) -> int:
+        """Peak of one engine at the widths of the profile, rounded up."""
+        return ceil(self.engines[engine].peak_macs_per_cycle / self.passes(engine))
 
     def hierarchy(self, engine: str, operand: Operand) -> tuple[str, ...]:
         """Memories an operand of an engine passes through, innermost first, the off-chip memory last."""

@@ -1,6 +1,7 @@
 """Where a layer's cycles go: the ideal, and named losses that add up to the rest, cycle by cycle.
 
-ideal = MACs / lanes of the engine, rounded up. Losses are taken in the order in which they arise:
+ideal = MACs x passes of their operands / lanes of the engine, rounded up. Losses are taken in the order in which they
+arise:
 
 1. lanes: from the ideal to the compute cycles. Lanes idle in every cycle, lanes idle in the last step of a dimension,
    and zeros inserted into an input multiply: half the rows and half the columns leave a quarter of the lanes. Their
@@ -80,7 +81,8 @@ def losses_of(nest: LoopNest, cost: LayerCost, profile: HardwareProfile) -> tupl
 
 def ideal_cycles(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> int:
     """Cycles with every lane of the engine useful in each of them."""
-    return ceil(_useful_macs(nest) / profile.engines[mapping.engine].peak_macs_per_cycle)
+    macs = _useful_macs(nest) * profile.passes(mapping.engine)
+    return ceil(macs / profile.engines[mapping.engine].peak_macs_per_cycle)
 
 
 def lane_losses(nest: LoopNest, mapping: Mapping, profile: HardwareProfile, compute_cycles: int) -> list[Loss]:
