@@ -61,7 +61,7 @@ BUFFERING = st.sampled_from(list(Buffering)).map(str)
 
 @st.composite
 def profiles(draw: st.DrawFn) -> HardwareProfile:
-    """Two- to four-level machines with shared or separate buffers, replicated registers, ports of either kind."""
+    """Two- to five-level machines with shared or separate buffers, replicated registers, ports of either kind."""
     bandwidth = st.sampled_from([1.0, 2.0, 3.5, 8.0, 64.0])
     energy = st.sampled_from([0.0, 0.1, 1.0, 7.5])
     flag = st.booleans()
@@ -84,15 +84,22 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
         registers = level(["weights"], draw(st.integers(2, 16)), replicated_over=["rows", "columns"])
         memories["registers"] = {**registers, "ports": {}}
     memories["accumulators"] = level(["outputs"], draw(st.sampled_from([64, 256, 2048])), replicated_over=["columns"])
-    match draw(st.integers(0, 2)):
+    bypasses: dict[str, list[str]] = {}
+    match draw(st.integers(0, 3)):
         case 0:
             memories["sram"] = level(["weights", "inputs", "outputs"], draw(st.sampled_from([64, 256, 4096])))
         case 1:
             memories["sram"] = level(["weights", "inputs"], draw(st.sampled_from([64, 256, 4096])))
+        case 2:  # features never leave the chip
+            memories["sram"] = level(["weights", "inputs"], draw(st.sampled_from([64, 256, 4096])))
+            buffered = ["weights"] if "registers" not in memories else []
+            memories["features"] = level([*buffered, "inputs", "outputs"], draw(st.sampled_from([64, 4096])))
+            bypasses = {"weights": ["features"]} if buffered and draw(flag) else {}
         case _:
             memories["weight_buffer"] = level(["weights"], draw(st.sampled_from([32, 128, 1024])))
             memories["feature_buffer"] = level(["inputs", "outputs"], draw(st.sampled_from([64, 256, 2048])))
-    memories["dram"] = {**level(["weights", "inputs", "outputs"], None), "buffering": "double"}
+    held = ["weights"] if "features" in memories else ["weights", "inputs", "outputs"]
+    memories["dram"] = {**level(held, None), "buffering": "double"}
     return HardwareProfile.model_validate(
         {
             "name": "random",
@@ -104,12 +111,13 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
                     "operations": sorted(MAC_KINDS),
                     "axes": axes,
                     "energy_pj_per_mac": draw(energy),
+                    "bypasses": bypasses,
                     "operand_bits": draw(st.sampled_from([None, None, 4, 8])),
                     "stationary": draw(st.sampled_from([None, None, None, *Operand])),
                 },
             },
             "memories": memories,
-            "conventions": {"whole_weight_tiles": draw(flag)},
+            "conventions": {"whole_weight_tiles": draw(st.sampled_from([False, False, True]))},
             "host": {
                 "operations_per_cycle": 1.0,
                 "bytes_per_cycle": 1.0,

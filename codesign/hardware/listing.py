@@ -130,6 +130,9 @@ def _engine_lines(name: str, engine: Engine, profile: HardwareProfile) -> Iterat
         yield "    sees a layer as a product of two matrices (im2col)"
     if engine.stationary is not None:
         yield f"    {engine.stationary} are stationary: each stays in its innermost memory until all its uses are done"
+    for operand, memories in engine.bypasses.items():
+        if memories:
+            yield f"    its {operand} pass {' and '.join(memories)} by"
     if engine.operand_bits is not None:
         times = "in one pass" if profile.passes(name) == 1 else f"in {profile.passes(name)} passes"
         yield f"    multiplies {engine.operand_bits} x {engine.operand_bits} bits: here every MAC {times}"

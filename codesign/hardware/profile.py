@@ -103,7 +103,8 @@ class Engine(Section):
     until all its uses are done (the dataflow is fixed: of weights B, OY and OX run inside, of inputs K, of outputs C,
     FY and FX); left out, the mapper chooses. operand_bits: width of a lane's multiplier; wider weights or inputs are
     multiplied in parts, a pass of the lanes for every pair of parts (left out, any width takes one pass).
-    energy_pj_per_mac: of one pass.
+    energy_pj_per_mac: of one pass. bypasses: memories an operand passes by although they hold it for other engines
+    (weights of a dense layer that come straight from flash).
     """
 
     operations: Annotated[tuple[OperationKind, ...], Different] = Field(min_length=1)
@@ -113,6 +114,7 @@ class Engine(Section):
     pipeline_depth_cycles: Annotated[int, Field(ge=0, strict=True)] = 0
     stationary: Operand | None = None
     operand_bits: Bits | None = None
+    bypasses: dict[Operand, Annotated[tuple[Name, ...], Different]] = {}
 
     @property
     def peak_macs_per_cycle(self) -> int:
@@ -148,9 +150,11 @@ class Ports(Section):
 class Memory(Section):
     """One memory level. Profiles list memories from the lanes outwards.
 
-    holds: operands it stores; an operand it does not hold bypasses it. size_bytes: per instance; null for the
-    outermost memory alone (off chip, unbounded). replicated_over: axes of the engine with an instance for every lane
-    along them (per-lane registers: all axes; an axis an engine lacks counts once); empty means one shared instance.
+    holds: operands it stores; an operand it does not hold bypasses it. The last memory that holds an operand is its
+    home: whole tensors lie there from layer to layer. size_bytes: per instance, of tiles (whole tensors at home take
+    none of it); null for the outermost memory alone (off chip, unbounded). replicated_over: axes of the engine with an
+    instance for every lane along them (per-lane registers: all axes; an axis an engine lacks counts once); empty means
+    one shared instance.
     engines: the engines it serves (all, if empty). The innermost memory of the outputs counts entries of accumulator
     width. buffering: how a tile that is refilled is held, see Buffering.
     refill_overhead_cycles: the lanes wait so long at every refill beyond its transfers (the skew of a systolic array).
@@ -249,12 +253,17 @@ class HardwareProfile(Section):
         """Peak of one engine at the widths of the profile, rounded up."""
         return ceil(self.engines[engine].peak_macs_per_cycle / self.passes(engine))
 
+    def home(self, operand: Operand) -> str:
+        """The memory where whole tensors of an operand lie: the outermost that holds it."""
+        return [name for name, memory in self.memories.items() if operand in memory.holds][-1]
+
     def hierarchy(self, engine: str, operand: Operand) -> tuple[str, ...]:
-        """Memories an operand of an engine passes through, innermost first, the off-chip memory last."""
+        """Memories an operand of an engine passes through, innermost first, its home last."""
+        bypassed = self.engines[engine].bypasses.get(operand, ())
         return tuple(
             name
             for name, memory in self.memories.items()
-            if operand in memory.holds and (not memory.engines or engine in memory.engines)
+            if operand in memory.holds and name not in bypassed and (not memory.engines or engine in memory.engines)
         )
 
     def total_bytes(self, memory: str) -> int | None:
@@ -290,6 +299,7 @@ def _inconsistencies(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str]]:
             if axis not in axes and not unknown:
                 yield ("memories", name, "replicated_over"), f"no engine it serves has an axis {axis}"
     for name, engine in profile.engines.items():
+        yield from _bypass_problems(profile, name)
         for operand in Operand:
             if len(profile.hierarchy(name, operand)) < 2:
                 yield ("engines", name), f"no on-chip memory holds its {operand}"
@@ -320,8 +330,18 @@ def _outermost_problems(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str
     for name in inner:
         if profile.memories[name].size_bytes is None:
             yield ("memories", name, "size_bytes"), f"only the outermost memory ({last}) may be unbounded"
-    outermost = profile.memories[last]
-    if set(outermost.holds) != set(Operand):
-        yield ("memories", last, "holds"), "the outermost memory holds weights, inputs and outputs"
-    if outermost.engines or outermost.replicated_over:
-        yield ("memories", last), "the outermost memory is one instance that serves every engine"
+    held = {operand for memory in profile.memories.values() for operand in memory.holds}
+    for name in dict.fromkeys((last, *(profile.home(operand) for operand in Operand if operand in held))):
+        if profile.memories[name].engines or profile.memories[name].replicated_over:
+            which = "the outermost memory" if name == last else "the outermost memory of an operand"
+            yield ("memories", name), f"{which} is one instance that serves every engine"
+
+
+def _bypass_problems(profile: HardwareProfile, engine: str) -> Iterator[tuple[KeyPath, str]]:
+    for operand, names in profile.engines[engine].bypasses.items():
+        where = ("engines", engine, "bypasses", str(operand))
+        for name in names:
+            if name not in profile.memories or operand not in profile.memories[name].holds:
+                yield where, f"no memory {name} holds {operand}"
+            elif name == profile.home(operand):
+                yield where, f"{name} is where {operand} come from and go to"

@@ -226,7 +226,8 @@ class _Builder:
                 value = step.cut.priced(self._grid.everywhere, holding, holding.rates @ lines.weights.T)
                 taken = step.cut.bytes_taken(self._grid.everywhere, holding.copies, partial=step.arrives_partial)
                 if step.cut.memory in shared and lines.prices.any():
-                    value = value + taken[..., None] * lines.prices[:, shared.index(step.cut.memory)]
+                    fitting = np.minimum(taken, step.cut.size_bytes)  # what takes more, or all there is, goes out below
+                    value = value + fitting[..., None] * lines.prices[:, shared.index(step.cut.memory)]
                 found.append((value, taken))
             self._placing[key] = found
         return self._placing[key]

@@ -234,11 +234,10 @@ def _stalls(cost: LayerCost, profile: HardwareProfile) -> list[Loss]:
     total = sum(moved.values())
     if not total:  # host work takes a cycle at least
         return [Loss(LossKind.STALL, cost.limited_by, "", f"start of {cost.limited_by}", cost.stall_cycles)]
-    way = f"between the host and {profile.off_chip}" if memory == HOST else f"through {cost.limited_by}"
-    parts = [
-        Loss(LossKind.STALL, cost.limited_by, operand, f"{operand} {way}", 0, size, total)
-        for operand, size in moved.items()
-    ]
+    parts = []
+    for operand, size in moved.items():
+        way = f"between the host and {profile.home(operand)}" if memory == HOST else f"through {cost.limited_by}"
+        parts.append(Loss(LossKind.STALL, cost.limited_by, operand, f"{operand} {way}", 0, size, total))
     return _shared(cost.stall_cycles, parts, [float(size) for size in moved.values()])
 
 
