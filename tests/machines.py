@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations_with_replacement, product
 
 from hypothesis import strategies as st
@@ -59,6 +59,26 @@ ROWS: list[dict[str, list[str]]] = [
 BUFFERING = st.sampled_from(list(Buffering)).map(str)
 
 
+def _buffers_on_chip(
+    draw: st.DrawFn, level: Callable[[list[str], int | None], dict[str, object]], *, buffered: bool
+) -> tuple[dict[str, object], dict[str, list[str]]]:
+    """Memories between registers and dram, and what passes them by. buffered: features may lie beside weights."""
+    small, large = st.sampled_from([64, 256, 4096]), st.sampled_from([64, 4096])
+    match draw(st.integers(0, 3)):
+        case 0:
+            return {"sram": level(["weights", "inputs", "outputs"], draw(small))}, {}
+        case 1:
+            return {"sram": level(["weights", "inputs"], draw(small))}, {}
+        case 2:  # features never leave the chip
+            features = level([*(["weights"] if buffered else []), "inputs", "outputs"], draw(large))
+            bypasses = {"weights": ["features"]} if buffered and draw(st.booleans()) else {}
+            return {"sram": level(["weights", "inputs"], draw(small)), "features": features}, bypasses
+        case _:
+            weights = level(["weights"], draw(st.sampled_from([32, 128, 1024])))
+            features = level(["inputs", "outputs"], draw(st.sampled_from([64, 256, 2048])))
+            return {"weight_buffer": weights, "feature_buffer": features}, {}
+
+
 @st.composite
 def profiles(draw: st.DrawFn) -> HardwareProfile:
     """Two- to five-level machines with shared or separate buffers, replicated registers, ports of either kind."""
@@ -84,20 +104,8 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
         registers = level(["weights"], draw(st.integers(2, 16)), replicated_over=["rows", "columns"])
         memories["registers"] = {**registers, "ports": {}}
     memories["accumulators"] = level(["outputs"], draw(st.sampled_from([64, 256, 2048])), replicated_over=["columns"])
-    bypasses: dict[str, list[str]] = {}
-    match draw(st.integers(0, 3)):
-        case 0:
-            memories["sram"] = level(["weights", "inputs", "outputs"], draw(st.sampled_from([64, 256, 4096])))
-        case 1:
-            memories["sram"] = level(["weights", "inputs"], draw(st.sampled_from([64, 256, 4096])))
-        case 2:  # features never leave the chip
-            memories["sram"] = level(["weights", "inputs"], draw(st.sampled_from([64, 256, 4096])))
-            buffered = ["weights"] if "registers" not in memories else []
-            memories["features"] = level([*buffered, "inputs", "outputs"], draw(st.sampled_from([64, 4096])))
-            bypasses = {"weights": ["features"]} if buffered and draw(flag) else {}
-        case _:
-            memories["weight_buffer"] = level(["weights"], draw(st.sampled_from([32, 128, 1024])))
-            memories["feature_buffer"] = level(["inputs", "outputs"], draw(st.sampled_from([64, 256, 2048])))
+    buffers, bypasses = _buffers_on_chip(draw, level, buffered="registers" not in memories)
+    memories |= buffers
     held = ["weights"] if "features" in memories else ["weights", "inputs", "outputs"]
     memories["dram"] = {**level(held, None), "buffering": "double"}
     return HardwareProfile.model_validate(

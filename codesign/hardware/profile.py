@@ -257,6 +257,11 @@ class HardwareProfile(Section):
         """The memory where whole tensors of an operand lie: the outermost that holds it."""
         return [name for name, memory in self.memories.items() if operand in memory.holds][-1]
 
+    @property
+    def homes(self) -> dict[Operand, str]:
+        """The home of every operand."""
+        return {operand: self.home(operand) for operand in Operand}
+
     def hierarchy(self, engine: str, operand: Operand) -> tuple[str, ...]:
         """Memories an operand of an engine passes through, innermost first, its home last."""
         bypassed = self.engines[engine].bypasses.get(operand, ())

@@ -13,7 +13,6 @@ from codesign.lowering.schedule import ScheduledLayer, schedule_layer
 from codesign.mapping.counts import counts_of
 from codesign.mapping.mapping import LayerCounts
 from codesign.planning.plan import Plan, PlannedLayer
-from codesign.vocabulary import Operand
 
 
 def schedule_layers(
@@ -33,7 +32,7 @@ def schedule_layers(
             on_layer(planned.layer.name, number, len(first))
         layer = _schedule(planned, profile, f"layer_{number:03}_{identifier(planned.layer.name)}")
         functions[planned.layer.name] = layer
-        counted = counts_of_function(layer.function, {operand: profile.home(operand) for operand in Operand})
+        counted = counts_of_function(layer.function, profile.homes)
         problems.extend(count_problems(plan.model.name, as_executed(planned, profile), counted))
     if problems:
         raise DoesNotFitError.of(problems)

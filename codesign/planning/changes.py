@@ -164,7 +164,7 @@ def host_changes(nest: LoopNest, profile: HardwareProfile) -> Iterator[Change]:
         before = getattr(profile.host, name)
         faster = profile.host.model_copy(update={name: 2 * before})
         yield Change(ChangeKind.UNIT, f"host.{name}", before, 2 * before, nest, _with(profile, host=faster))
-    for name in dict.fromkeys(profile.home(operand) for operand in Operand):
+    for name in dict.fromkeys(profile.homes.values()):
         yield from port_changes(nest, profile, name)
 
 
