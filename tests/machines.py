@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations_with_replacement, product
 
 from hypothesis import HealthCheck, settings
@@ -83,9 +83,29 @@ def latencies(draw: st.DrawFn) -> dict[str, int]:
             return {"latency_cycles": draw(st.integers(1, 9)), **requests}
 
 
+def _buffers_on_chip(
+    draw: st.DrawFn, level: Callable[[list[str], int | None], dict[str, object]], *, buffered: bool
+) -> tuple[dict[str, object], dict[str, list[str]]]:
+    """Memories between registers and dram, and what passes them by. buffered: features may lie beside weights."""
+    small, large = st.sampled_from([64, 256, 4096]), st.sampled_from([64, 4096])
+    match draw(st.integers(0, 3)):
+        case 0:
+            return {"sram": level(["weights", "inputs", "outputs"], draw(small))}, {}
+        case 1:
+            return {"sram": level(["weights", "inputs"], draw(small))}, {}
+        case 2:  # features never leave the chip
+            features = level([*(["weights"] if buffered else []), "inputs", "outputs"], draw(large))
+            bypasses = {"weights": ["features"]} if buffered and draw(st.booleans()) else {}
+            return {"sram": level(["weights", "inputs"], draw(small)), "features": features}, bypasses
+        case _:
+            weights = level(["weights"], draw(st.sampled_from([32, 128, 1024])))
+            features = level(["inputs", "outputs"], draw(st.sampled_from([64, 256, 2048])))
+            return {"weight_buffer": weights, "feature_buffer": features}, {}
+
+
 @st.composite
 def profiles(draw: st.DrawFn) -> HardwareProfile:
-    """Two- to four-level machines with shared or separate buffers, replicated registers, ports of either kind."""
+    """Two- to five-level machines with shared or separate buffers, replicated registers, ports of either kind."""
     bandwidth = st.sampled_from([1.0, 2.0, 3.5, 8.0, 64.0])
     energy = st.sampled_from([0.0, 0.1, 1.0, 7.5])
     flag = st.booleans()
@@ -108,18 +128,14 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
         registers = level(["weights"], draw(st.integers(2, 16)), replicated_over=["rows", "columns"])
         memories["registers"] = {**registers, "ports": {}}
     memories["accumulators"] = level(["outputs"], draw(st.sampled_from([64, 256, 2048])), replicated_over=["columns"])
-    match draw(st.integers(0, 2)):
-        case 0:
-            memories["sram"] = level(["weights", "inputs", "outputs"], draw(st.sampled_from([64, 256, 4096])))
-        case 1:
-            memories["sram"] = level(["weights", "inputs"], draw(st.sampled_from([64, 256, 4096])))
-        case _:
-            memories["weight_buffer"] = level(["weights"], draw(st.sampled_from([32, 128, 1024])))
-            memories["feature_buffer"] = level(["inputs", "outputs"], draw(st.sampled_from([64, 256, 2048])))
+    buffers, bypasses = _buffers_on_chip(draw, level, buffered="registers" not in memories)
+    memories |= buffers
     for memory in memories.values():
         memory |= draw(latencies()) if memory["ports"] else {}
-    memories["dram"] = {**level(["weights", "inputs", "outputs"], None), "buffering": "double", **draw(latencies())}
+    held = ["weights"] if "features" in memories else ["weights", "inputs", "outputs"]
+    memories["dram"] = {**level(held, None), "buffering": "double", **draw(latencies())}
     memories["dram"]["burst_bytes"] = draw(st.sampled_from([None, None, None, None, 3, 8]))
+    whole_tiles = memories["dram"]["burst_bytes"] is None and draw(st.sampled_from([False, False, True]))
     return HardwareProfile.model_validate(
         {
             "name": "random",
@@ -131,10 +147,13 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
                     "operations": sorted(MAC_KINDS),
                     "axes": axes,
                     "energy_pj_per_mac": draw(energy),
+                    "bypasses": bypasses,
+                    "operand_bits": draw(st.sampled_from([None, None, 4, 8])),
                     "stationary": draw(st.sampled_from([None, None, None, *Operand])),
                 },
             },
             "memories": memories,
+            "conventions": {"whole_weight_tiles": whole_tiles},
             "host": {
                 "operations_per_cycle": 1.0,
                 "bytes_per_cycle": 1.0,

@@ -42,7 +42,8 @@ def machines(draw: st.DrawFn, waits: tuple[int, ...] = (0, 0, 1, 3)) -> Hardware
     share bytes."""
     described = draw(profiles()).model_dump(mode="json")
     flag = st.booleans()
-    described["conventions"] = {name: draw(flag) for name in described["conventions"]}
+    others = {name: draw(flag) for name in described["conventions"] if name != "whole_weight_tiles"}
+    described["conventions"] |= others
     described["precision"] = {
         "weights_bits": draw(st.sampled_from([4, 8])),
         "activations_bits": draw(st.sampled_from([4, 8, 16])),
@@ -87,8 +88,19 @@ def placed(draw: st.DrawFn) -> Placed:
 @st.composite
 def placed_on_shipped(draw: st.DrawFn) -> Placed:
     """A random layer on any engine of any shipped machine, mapped in any way."""
-    nest, profile = draw(layers()), load_profile(draw(st.sampled_from(SHIPPED))).profile
+    nest, profile = draw(layers()), _walkable(load_profile(draw(st.sampled_from(SHIPPED))).profile)
     return nest, profile, draw(mappings(nest, profile, draw(st.sampled_from(sorted(profile.engines)))))
+
+
+def _walkable(profile: HardwareProfile) -> HardwareProfile:
+    """Arrays of 8 x 8 lanes at most where every lane brings a weight: each of them is moved on its own."""
+    if not profile.conventions.whole_weight_tiles:
+        return profile
+    described = profile.model_dump(mode="json")
+    for engine in described["engines"].values():
+        for axis in engine["axes"].values():
+            axis["size"] = min(axis["size"], 8)
+    return HardwareProfile.model_validate(described)
 
 
 def roomy(profile: HardwareProfile) -> HardwareProfile:

@@ -76,12 +76,20 @@ class Walk:
     def __init__(self, nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> None:
         self.nest, self.mapping, self.profile = nest, mapping, profile
         self.off_chip = off_chip_tensors(nest)
+        self.off_chip[Operand.WEIGHTS] |= dict.fromkeys(self._weights_past_the_layer(), 0)
         self.resting = [self._resting(operand, index) for operand in Operand for index in self._levels(operand)]
         self.moved: Counter[Way] = Counter()
         self.runs: defaultdict[Way, Counter[int]] = defaultdict(Counter)
         self.departed: Counter[tuple[str, Coordinates]] = Counter()
         self.steps = self.macs = 0
         self._cache: dict[tuple[object, ...], tuple[list[Coordinates], int]] = {}
+
+    def _weights_past_the_layer(self) -> Iterator[Coordinates]:
+        """Zeros that fill the lanes of a machine which stores weights in whole tiles."""
+        reached = self._indices(0, dict.fromkeys(DIMENSIONS, 0), Operand.WEIGHTS)
+        for at in self._coordinates(Operand.WEIGHTS, reached):
+            if at not in self.off_chip[Operand.WEIGHTS]:
+                yield at
 
     def _levels(self, operand: Operand) -> range:
         """Indices of an operand's on-chip memories, outermost first."""
@@ -127,8 +135,12 @@ class Walk:
         lanes = [loop.extent for loop in self.mapping.spatial if loop.dimension is dimension]
         return prod((*inner, *lanes))
 
-    def _indices(self, depth: int, base: Base) -> Indices:
-        """Indices of every dimension that loops[depth:] and the lanes reach, those past the layer's sizes left out."""
+    def _indices(self, depth: int, base: Base, operand: Operand | None = None) -> Indices:
+        """Indices of every dimension that loops[depth:] and the lanes reach, those past the layer's sizes left out.
+
+        Of weights in whole tiles those of idle lanes stay, as long as one lane beside them has work.
+        """
+        whole = operand is Operand.WEIGHTS and self.profile.conventions.whole_weight_tiles
         reached: Indices = {}
         for dimension in DIMENSIONS:
             extents = [loop.extent for loop in self.mapping.loops[depth:] if loop.dimension is dimension]
@@ -137,14 +149,15 @@ class Walk:
             for extent in reversed(extents):
                 width = len(indices)
                 indices = [index + width * iteration for iteration in range(extent) for index in indices]
-            reached[dimension] = [index for index in indices if index < self.nest.size(dimension)]
+            width = prod(loop.extent for loop in self.mapping.spatial if loop.dimension is dimension) if whole else 1
+            reached[dimension] = [i for i in indices if i - i % width < self.nest.size(dimension)]
         return reached
 
     def _tile(self, part: Residence, base: Base) -> tuple[list[Coordinates], int]:
         """Coordinates of the tile the loops inside a position touch, and how many the fullest instance keeps."""
         key = (part, *(base[dimension] for dimension in RELEVANT[part.operand]))
         if key not in self._cache:
-            indices = self._indices(part.position, base)
+            indices = self._indices(part.position, base, part.operand)
             tile = list(self._coordinates(part.operand, indices))
             fullest = max(
                 len(list(self._coordinates(part.operand, own))) for own in self._by_instance(part.memory, indices)
@@ -260,11 +273,13 @@ class Walk:
         weights, inputs, sums = (self.innermost(operand) for operand in Operand)
         used: dict[Operand, set[Coordinates]] = {operand: set() for operand in Operand}
         products: Counter[Coordinates] = Counter()
+        whole = self._indices(len(self.mapping.loops), base, Operand.WEIGHTS)
+        used[Operand.WEIGHTS] = set(self._coordinates(Operand.WEIGHTS, whole))
+        assert used[Operand.WEIGHTS] <= weights.values.keys()
         for b, g, k, c, oy, ox, fy, fx in product(*lanes.values()):
             weight, out = (g, k, c, fy, fx), (b, g, k, oy, ox)
             pixel = (b, g, c, self._pixel(0, oy, fy), self._pixel(1, ox, fx))
             products[out] += weights.values[weight] * inputs.values[pixel]
-            used[Operand.WEIGHTS].add(weight)
             used[Operand.INPUTS].add(pixel)
             used[Operand.OUTPUTS].add(out)
             self.macs += 1

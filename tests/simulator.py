@@ -112,12 +112,23 @@ class Bill:
             ),
             used_bytes=self._used_bytes(),
             port_cycles=self._port_cycles(),
-            lane_cycles=walk.steps + self.engine.pipeline_depth_cycles + stops + waits + fill + self._latency(),
+            lane_cycles=walk.steps * self._passes()
+            + self.engine.pipeline_depth_cycles
+            + stops
+            + waits
+            + fill
+            + self._latency(),
             fill_cycles=fill,
             moved_fill_cycles=moved_fill,
             energy_pj=self._energy_pj(),
             outputs=walk.off_chip[Operand.OUTPUTS],
         )
+
+    def _passes(self) -> int:
+        """Products of a part of the weight and a part of the input that make one MAC."""
+        precision, lane = self.profile.precision, self.engine.operand_bits or 64
+        weight_parts = range(0, precision.weights_bits, lane)
+        return len([(low, high) for low in weight_parts for high in range(0, precision.activations_bits, lane)])
 
     def _partial(self, way: Way) -> bool:
         """Outputs that leave a memory more than once travel as partial sums, the last time too."""
@@ -195,7 +206,7 @@ class Bill:
         return busy
 
     def _energy_pj(self) -> float:
-        total = self.walk.macs * self.engine.energy_pj_per_mac
+        total = self.walk.macs * self._passes() * self.engine.energy_pj_per_mac
         for way, elements in self.walk.moved.items():
             for memory, use in self._ends(way):
                 level = self.profile.memories[memory]

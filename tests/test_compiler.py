@@ -75,7 +75,7 @@ def test_every_lowered_layer_shows_what_was_charged(
     for name, layer in scheduled.items():
         counts, nest = mapped[name].cost.counts, mapped[name].layer.nest
         assert counts is not None and layer.nest == nest and layer.mapping == mapped[name].cost.mapping
-        assert counts_of_function(layer.function, planned.plan.off_chip) == counts
+        assert counts_of_function(layer.function, planned.hardware.profile.homes) == counts
         # A transposed convolution's lanes also multiply the zeros between its inputs; they are no MACs of the network.
         assert counts.macs_useful == prod(nest.sizes) >= nest.macs > 0 and counts.macs_issued >= counts.macs_useful
         assert {move.operand for move in counts.transfers} == set(Operand)

@@ -191,7 +191,7 @@ def test_refusals_between_entries_and_of_other_machines() -> None:
 
 @st.composite
 def constraints(draw: st.DrawFn, profile: HardwareProfile) -> Constraint:
-    """Any dataflow the engine leaves, any part of any axis' dimensions."""
+    """Any dataflow the engine leaves, any part of any axis' dimensions that keeps those run in full."""
     engine = profile.engines["array"]
     left = [None, *Operand] if engine.stationary is None else [None, engine.stationary]
     unroll = []

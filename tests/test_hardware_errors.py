@@ -171,6 +171,9 @@ ONE_EDIT = [
      "18:5: memories.sram.latency_cycles: must be at least 0, not -1"),
     ("    read_pj_per_byte: 1\n", "    read_pj_per_byte: 1\n    burst_bytes: 64\n",
      "18:5: memories.sram.burst_bytes: only the outermost memory (dram) may move whole bursts"),
+    ("    write_pj_per_byte: 64\n",
+     "    write_pj_per_byte: 64\n    burst_bytes: 64\nconventions: {whole_weight_tiles: true}\n",
+     "24:15: conventions.whole_weight_tiles: bursts of whole tiles are not described: leave out burst_bytes of dram"),
     ("    read_pj_per_byte: 1\n", "    read_pj_per_byte: 1\n    engines: [aray]\n",
      "6:3: engines.array: no on-chip memory holds its weights\n"
      "6:3: engines.array: no on-chip memory holds its inputs\n"
@@ -180,6 +183,12 @@ ONE_EDIT = [
      "18:5: memories.sram.replicated_over: no engine it serves has an axis depth"),
     ("    read_pj_per_byte: 64\n", "    read_pj_per_byte: 64\n    engines: [array]\n",
      "19:3: memories.dram: the outermost memory is one instance that serves every engine"),
+    ("    energy_pj_per_mac: 0.3\n", "    energy_pj_per_mac: 0.3\n    bypasses: {weights: [cache, dram]}\n",
+     "6:3: engines.array: no on-chip memory holds its weights\n"
+     "12:16: engines.array.bypasses.weights: no memory cache holds weights\n"
+     "12:16: engines.array.bypasses.weights: dram is where weights come from and go to"),
+    ("    energy_pj_per_mac: 0.3\n", "    energy_pj_per_mac: 0.3\n    bypasses: {weights: [sram]}\n",
+     "6:3: engines.array: no on-chip memory holds its weights"),
     ("  sram:", "  host:", "13:3: memories.host: the name host is taken"),
     ("name: small", "name: Small",
      '1:1: name: "Small" is no name\n  hint: lower case letters, digits and _, beginning with a letter'),

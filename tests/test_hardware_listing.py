@@ -83,6 +83,12 @@ def test_show_says_what_is_counted_otherwise() -> None:
     assert "counts otherwise: cycles are the number of a layer's last cycle, from 0" in systolic
     assert "matmul sees a layer as a product of two matrices (im2col) 0.3 pJ per MAC" in systolic
     assert "sees a layer" not in show_profile("edge_npu")
+    tpu = " ".join(show_profile("tpu_v1").split())
+    assert "multiplies 8 x 8 bits: here every MAC in one pass 0.3 pJ per MAC" in tpu
+    assert "weights are stored and moved in whole tiles of the lanes, zeros past a layer's sizes included" in tpu
+    assert "multiplies" not in show_profile("edge_npu")
+    assert "    its weights pass system_sram by\n" in show_profile("ethos_u55_128")
+    assert " by\n" not in show_profile("edge_npu")
     assert "counts otherwise" not in show_profile("edge_npu")
     assert "lost at every refill" not in show_profile("edge_npu")
 

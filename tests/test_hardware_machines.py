@@ -151,6 +151,10 @@ def known_sources() -> tuple[str, ...]:
 
 READ_ELSEWHERE = (
     "nvdla/doc doc/hw/v1/ias/unit_description.rst",
+    *(
+        f"ethos-u-vela 5.2.0 (PyPI) ethosu/vela/{file}.py"
+        for file in ("architecture_allocator", "npu_performance", "scheduler")
+    ),
     "Accelergy-Project/accelergy-cacti-plug-in@291018b cacti_wrapper.py",
     "apache/tvm@023d853 vta/python/vta/top/vta_conv2d.py schedule_packed_conv2d",
     "mapping problem ",

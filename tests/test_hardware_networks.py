@@ -86,7 +86,7 @@ def check_layer(part: PlannedLayer, profile: HardwareProfile) -> None:
     assert cost.bound_cycles <= cost.cycles and cost.gap >= 0
     for operand in (Operand.WEIGHTS, Operand.OUTPUTS):
         tensor_bytes = nest.elements(operand) * profile.bits(operand) / 8
-        assert moved(part, operand, profile.off_chip) >= tensor_bytes, part.layer.name
+        assert moved(part, operand, profile.home(operand)) >= tensor_bytes, part.layer.name
 
 
 def moved(part: PlannedLayer, operand: Operand, memory: str) -> int:

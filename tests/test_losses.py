@@ -44,7 +44,7 @@ def test_losses_add_up_to_the_cycles(
     except DoesNotFitError:
         assume(False)
     found = losses_of(nest, cost, profile)
-    ideal = -(-nest.macs // profile.engines["array"].peak_macs_per_cycle)
+    ideal = -(-nest.macs * profile.passes("array") // profile.engines["array"].peak_macs_per_cycle)
     assert ideal + sum(loss.cycles for loss in found) == cost.cycles
     assert sum(loss.cycles for loss in found if loss.kind.of_lanes) == cost.compute_cycles - ideal
     assert sum(loss.cycles for loss in found if loss.kind is LossKind.STALL) == cost.stall_cycles

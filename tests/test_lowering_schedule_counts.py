@@ -55,7 +55,7 @@ def test_the_mappers_choice_for_real_layers(machine_name: str, sizes: tuple[int,
     nest = LoopNest(kind, sizes, (2, 2), (1, 1), (pad,) * 4, 2 * sizes[4], 2 * sizes[5])  # type: ignore[arg-type]
     engine = next(name for name, engine in profile.engines.items() if kind in engine.operations)
     mapping = search(nest, profile, engine, Objective.LATENCY).mapping
-    found = counts_of_function(schedule_layer(nest, mapping, profile, "layer").function, profile.off_chip)
+    found = counts_of_function(schedule_layer(nest, mapping, profile, "layer").function, profile.homes)
     assert found == counts_of(nest, mapping, profile)
 
 

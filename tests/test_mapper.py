@@ -84,10 +84,11 @@ def test_cost_invariants(nest: LoopNest, profile: HardwareProfile, objective: Ob
     assert cost.counts.macs_issued >= cost.counts.macs_useful
     rows, columns = windows_of(nest)
     touched = nest.sizes[0] * nest.sizes[1] * nest.sizes[3] * rows.touched * columns.touched
-    off_chip = {part.operand: part.read_bytes + part.write_bytes for part in cost.traffic if part.memory == "dram"}
-    assert off_chip[Operand.INPUTS] >= touched
-    assert off_chip[Operand.WEIGHTS] >= nest.elements(Operand.WEIGHTS)
-    assert off_chip[Operand.OUTPUTS] >= nest.elements(Operand.OUTPUTS)
+    moved = {(part.memory, part.operand): part.read_bytes + part.write_bytes for part in cost.traffic}
+    at_home = {operand: moved[profile.home(operand), operand] for operand in Operand}
+    assert at_home[Operand.INPUTS] >= touched
+    assert at_home[Operand.WEIGHTS] >= nest.elements(Operand.WEIGHTS)
+    assert at_home[Operand.OUTPUTS] >= nest.elements(Operand.OUTPUTS)
 
 
 @examples(80)

@@ -57,6 +57,7 @@ def renamed_machine(profile: HardwareProfile) -> tuple[HardwareProfile, dict[str
     memories = backwards(data["memories"], "memory_")
     engine = data["engines"]["array"]
     engine["axes"] = {axes[name]: axis for name, axis in engine["axes"].items()}
+    engine["bypasses"] = {key: [memories[name] for name in passed] for key, passed in engine["bypasses"].items()}
     for memory in data["memories"].values():
         memory["replicated_over"] = [axes[name] for name in memory["replicated_over"]]
     data["memories"] = {memories[name]: memory for name, memory in data["memories"].items()}

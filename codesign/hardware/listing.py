@@ -102,7 +102,7 @@ def show_profile(name_or_path: str) -> str:
         "engines",
     ]
     for name, engine in profile.engines.items():
-        lines.extend(_engine_lines(name, engine, profile.clock_mhz))
+        lines.extend(_engine_lines(name, engine, profile))
     lines.extend(["", "memories, from the lanes outwards"])
     lines.extend(_memory_line(name, memory) for name, memory in profile.memories.items())
     lines.extend(["", *_rest_lines(profile)])
@@ -116,13 +116,13 @@ def _wrapped(line: str) -> str:
     return fill(line, _COLUMNS, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
-def _engine_lines(name: str, engine: Engine, clock_mhz: float) -> Iterator[str]:
+def _engine_lines(name: str, engine: Engine, profile: HardwareProfile) -> Iterator[str]:
     axes = " x ".join(
         f"{axis_name} {axis.size} ({'=' if axis.fixed else 'up to '}{','.join(axis.unrolls)}{_whole(axis)})"
         for axis_name, axis in engine.axes.items()
     )
-    peak = engine.peak_macs_per_cycle
-    tera_operations = 2 * peak * clock_mhz * 1e6 / 1e12
+    peak = profile.macs_per_cycle(name)
+    tera_operations = 2 * peak * profile.clock_mhz * 1e6 / 1e12
     yield f"  {name}: {peak:,} MACs per cycle, {tera_operations:.4g} TOPS (2 operations a MAC)"
     yield f"    axes: {axes}"
     kernels = f"; kernels of {', '.join(engine.kernels)} alone" if engine.kernels else ""
@@ -131,6 +131,12 @@ def _engine_lines(name: str, engine: Engine, clock_mhz: float) -> Iterator[str]:
         yield "    sees a layer as a product of two matrices (im2col)"
     if engine.stationary is not None:
         yield f"    {engine.stationary} are stationary: each stays in its innermost memory until all its uses are done"
+    for operand, memories in engine.bypasses.items():
+        if memories:
+            yield f"    its {operand} pass {' and '.join(memories)} by"
+    if engine.operand_bits is not None:
+        times = "in one pass" if profile.passes(name) == 1 else f"in {profile.passes(name)} passes"
+        yield f"    multiplies {engine.operand_bits} x {engine.operand_bits} bits: here every MAC {times}"
     yield f"    {engine.energy_pj_per_mac:g} pJ per MAC, pipeline of {engine.pipeline_depth_cycles} cycles"
 
 
@@ -212,6 +218,8 @@ def _convention_lines(conventions: Conventions) -> Iterator[str]:
     """What a machine counts unlike the rest, a line each."""
     if conventions.padding_is_data:
         yield "zeros of the padding are stored and moved like data"
+    if conventions.whole_weight_tiles:
+        yield "weights are stored and moved in whole tiles of the lanes, zeros past a layer's sizes included"
     if conventions.first_partial_sums_are_read:
         yield "accumulators are read on an output's first visit too"
     if not conventions.fill_and_drain:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from enum import StrEnum
-from math import prod
+from math import ceil, prod
 from typing import Annotated, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -114,7 +114,10 @@ class Engine(Section):
     1x1); left out, any. layer_form: what it sees of a layer, see LayerForm. pipeline_depth_cycles: cycles from
     the first operand in to the first result out. stationary: this operand enters its innermost memory once and stays
     until all its uses are done (the dataflow is fixed: of weights B, OY and OX run inside, of inputs K, of outputs C,
-    FY and FX); left out, the mapper chooses.
+    FY and FX); left out, the mapper chooses. operand_bits: width of a lane's multiplier; wider weights or inputs are
+    multiplied in parts, a pass of the lanes for every pair of parts (left out, any width takes one pass).
+    energy_pj_per_mac: of one pass. bypasses: memories an operand passes by although they hold it for other engines
+    (weights of a dense layer that come straight from flash).
     """
 
     operations: Annotated[tuple[OperationKind, ...], Different] = Field(min_length=1)
@@ -124,10 +127,12 @@ class Engine(Section):
     layer_form: LayerForm = LayerForm.LOOPS
     pipeline_depth_cycles: Annotated[int, Field(ge=0, strict=True)] = 0
     stationary: Operand | None = None
+    operand_bits: Bits | None = None
+    bypasses: dict[Operand, Annotated[tuple[Name, ...], Different]] = {}
 
     @property
     def peak_macs_per_cycle(self) -> int:
-        """Lanes of the array."""
+        """Lanes of the array: its peak where operands take one pass."""
         return prod(axis.size for axis in self.axes.values())
 
 
@@ -159,9 +164,11 @@ class Ports(Section):
 class Memory(Section):
     """One memory level. Profiles list memories from the lanes outwards.
 
-    holds: operands it stores; an operand it does not hold bypasses it. size_bytes: per instance; null for the
-    outermost memory alone (off chip, unbounded). replicated_over: axes of the engine with an instance for every lane
-    along them (per-lane registers: all axes; an axis an engine lacks counts once); empty means one shared instance.
+    holds: operands it stores; an operand it does not hold bypasses it. The last memory that holds an operand is its
+    home: whole tensors lie there from layer to layer. size_bytes: per instance, of tiles (whole tensors at home take
+    none of it); null for the outermost memory alone (off chip, unbounded). replicated_over: axes of the engine with an
+    instance for every lane along them (per-lane registers: all axes; an axis an engine lacks counts once); empty means
+    one shared instance.
     engines: the engines it serves (all, if empty). The innermost memory of the outputs counts entries of accumulator
     width. buffering: how a tile that is refilled is held, see Buffering.
     refill_overhead_cycles: the lanes wait so long at every refill beyond its transfers (the skew of a systolic array).
@@ -209,12 +216,15 @@ class Conventions(Section):
     """How a machine, or the tool that published its figures, counts what others count differently.
 
     padding_is_data: zeros of the padding are stored and moved like data (otherwise they are made on chip).
+    whole_weight_tiles: weights are stored and moved in whole tiles of the lanes: zeros fill the lanes past a layer's
+    sizes in every memory (K 600 and C 600 on 256 x 256 fixed lanes are 9 tiles of 65,536 weights).
     first_partial_sums_are_read: accumulators are read on an output's first visit too. fill_and_drain: the first tile in
     and the last one out lengthen a layer. last_cycle_index: cycles are the number of a layer's last cycle, counted from
     0, one less than there are (where the lanes never wait all of them are counted: MACs need them).
     """
 
     padding_is_data: bool = False
+    whole_weight_tiles: bool = False
     first_partial_sums_are_read: bool = False
     fill_and_drain: bool = True
     last_cycle_index: bool = False
@@ -290,15 +300,36 @@ class HardwareProfile(Section):
 
     @property
     def peak_macs_per_cycle(self) -> int:
-        """Of the largest engine (engines do not run at the same time)."""
-        return max(engine.peak_macs_per_cycle for engine in self.engines.values())
+        """Of the fastest engine (engines do not run at the same time), at the widths of the profile."""
+        return max(self.macs_per_cycle(name) for name in self.engines)
+
+    def passes(self, engine: str) -> int:
+        """Cycles a lane takes for one MAC of the profile's weights and activations."""
+        bits = self.engines[engine].operand_bits
+        if bits is None:
+            return 1
+        return ceil(self.precision.weights_bits / bits) * ceil(self.precision.activations_bits / bits)
+
+    def macs_per_cycle(self, engine: str) -> int:
+        """Peak of one engine at the widths of the profile, rounded up."""
+        return ceil(self.engines[engine].peak_macs_per_cycle / self.passes(engine))
+
+    def home(self, operand: Operand) -> str:
+        """The memory where whole tensors of an operand lie: the outermost that holds it."""
+        return [name for name, memory in self.memories.items() if operand in memory.holds][-1]
+
+    @property
+    def homes(self) -> dict[Operand, str]:
+        """The home of every operand."""
+        return {operand: self.home(operand) for operand in Operand}
 
     def hierarchy(self, engine: str, operand: Operand) -> tuple[str, ...]:
-        """Memories an operand of an engine passes through, innermost first, the off-chip memory last."""
+        """Memories an operand of an engine passes through, innermost first, its home last."""
+        bypassed = self.engines[engine].bypasses.get(operand, ())
         return tuple(
             name
             for name, memory in self.memories.items()
-            if operand in memory.holds and (not memory.engines or engine in memory.engines)
+            if operand in memory.holds and name not in bypassed and (not memory.engines or engine in memory.engines)
         )
 
     def total_bytes(self, memory: str) -> int | None:
@@ -334,6 +365,7 @@ def _inconsistencies(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str]]:
             if axis not in axes and not unknown:
                 yield ("memories", name, "replicated_over"), f"no engine it serves has an axis {axis}"
     for name, engine in profile.engines.items():
+        yield from _bypass_problems(profile, name)
         for operand in Operand:
             if len(profile.hierarchy(name, operand)) < 2:
                 yield ("engines", name), f"no on-chip memory holds its {operand}"
@@ -379,8 +411,21 @@ def _outermost_problems(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str
             yield ("memories", name, "size_bytes"), f"only the outermost memory ({last}) may be unbounded"
         if profile.memories[name].burst_bytes is not None:
             yield ("memories", name, "burst_bytes"), f"only the outermost memory ({last}) may move whole bursts"
-    outermost = profile.memories[last]
-    if set(outermost.holds) != set(Operand):
-        yield ("memories", last, "holds"), "the outermost memory holds weights, inputs and outputs"
-    if outermost.engines or outermost.replicated_over:
-        yield ("memories", last), "the outermost memory is one instance that serves every engine"
+    if profile.memories[last].burst_bytes is not None and profile.conventions.whole_weight_tiles:
+        problem = f"bursts of whole tiles are not described: leave out burst_bytes of {last}"
+        yield ("conventions", "whole_weight_tiles"), problem
+    held = {operand for memory in profile.memories.values() for operand in memory.holds}
+    for name in dict.fromkeys((last, *(profile.home(operand) for operand in Operand if operand in held))):
+        if profile.memories[name].engines or profile.memories[name].replicated_over:
+            which = "the outermost memory" if name == last else "the outermost memory of an operand"
+            yield ("memories", name), f"{which} is one instance that serves every engine"
+
+
+def _bypass_problems(profile: HardwareProfile, engine: str) -> Iterator[tuple[KeyPath, str]]:
+    for operand, names in profile.engines[engine].bypasses.items():
+        where = ("engines", engine, "bypasses", str(operand))
+        for name in names:
+            if name not in profile.memories or operand not in profile.memories[name].holds:
+                yield where, f"no memory {name} holds {operand}"
+            elif name == profile.home(operand):
+                yield where, f"{name} is where {operand} come from and go to"

@@ -89,7 +89,8 @@ def _on_chip(profile: HardwareProfile) -> Iterator[tuple[str, Memory]]:
 
 def _engine_line(name: str, profile: HardwareProfile, board: Board, how: Implementation) -> Line:
     engine = profile.engines[name]
-    bits = (profile.precision.weights_bits, profile.precision.activations_bits)
+    widest = engine.operand_bits or 64
+    bits = (min(profile.precision.weights_bits, widest), min(profile.precision.activations_bits, widest))
     multipliers = f"{engine.peak_macs_per_cycle:,} multipliers of {bits[0]} x {bits[1]} bits"
     if is_lut_multiplier(board.lut_inputs, bits, how):
         luts = engine.peak_macs_per_cycle * lut_multiplier_luts(*bits)

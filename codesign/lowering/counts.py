@@ -6,7 +6,7 @@ into small independent parts: each is evaluated on a numpy grid and the results 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from typing import Any
 
@@ -16,14 +16,16 @@ from codesign.lowering.tir_reading import Access, Environment, Grid, Loop, State
 from codesign.mapping.mapping import ENGINE, Allocation, LayerCounts, Transfer
 from codesign.vocabulary import Operand
 
+IN_DRAM: Mapping[Operand, str] = dict.fromkeys(Operand, "dram")
 
-def counts_of_function(function: Any, off_chip: str = "dram") -> LayerCounts:
+
+def counts_of_function(function: Any, homes: Mapping[Operand, str] = IN_DRAM) -> LayerCounts:
     """MACs, elements moved and tiles allocated by a scheduled layer.
 
-    function: a PrimFunc over the buffers inputs, weights, outputs as schedule_layer makes it. off_chip: the name of the
-    memory these lie in. Raises ValueError for a statement that is neither a copy, an initialisation nor the update.
+    function: a PrimFunc over the buffers inputs, weights, outputs as schedule_layer makes it. homes: the memory each of
+    them lies in. Raises ValueError for a statement that is neither a copy, an initialisation nor the update.
     """
-    reading = _Reading(function, off_chip)
+    reading = _Reading(function, homes)
     update = reading.update
     lanes = prod(loop.lanes for loop in update.loops if loop.lanes)
     return LayerCounts(
@@ -40,8 +42,8 @@ class _Reading:
     fills: those copies that bring partial sums back, recognised by coming before the update.
     """
 
-    def __init__(self, function: Any, off_chip: str) -> None:
-        self.off_chip = off_chip
+    def __init__(self, function: Any, homes: Mapping[Operand, str]) -> None:
+        self.homes = homes
         self.moves: list[Statement] = []
         self.initialisations: list[Statement] = []
         updates: list[Statement] = []
@@ -72,26 +74,29 @@ class _Reading:
         ends = {move.store.buffer, move.loads[0].buffer}
         return any(ends == {fill.store.buffer, fill.loads[0].buffer} for fill in self.fills)
 
-    def _memory(self, access: Access) -> str:
-        return access.memory or self.off_chip
+    def _memory(self, access: Access, operand: Operand) -> str:
+        return access.memory or self.homes[operand]
 
     def copies(self) -> Iterator[Transfer]:
         """Copies between memories: elements really read, so no zeros of the padding."""
         for move in self.moves:
             elements = iterations(move.loops, (*move.conditions, *move.guards))
-            source, destination = self._memory(move.loads[0]), self._memory(move.store)
-            yield Transfer(self._operand(move), source, destination, elements, self._partial(move))
+            operand = self._operand(move)
+            source, destination = self._memory(move.loads[0], operand), self._memory(move.store, operand)
+            yield Transfer(operand, source, destination, elements, self._partial(move))
 
     def engine_transfers(self) -> Iterator[Transfer]:
         """What the lanes read and write. An output's first visit adds to the initial zero, which is never read."""
         for load in self.update.loads:
             elements = distinct_per_step(self.update, load.indices)
             if load.buffer.same_as(self.update.store.buffer):
-                yield Transfer(Operand.OUTPUTS, ENGINE, self._memory(load), elements)
+                memory = self._memory(load, Operand.OUTPUTS)
+                yield Transfer(Operand.OUTPUTS, ENGINE, memory, elements)
                 first_visits = sum(iterations(part.loops, part.conditions) for part in self.initialisations)
-                yield Transfer(Operand.OUTPUTS, self._memory(load), ENGINE, elements - first_visits)
+                yield Transfer(Operand.OUTPUTS, memory, ENGINE, elements - first_visits)
             else:
-                yield Transfer(self.operands[load.buffer], self._memory(load), ENGINE, elements)
+                operand = self.operands[load.buffer]
+                yield Transfer(operand, self._memory(load, operand), ENGINE, elements)
 
     def allocations(self) -> Iterator[Allocation]:
         """Tiles: what one run of a copy's own loops covers, on the side that lies further in."""
@@ -100,9 +105,8 @@ class _Reading:
                 continue  # the copy out of the same tile speaks for it
             operand = self._operand(move)
             inner = move.loads[0] if operand is Operand.OUTPUTS else move.store
-            yield Allocation(
-                operand, self._memory(inner), prod(loop.extent for loop in move.loops[len(move.loops) - move.own :])
-            )
+            tile = prod(loop.extent for loop in move.loops[len(move.loops) - move.own :])
+            yield Allocation(operand, self._memory(inner, operand), tile)
 
 
 def _sort_into(

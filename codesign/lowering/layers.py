@@ -32,7 +32,7 @@ def schedule_layers(
             on_layer(planned.layer.name, number, len(first))
         layer = _schedule(planned, profile, f"layer_{number:03}_{identifier(planned.layer.name)}")
         functions[planned.layer.name] = layer
-        counted = counts_of_function(layer.function, profile.off_chip)
+        counted = counts_of_function(layer.function, profile.homes)
         problems.extend(count_problems(plan.model.name, as_executed(planned, profile), counted))
     if problems:
         raise DoesNotFitError.of(problems)

@@ -1,9 +1,10 @@
 """The cost model: cycles, energy and traffic of one layer from the counts of its mapping.
 
-cycles = max(compute + serial + fill + drain + latency, busy cycles of every port). compute: steps of the lanes. serial:
-refills of memories without double buffering, which stop the lanes. fill: the first tile of every memory on the way in
-(and the engine's pipeline); drain: the last output tile on the way out. latency: the first request of a layer to a
-memory, its last tile back, and refills that stop the lanes. Busy: bytes through a port over its bytes per cycle.
+cycles = max(compute + serial + fill + drain + latency, busy cycles of every port). compute: steps of the lanes, times
+the passes of operands wider than theirs. serial: refills of memories without double buffering, which stop the lanes.
+fill: the first tile of every memory on the way in (and the engine's pipeline); drain: the last output tile on the way
+out. latency: the first request of a layer to a memory, its last tile back, and refills that stop the lanes. Busy:
+bytes through a port over its bytes per cycle.
 """
 
 from __future__ import annotations
@@ -193,7 +194,7 @@ def evaluate(nest: LoopNest, mapping: Mapping, profile: HardwareProfile, counts:
     """Price the counts of one mapping of a nest."""
     meter = Meter(profile, mapping.engine)
     engine = profile.engines[mapping.engine]
-    compute = compute_cycles(counts, mapping)
+    compute = compute_cycles(counts, mapping, profile)
     total = meter.zero()
     for transfer in counts.transfers:
         bursts = density_of(nest, mapping, profile, transfer)
@@ -208,14 +209,19 @@ def evaluate(nest: LoopNest, mapping: Mapping, profile: HardwareProfile, counts:
     total[0] += compute + engine.pipeline_depth_cycles + fill_cycles(nest, meter, mapping, counts)
     total[0] += refill_overhead_cycles(nest, mapping, profile)
     total[0] += sum(meter.first_waits().values()) + sum(refill_waits(nest, mapping, meter))
-    total[-1] += counts.macs_useful * engine.energy_pj_per_mac
+    total[-1] += mac_energy_pj(counts.macs_useful, profile, mapping.engine)
     ports = dict(zip(meter.ports, total[1:-1].tolist(), strict=True))
     return Evaluation(compute, float(total[0]), ports, float(total[-1]))
 
 
-def compute_cycles(counts: LayerCounts, mapping: Mapping) -> int:
-    """Steps in which the lanes work."""
-    return counts.macs_issued // prod(loop.extent for loop in mapping.spatial)
+def compute_cycles(counts: LayerCounts, mapping: Mapping, profile: HardwareProfile) -> int:
+    """Cycles in which the lanes work: their steps, each of as many passes as the operands take."""
+    return counts.macs_issued // prod(loop.extent for loop in mapping.spatial) * profile.passes(mapping.engine)
+
+
+def mac_energy_pj(macs: int, profile: HardwareProfile, engine: str) -> float:
+    """Energy of the lanes for so many MACs, all their passes together."""
+    return macs * profile.passes(engine) * profile.engines[engine].energy_pj_per_mac
 
 
 def fill_cycles(nest: LoopNest, meter: Meter, mapping: Mapping, counts: LayerCounts) -> float:
@@ -276,15 +282,15 @@ def layer_cost(
     found = evaluate(nest, mapping, profile, counts)
     cycles, not_counted = _counted(found, profile)
     lane_extra = min(cycles - found.compute_cycles, ceil(round(found.lane_cycles - found.compute_cycles, 6)))
-    peak = profile.engines[mapping.engine].peak_macs_per_cycle
+    lanes, passes = profile.engines[mapping.engine].peak_macs_per_cycle, profile.passes(mapping.engine)
     traffic = _traffic(nest, mapping, meter, counts)
-    engine = Energy("engine", counts.macs_useful * profile.engines[meter.engine].energy_pj_per_mac)
+    engine = Energy("engine", mac_energy_pj(counts.macs_useful, profile, mapping.engine))
     return LayerCost(
         cycles=cycles,
         compute_cycles=found.compute_cycles,
         stall_cycles=cycles - found.compute_cycles - lane_extra,
         fill_drain_cycles=lane_extra,
-        spatial_utilization=nest.macs / (found.compute_cycles * peak),
+        spatial_utilization=nest.macs * passes / (found.compute_cycles * lanes),
         temporal_utilization=found.compute_cycles / cycles,
         energy=(engine, *memory_energies(traffic, profile)),
         traffic=traffic,

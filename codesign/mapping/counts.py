@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 from codesign.hardware.profile import HardwareProfile
@@ -21,24 +22,37 @@ def counts_of(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> Lay
     """
     transfers: list[Transfer] = []
     allocations: list[Allocation] = []
+    lanes = tuple(mapping.lanes(dimension) for dimension in DIMENSIONS)
     for operand in Operand:
         levels = profile.hierarchy(mapping.engine, operand)
         positions = [_position(mapping, operand, level) for level in levels[:-1]]
+        sizes = stored_sizes(operand, nest.sizes, lanes, profile)
+        stored = nest if sizes == nest.sizes else replace(nest, sizes=sizes)  # type: ignore[arg-type]
         for level, position in zip(levels, positions, strict=False):
-            allocations.append(Allocation(operand, level, tile_elements(nest, operand, mapping.tile(nest, position))))
+            elements = tile_elements(stored, operand, mapping.tile(stored, position))
+            allocations.append(Allocation(operand, level, elements))
         if operand is Operand.OUTPUTS:
             unread = 0 if profile.conventions.first_partial_sums_are_read else nest.elements(operand)
             transfers.extend(_output_transfers(nest, mapping, levels, positions, unread))
         else:
             zeros = profile.conventions.padding_is_data
-            transfers.extend(_input_transfers(nest, mapping, operand, levels, positions, zeros_everywhere=zeros))
-    lanes = tuple(mapping.lanes(dimension) for dimension in DIMENSIONS)
+            transfers.extend(_input_transfers(stored, mapping, operand, levels, positions, zeros_everywhere=zeros))
     steps = prod(-(-size // lane) for size, lane in zip(nest.sizes, lanes, strict=True))
     return LayerCounts(
         macs_useful=nest.loop_macs,
         macs_issued=steps * prod(lanes),
         transfers=tuple(sorted(transfers)),
         allocations=tuple(sorted(allocations)),
+    )
+
+
+def stored_sizes(operand: Operand, sizes: Tile, lanes: Tile, profile: HardwareProfile) -> Tile:
+    """Sizes of a tile, or of the layer, as memories hold them: of weights in whole tiles of the lanes, multiples."""
+    if operand is not Operand.WEIGHTS or not profile.conventions.whole_weight_tiles:
+        return sizes
+    return tuple(
+        -(-size // lane) * lane if dimension in RELEVANT[operand] else size
+        for dimension, size, lane in zip(DIMENSIONS, sizes, lanes, strict=True)
     )
 
 

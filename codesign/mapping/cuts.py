@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from codesign.hardware.profile import Buffering, HardwareProfile
 from codesign.mapping.burst_pricing import BurstPricing, burst_pricing
-from codesign.mapping.cost import Meter, Vector, stops_the_lanes
+from codesign.mapping.cost import Meter, Vector, mac_energy_pj, stops_the_lanes
+from codesign.mapping.counts import stored_sizes
 from codesign.mapping.grid import Floats, Grid, Index
 from codesign.mapping.mapping import ENGINE
 from codesign.mapping.space import SpatialChoice, storage_bits
@@ -242,8 +243,15 @@ class LayerSpace:
     @cached_property
     def sizes(self) -> tuple[Floats, ...]:
         """Every tile size of every dimension, in elements."""
-        parts = zip(self.nest.sizes, self.choice.lanes, self.grid.dimensions, strict=True)
+        return self._sizes_up_to(self.nest.sizes)
+
+    def _sizes_up_to(self, layer: tuple[int, ...]) -> tuple[Floats, ...]:
+        parts = zip(layer, self.choice.lanes, self.grid.dimensions, strict=True)
         return tuple(np.minimum(size, lanes * part.sizes).astype(np.float64) for size, lanes, part in parts)
+
+    def _stored(self, operand: Operand) -> tuple[int, ...]:
+        """The layer's sizes as memories hold them."""
+        return stored_sizes(operand, self.nest.sizes, self.choice.lanes, self.profile)
 
     @cached_property
     def coarse(self) -> LayerSpace:
@@ -272,8 +280,9 @@ class LayerSpace:
         """Costs that no tile changes: compute, and what the lanes read and accumulate."""
         engine = self.profile.engines[self.engine]
         total = self.meter.zero()
-        total[0] = prod(self.choice.steps) + engine.pipeline_depth_cycles + sum(self.meter.first_waits().values())
-        total[-1] = self.nest.loop_macs * engine.energy_pj_per_mac
+        total[0] = prod(self.choice.steps) * self.profile.passes(self.engine) + engine.pipeline_depth_cycles
+        total[0] += sum(self.meter.first_waits().values())
+        total[-1] = mac_energy_pj(self.nest.loop_macs, self.profile, self.engine)
         for operand in (Operand.WEIGHTS, Operand.INPUTS):
             innermost = self.profile.hierarchy(self.engine, operand)[0]
             total += self._lane_reads(operand) * self.meter.hop(operand, innermost, ENGINE)
@@ -320,7 +329,7 @@ class LayerSpace:
         return 0 if read else self.nest.elements(Operand.OUTPUTS)
 
     def _lane_reads(self, operand: Operand) -> int:
-        steps, sizes, lanes = self.choice.steps, self.nest.sizes, self.choice.lanes
+        steps, sizes, lanes = self.choice.steps, self._stored(operand), self.choice.lanes
         total = prod(steps[axis] for axis in IRRELEVANT[operand])
         if operand is not Operand.INPUTS:
             return total * prod(sizes[POSITION[dimension]] for dimension in RELEVANT[operand])
@@ -340,9 +349,9 @@ class LayerSpace:
         width, partial_width = (
             storage_bits(self.profile, self.engine, operand, inner, partial=partial) / 8 for partial in (False, True)
         )
-        lanes = self.choice.replicated_lanes(level.replicated_over)
-        per_instance = tuple(np.ceil(size / lane) for size, lane in zip(self.sizes, lanes, strict=True))
-        bursts = burst_pricing(self.nest, self.meter, operand, inner, outer, self.sizes)
+        lanes, sizes = self.choice.replicated_lanes(level.replicated_over), self._sizes_up_to(self._stored(operand))
+        per_instance = tuple(np.ceil(size / lane) for size, lane in zip(sizes, lanes, strict=True))
+        bursts = burst_pricing(self.nest, self.meter, operand, inner, outer, sizes)
         holdings = self._holdings(operand, inner, outer, bursts)
         waits = any(holding.overhead for holding in holdings)
         return Cut(
@@ -352,7 +361,7 @@ class LayerSpace:
             grows=tuple(axis for axis in self._grows(operand, waits, bursts) if self.choice.steps[axis] > 1),
             holdings=holdings,
             moved=self._moved(operand, from_off_chip),
-            elements=self._elements(operand, self.sizes),
+            elements=self._elements(operand, sizes),
             instance=self._elements(operand, per_instance),
             refills=self._tiles(range(len(DIMENSIONS))),
             bytes_per_element=width,
@@ -417,7 +426,9 @@ class LayerSpace:
     def _moved(self, operand: Operand, from_off_chip: bool) -> tuple[Factor, ...]:
         repeats = self._tiles(IRRELEVANT[operand])
         if operand is not Operand.INPUTS:
-            return (((), np.asarray(float(self.nest.elements(operand)))), *repeats)
+            sizes = self._stored(operand)
+            elements = prod(sizes[POSITION[dimension]] for dimension in RELEVANT[operand])
+            return (((), np.asarray(float(elements))), *repeats)
         zeros = self.profile.conventions.padding_is_data or not from_off_chip
         rows, columns = self.windows
         return (

@@ -1,6 +1,7 @@
 """Where a layer's cycles go: the ideal, and named losses that add up to the rest, cycle by cycle.
 
-ideal = MACs / lanes of the engine, rounded up. Losses are taken in the order in which they arise:
+ideal = MACs x passes of their operands / lanes of the engine, rounded up. Losses are taken in the order in which they
+arise:
 
 1. lanes: from the ideal to the compute cycles. Lanes idle in every cycle, lanes idle in the last step of a dimension,
    and zeros inserted into an input multiply: half the rows and half the columns leave a quarter of the lanes. Their
@@ -81,7 +82,8 @@ def losses_of(nest: LoopNest, cost: LayerCost, profile: HardwareProfile) -> tupl
 
 def ideal_cycles(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> int:
     """Cycles with every lane of the engine useful in each of them."""
-    return ceil(_useful_macs(nest) / profile.engines[mapping.engine].peak_macs_per_cycle)
+    macs = _useful_macs(nest) * profile.passes(mapping.engine)
+    return ceil(macs / profile.engines[mapping.engine].peak_macs_per_cycle)
 
 
 def lane_losses(nest: LoopNest, mapping: Mapping, profile: HardwareProfile, compute_cycles: int) -> list[Loss]:
@@ -242,11 +244,10 @@ def _stalls(cost: LayerCost, profile: HardwareProfile) -> list[Loss]:
     total = sum(moved.values())
     if not total:  # host work takes a cycle at least
         return [Loss(LossKind.STALL, cost.limited_by, "", f"start of {cost.limited_by}", cost.stall_cycles)]
-    way = f"between the host and {profile.off_chip}" if memory == HOST else f"through {cost.limited_by}"
-    parts = [
-        Loss(LossKind.STALL, cost.limited_by, operand, f"{operand} {way}", 0, size, total)
-        for operand, size in moved.items()
-    ]
+    parts = []
+    for operand, size in moved.items():
+        way = f"between the host and {profile.home(operand)}" if memory == HOST else f"through {cost.limited_by}"
+        parts.append(Loss(LossKind.STALL, cost.limited_by, operand, f"{operand} {way}", 0, size, total))
     return _shared(cost.stall_cycles, parts, [float(size) for size in moved.values()])
 
 

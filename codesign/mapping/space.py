@@ -19,7 +19,7 @@ from itertools import product
 from math import prod
 
 from codesign.hardware.profile import Axis, Buffering, Engine, HardwareProfile
-from codesign.mapping.counts import tile_elements
+from codesign.mapping.counts import stored_sizes, tile_elements
 from codesign.mapping.mapping import SpatialLoop
 from codesign.vocabulary import DIMENSIONS, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
@@ -143,7 +143,8 @@ def tile_bytes(
     """
     level = profile.memories[memory]
     per_lane = choice.replicated_lanes(level.replicated_over)
-    instance = tuple(-(-size // lanes) for size, lanes in zip(tile, per_lane, strict=True))
+    stored = stored_sizes(operand, tile, choice.lanes, profile)
+    instance = tuple(-(-size // lanes) for size, lanes in zip(stored, per_lane, strict=True))
     bits = tile_elements(nest, operand, instance) * storage_bits(profile, engine, operand, memory, partial=partial)
     copies = 2 if refilled and (level.buffering is Buffering.DOUBLE or buffers == 2) else 1
     return copies * -(-bits // 8)

@@ -126,8 +126,8 @@ def _bytes(layer: Layer, profile: HardwareProfile) -> dict[Operand, int]:
 
 def _off_chip_alone(layer: Layer, profile: HardwareProfile) -> tuple[Traffic, ...]:
     sizes = _bytes(layer, profile)
-    read = (Traffic(profile.off_chip, operand, sizes[operand], 0) for operand in (Operand.WEIGHTS, Operand.INPUTS))
-    return (*read, Traffic(profile.off_chip, Operand.OUTPUTS, 0, sizes[Operand.OUTPUTS]))
+    read = (Traffic(profile.home(operand), operand, sizes[operand], 0) for operand in (Operand.WEIGHTS, Operand.INPUTS))
+    return (*read, Traffic(profile.home(Operand.OUTPUTS), Operand.OUTPUTS, 0, sizes[Operand.OUTPUTS]))
 
 
 def _others(layer: Layer, profile: HardwareProfile) -> tuple[Traffic, ...]:

@@ -164,12 +164,13 @@ def vector_unit_changes(nest: LoopNest, profile: HardwareProfile) -> Iterator[Ch
 
 
 def host_changes(nest: LoopNest, profile: HardwareProfile) -> Iterator[Change]:
-    """Twice its operations, twice its bytes per cycle, and twice those of the off-chip memory."""
+    """Twice its operations, twice its bytes per cycle, and twice those of the memories it reads and writes."""
     for name in ("operations_per_cycle", "bytes_per_cycle"):
         before = getattr(profile.host, name)
         faster = profile.host.model_copy(update={name: 2 * before})
         yield Change(ChangeKind.UNIT, f"host.{name}", before, 2 * before, nest, _with(profile, host=faster))
-    yield from port_changes(nest, profile, profile.off_chip)
+    for name in dict.fromkeys(profile.homes.values()):
+        yield from port_changes(nest, profile, name)
 
 
 def _memories(profile: HardwareProfile, engine: str) -> list[str]:

@@ -26,7 +26,8 @@ def given_cost(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> La
 
     bound_cycles: all lanes busy in every cycle, which holds for every mapping on the engine; gap: of the cycles to it.
     """
-    bound_cycles = -(-nest.loop_macs // profile.engines[mapping.engine].peak_macs_per_cycle)
+    lanes = profile.engines[mapping.engine].peak_macs_per_cycle
+    bound_cycles = -(-nest.loop_macs * profile.passes(mapping.engine) // lanes)
     cost = layer_cost(
         nest,
         mapping,

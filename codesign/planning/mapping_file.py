@@ -131,7 +131,7 @@ class _Reader(FileReading):
                 loops.extend([TemporalLoop(Dimension(name), extent)] if extent > 1 else [])
             elif name in inside:
                 self._rest((*here, name), name, content, inside[name], len(loops), resting)
-            elif name == self.profile.off_chip:
+            elif name in self.profile.homes.values():
                 self.refuse((*here, name), f"{name} holds whole tensors, no tiles", "remove this line")
             else:
                 problem = f"{name} is neither a loop dimension nor an on-chip memory of engine {engine}"
