@@ -173,7 +173,7 @@ ONE_EDIT = [
      "18:5: memories.sram.burst_bytes: only the outermost memory (dram) may move whole bursts"),
     ("    write_pj_per_byte: 64\n",
      "    write_pj_per_byte: 64\n    burst_bytes: 64\nconventions: {whole_weight_tiles: true}\n",
-     "24:15: conventions.whole_weight_tiles: bursts of whole tiles are not described: leave out burst_bytes of dram"),
+     "25:15: conventions.whole_weight_tiles: bursts of whole tiles are not described: leave out burst_bytes of dram"),
     ("    read_pj_per_byte: 1\n", "    read_pj_per_byte: 1\n    engines: [aray]\n",
      "6:3: engines.array: no on-chip memory holds its weights\n"
      "6:3: engines.array: no on-chip memory holds its inputs\n"
