@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.cost import Meter
-from codesign.mapping.cuts import Cut, LayerSpace
+from codesign.mapping.cuts import Cut
 from codesign.mapping.grid import Floats, Followers, Index, Integers
+from codesign.mapping.layer_space import LayerSpace
 from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
 from codesign.mapping.space import loop_extent, spatial_choices
 from codesign.vocabulary import DIMENSIONS, Operand

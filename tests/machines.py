@@ -8,7 +8,8 @@ from itertools import combinations_with_replacement, product
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from codesign.hardware.profile import Buffering, HardwareProfile
+from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.sections import Buffering
 from codesign.mapping.cost import Evaluation, evaluate
 from codesign.mapping.counts import counts_of
 from codesign.mapping.legality import problems_of

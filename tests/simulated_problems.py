@@ -7,7 +7,8 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from codesign.hardware.loading import load_profile, shipped_folder
-from codesign.hardware.profile import Buffering, HardwareProfile
+from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.sections import Buffering
 from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
 from codesign.mapping.space import larger_sizes, loop_extent, spatial_choices
 from codesign.vocabulary import DIMENSIONS, Operand, OperationKind

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, prod
 
-from codesign.hardware.profile import Buffering, HardwareProfile
+from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.sections import Buffering
 from codesign.mapping.mapping import ENGINE, Allocation, Mapping, Residence, Transfer
 from codesign.vocabulary import DIMENSIONS, Operand
 from codesign.workload.loop_nest import LoopNest

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.bounds import Tables
 from codesign.mapping.cost import Meter
-from codesign.mapping.cuts import LayerSpace
+from codesign.mapping.layer_space import LayerSpace
 from codesign.mapping.merging import IMAGE, KERNEL, Merged
 from codesign.mapping.space import spatial_choices
 from codesign.mapping.stages import Stage, stairs

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from codesign.compiler import Settings, estimate, plan_model
 from codesign.hardware.loading import load_profile
-from codesign.hardware.profile import HardwareProfile, Port, Ports
+from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.sections import Port, Ports
 from codesign.lowering.layers import schedule_layers
 from codesign.mapping.cost import port_of
 from codesign.mapping.objective import Objective

@@ -13,7 +13,8 @@ import yaml
 import codesign
 from codesign.hardware.listing import machine_table
 from codesign.hardware.loading import load_profile, shipped_folder
-from codesign.hardware.profile import Buffering, HardwareProfile
+from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.sections import Buffering
 from codesign.planning.plan import Plan
 from codesign.vocabulary import Operand, OperationKind
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from codesign.hardware.loading import load_profile
-from codesign.hardware.profile import LayerForm
+from codesign.hardware.sections import LayerForm
 from codesign.mapping.layer_form import nest_on
 from codesign.mapping.mapper import Objective
 from codesign.planning.placement import Placer

@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from codesign.hardware.profile import Engine, HardwareProfile
+from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.sections import Engine
 from codesign.lowering.counts import counts_of_function
 from codesign.lowering.layers import as_executed
 from codesign.lowering.schedule import schedule_layer

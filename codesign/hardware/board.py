@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from codesign.errors import CodesignError, did_you_mean
 from codesign.hardware.loading import SEARCH_PATH_VARIABLE, shipped_folder
 from codesign.hardware.problems import problems_of
-from codesign.hardware.profile import Bits, Name, PositiveInt, Section
+from codesign.hardware.sections import Bits, Name, PositiveInt, Section
 from codesign.yaml_reader import read_yaml
 
 FOLDER = "boards"

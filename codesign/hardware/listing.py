@@ -21,17 +21,8 @@ from codesign.hardware.loading import (
     validated,
 )
 from codesign.hardware.problems import dotted
-from codesign.hardware.profile import (
-    Axis,
-    Buffering,
-    Conventions,
-    Engine,
-    HardwareProfile,
-    LayerForm,
-    Memory,
-    Name,
-    Ports,
-)
+from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.sections import Axis, Buffering, Conventions, Engine, LayerForm, Memory, Name, Ports
 from codesign.yaml_reader import YamlDocument, YamlPath, YamlValue, read_yaml
 
 _COLUMNS = 100

@@ -16,7 +16,8 @@ from codesign.hardware.primitives import (
     is_lut_ram,
     lut_multiplier_luts,
 )
-from codesign.hardware.profile import Axis, Engine, HardwareProfile, Memory
+from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.sections import Axis, Engine, Memory
 from codesign.vocabulary import RELEVANT, Operand
 
 BLOCK_CAPACITY_BITS = 16_384  # of an 18 Kb block, without its parity bits

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from codesign.errors import DoesNotFitError, Problem
-from codesign.hardware.profile import Conventions, HardwareProfile
+from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.sections import Conventions
 from codesign.lowering.counts import counts_of_function
 from codesign.lowering.schedule import ScheduledLayer, schedule_layer
 from codesign.mapping.counts import counts_of

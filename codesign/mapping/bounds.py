@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from codesign.mapping.cuts import LayerSpace
 from codesign.mapping.grid import Floats, Integers
+from codesign.mapping.layer_space import LayerSpace
 from codesign.mapping.merging import Group, Merged
 from codesign.mapping.stages import Stairs
 

@@ -18,7 +18,8 @@ from math import ceil, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from codesign.hardware.profile import Buffering, HardwareProfile
+from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.sections import Buffering
 from codesign.mapping.bursts import Density, density_of
 from codesign.mapping.layer_cost import Energy, LayerCost, Traffic
 from codesign.mapping.mapping import ENGINE, LayerCounts, Mapping, Residence, Transfer

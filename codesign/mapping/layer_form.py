@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from codesign.hardware.profile import Engine, LayerForm
+from codesign.hardware.sections import Engine, LayerForm
 from codesign.vocabulary import Dimension
 from codesign.workload.loop_nest import LoopNest
 

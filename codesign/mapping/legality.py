@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
-from codesign.hardware.profile import Buffering, HardwareProfile
+from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.sections import Buffering
 from codesign.mapping.mapper import choice_of, residence_bytes
 from codesign.mapping.mapping import Mapping
 from codesign.vocabulary import DIMENSIONS, RELEVANT, Dimension, Operand

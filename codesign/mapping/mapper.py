@@ -28,13 +28,15 @@ from typing import NamedTuple
 import numpy as np
 
 from codesign.errors import DoesNotFitError
-from codesign.hardware.profile import Buffering, HardwareProfile
+from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.sections import Buffering
 from codesign.mapping.bounds import Lines, Tables
 from codesign.mapping.cost import Meter, Vector, layer_cost
 from codesign.mapping.counts import counts_of
-from codesign.mapping.cuts import Cut, LayerSpace
+from codesign.mapping.cuts import Cut
 from codesign.mapping.fitting import problems_of_fit
 from codesign.mapping.layer_cost import LayerCost
+from codesign.mapping.layer_space import LayerSpace
 from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLoop
 from codesign.mapping.merging import IMAGE, KERNEL
 from codesign.mapping.objective import AnyObjective, Objective

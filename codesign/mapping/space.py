@@ -18,7 +18,8 @@ from functools import lru_cache
 from itertools import product
 from math import prod
 
-from codesign.hardware.profile import Axis, Buffering, Engine, HardwareProfile
+from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.sections import Axis, Buffering, Engine
 from codesign.mapping.counts import stored_sizes, tile_elements
 from codesign.mapping.mapping import SpatialLoop
 from codesign.vocabulary import DIMENSIONS, Dimension, Operand

@@ -12,7 +12,8 @@ from collections.abc import Mapping as Table
 from dataclasses import dataclass
 from math import ceil
 
-from codesign.hardware.profile import HardwareProfile, VectorUnit
+from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.sections import VectorUnit
 from codesign.mapping.cost import memory_energies, port_of
 from codesign.mapping.layer_cost import Energy, LayerCost, Traffic
 from codesign.vocabulary import Operand, OperationKind

@@ -9,9 +9,10 @@ from heapq import heappop, heappush
 import numpy as np
 
 from codesign.mapping.bounds import Lines, Tables
-from codesign.mapping.cuts import Cut, Holding, LayerSpace
+from codesign.mapping.cuts import Cut, Holding
 from codesign.mapping.grid import Floats, Integers
 from codesign.mapping.labels import Labels, Trail
+from codesign.mapping.layer_space import LayerSpace
 from codesign.mapping.objective import AnyObjective, Objective
 from codesign.mapping.stages import Step
 

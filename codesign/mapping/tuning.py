@@ -6,8 +6,8 @@ import numpy as np
 
 from codesign.mapping.bounds import Lines, Tables
 from codesign.mapping.cost import Vector
-from codesign.mapping.cuts import LayerSpace
 from codesign.mapping.grid import Floats
+from codesign.mapping.layer_space import LayerSpace
 from codesign.mapping.merging import Group
 from codesign.mapping.objective import AnyObjective, Objective
 

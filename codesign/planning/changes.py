@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from codesign.hardware.profile import Buffering, HardwareProfile, Memory
+from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.sections import Buffering, Memory
 from codesign.vocabulary import DIMENSIONS, Dimension, Operand, OperationKind
 from codesign.workload.loop_nest import LoopNest
 

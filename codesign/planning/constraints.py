@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from codesign.hardware.profile import Axis, Engine, HardwareProfile
+from codesign.hardware.profile import HardwareProfile
+from codesign.hardware.sections import Axis, Engine
 from codesign.planning.file_reading import FileReading, hint_for, shown
 from codesign.vocabulary import Dimension, Operand
 from codesign.yaml_reader import YamlDocument, YamlPath, YamlValue
