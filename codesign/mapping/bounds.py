@@ -167,12 +167,14 @@ class _Builder:
     def ahead(self) -> Floats:
         """The tables: (stages, lines, tiles)."""
         stairs, moves, values = self._space.stairs, self._program.moves, self._values()
-        ahead = np.full((len(stairs.stages), *values.shape[1:]), np.inf)
+        ahead = np.empty((len(stairs.stages), *values.shape[1:]))
         ahead[-1] = 0.0
         total = np.empty(values.shape[1:])
         for first, end in reversed(stairs.spans[:-1]):
             for stage in range(first, end):
-                for following, placing in moves[stage]:
+                (following, placing), *more = moves[stage]
+                np.add(ahead[following], values[placing], out=ahead[stage])
+                for following, placing in more:
                     np.add(ahead[following], values[placing], out=total)
                     np.minimum(ahead[stage], total, out=ahead[stage])
             self._tables.grid.least_outwards(ahead[first:end])

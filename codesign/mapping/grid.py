@@ -16,6 +16,8 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
 Index = Sequence[Integers]  # per dimension: positions in its list of sizes, arrays that broadcast together
 
+FEW = 4  # trailing places up to which long strided runs beat short contiguous ones
+
 
 @dataclass(frozen=True, eq=False)
 class Followers:
@@ -118,5 +120,8 @@ class Grid:
         for axis, part in enumerate(self.dimensions):
             if part.covers:
                 along = values.reshape(first * prod(self.shape[:axis]), self.shape[axis], -1)
+                few = along.shape[2] <= FEW
+                runs = [along[..., at] for at in range(along.shape[2])] if few else [along]
                 for inner, outer in part.covers:
-                    np.minimum(along[:, inner], along[:, outer], out=along[:, inner])
+                    for run in runs:
+                        np.minimum(run[:, inner], run[:, outer], out=run[:, inner])
