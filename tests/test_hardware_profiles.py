@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from codesign.errors import CodesignError
 from codesign.hardware.listing import check_profile
 from codesign.hardware.loading import load_profile, read_profile, shipped_folder, validated
-from codesign.hardware.profile import HardwareProfile
-from codesign.hardware.profile import OF_MATRIX_PRODUCTS
+from codesign.hardware.profile import OF_MATRIX_PRODUCTS, HardwareProfile
 from codesign.hardware.sections import Buffering, Conventions, LayerForm
 from codesign.vocabulary import MAC_KINDS, MATRIX_PRODUCTS, OPERANDS, Dimension, Operand, OperationKind
 from codesign.yaml_reader import parse_yaml

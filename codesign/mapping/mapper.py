@@ -5,12 +5,14 @@ alone. Chains are built from the lanes outwards, all those with the same cuts pl
 .sweep). A chain is dropped when
 
 * no completion can beat the best mapping known: tables hold, for every tile and every set of placed cuts, the least
-  that completing a chain adds to several weighted sums of cycles, energy and bytes (codesign.mapping.bounds); or
+  that completing a chain adds to several weighted sums of cycles, energy and bytes (codesign.mapping.bounds), at most
+  as much where they tell fewer tiles apart (codesign.mapping.merging); or
 * another chain with the same cuts at the same tile costs and takes no more in any respect: whatever completes the one
   completes the other.
 
 Both keep at least one optimal chain, so when nothing had to be dropped for lack of room the best mapping found is
-optimal in the declared space of codesign.mapping.space: that is the proof. A narrow sweep first finds a good mapping.
+optimal in the declared space of codesign.mapping.space: that is the proof. A dive first finds a good mapping. Choices
+of lanes are explored from the one with the lowest floor on; most are out by their floor or by small tables alone.
 
 Why growing only `Cut.grows` before a cut loses nothing: a loop the cut gains nothing from can move above it. Its
 elements move as often as before, its tile only shrinks, and the chain stays legal. (The whole layer alone may take less
