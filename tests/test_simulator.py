@@ -268,6 +268,7 @@ def imported(path: Path) -> set[str]:
 def test_the_simulation_shares_no_code_with_the_cost_model() -> None:
     allowed = {
         "codesign.hardware.profile",
+        "codesign.hardware.sections",
         "codesign.mapping.mapping",
         "codesign.vocabulary",
         "codesign.workload.loop_nest",

@@ -61,7 +61,8 @@ COARSE = 64  # with lines that were not tuned
 AT_A_GLANCE = 0  # the bound alone
 NEAR = 1.2  # times the bound; further away a better mapping is looked for on the coarse grid first
 SMALL_GRID = 2_000  # tiles up to which tables cost little
-MOST_ENTRIES = 2**26  # of the tables of one line; beyond, tile sizes are divisors alone, and nothing is proven
+TUNING_GRID = 4_000  # tiles up to which many lines may be tried on tables that tell them apart
+MOST_ENTRIES = 2**25  # of the tables of one line; beyond, tile sizes are divisors alone, and nothing is proven
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,9 @@ class _Search:
             if merged and self.best.first > NEAR * self.floor(least)[0]:
                 yield _Way(Tables(space.coarse, self.lines), COARSE, dive=True, proves=False)
                 yield _Way(tables, COARSE)
-            tuned = tuned_tables(space.coarse if merged else space, least, merged)
+            coarse = space.coarse if merged else space
+            groups = (KERNEL, IMAGE) if coarse.grid.count > TUNING_GRID else merged
+            tuned = tuned_tables(coarse, least, groups)
             self.lines = tuned.lines
             tables = Tables(space, self.lines, merged) if merged else tuned
         else:
