@@ -244,7 +244,7 @@ def zigzag_table(lines: Page, python: Path, found: dict[Row, Done]) -> None:
 def least_cycles(nest: LoopNest) -> float:
     """Cycles on machine A that compute or a port takes for every element once: no mapping takes fewer."""
     (space,) = spaces_of(nest, machine("reference_a", ()), "array")
-    return float(space.least()[:-1].max())
+    return float(space.compulsory[:-1].max())
 
 
 def main() -> int:

@@ -108,7 +108,7 @@ class LayerSpace:
 
     @cached_property
     def compulsory(self) -> Vector:
-        """Costs no mapping with these lanes goes below, at a glance: every element enters or leaves once."""
+        """Costs no mapping with these lanes goes below: the constant ones, and every element enters or leaves once."""
         rows, columns = self.windows
         total = self.constant.copy()
         for operand in Operand:
@@ -138,31 +138,6 @@ class LayerSpace:
         visits = self._lane_reads(Operand.OUTPUTS)
         total += visits * self.meter.hop(Operand.OUTPUTS, ENGINE, accumulators)
         total += (visits - self._unread_outputs) * self.meter.hop(Operand.OUTPUTS, accumulators, ENGINE)
-        return total
-
-    def least(self) -> Vector:
-        """Costs no mapping with these lanes goes below: the constant ones, and of every cut the least of each kind.
-
-        Only the dimensions a cut grows in change what it moves; all others at their smallest leave it the most room.
-        """
-        total = self.constant.copy()
-        cuts = self.all_cuts
-        first = self.grid.index(np.zeros(1, dtype=np.intp))
-        for cut in cuts:
-            index = tuple(
-                everywhere if axis in cut.grows else everywhere.ravel()[:1]
-                for axis, everywhere in enumerate(self.grid.everywhere)
-            )
-            others = sum(other.least_bytes(first) for other in cuts if other.memory == cut.memory and other is not cut)
-            options = []
-            for holding in cut.holdings:
-                costs = cut.costs(index, holding)
-                taken = cut.bytes_taken(index, holding.copies, partial=False) + others
-                shape = np.broadcast_shapes(costs.shape[:-1], taken.shape)
-                fits = np.broadcast_to(taken <= cut.size_bytes, shape).ravel()
-                options.append(np.broadcast_to(costs, (*shape, len(total))).reshape(-1, len(total))[fits])
-            options.extend(cut.costs(cut.last_index, holding).reshape(-1, len(total)) for holding in cut.holdings)
-            total += np.concatenate(options).min(axis=0)
         return total
 
     @property

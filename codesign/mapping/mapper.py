@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
 from math import ceil
 from typing import NamedTuple
 
@@ -33,7 +32,7 @@ from codesign.errors import DoesNotFitError
 from codesign.hardware.profile import HardwareProfile
 from codesign.hardware.sections import Buffering
 from codesign.mapping.bounds import Lines, Tables
-from codesign.mapping.cost import Meter, Vector, layer_cost
+from codesign.mapping.cost import Meter, layer_cost
 from codesign.mapping.counts import counts_of
 from codesign.mapping.cuts import Cut
 from codesign.mapping.fitting import problems_of_fit
@@ -104,11 +103,11 @@ def search(
     choices = _unlike(spatial_choices(nest, profile.engines[engine]), nest)
     spaces = [LayerSpace(nest, profile, engine, choice, meter, perfect) for choice in choices]
     state = _Search(objective, limit, Best())
-    least = state.all_of(spaces)
+    state.explore(spaces)
     best = state.best
     if best.space is None:
         raise DoesNotFitError.of(problems_of_fit(nest, profile, engine))
-    roof = min(float(part[:-1].max()) for part in least)
+    roof = min(float(space.compulsory[:-1].max()) for space in spaces)
     bound = min(state.bound, best.first)
     bound_cycles = max(roof, bound) if objective is Objective.LATENCY else roof
     return Found(_mapping(best), best.first, bound, bound_cycles, state.evaluations)
@@ -156,30 +155,21 @@ class _Search:
     evaluations: int = 0
     lines: Lines | None = None
 
-    def floor(self, least: Vector) -> tuple[float, float]:
+    def floor(self, space: LayerSpace) -> tuple[float, float]:
         """Objective and tie-breaker no mapping of a choice of lanes goes below."""
+        least = space.compulsory
         first, second = self.objective.values(least[:-1].max(keepdims=True), least[-1:])
         return float(first[0]), float(second[0])
 
-    def all_of(self, spaces: list[LayerSpace]) -> list[Vector]:
-        """Explore all choices of lanes, the most promising first; what each costs at least."""
-        least = [space.compulsory for space in spaces]
-        queue = [(*self.floor(part), at, False) for at, part in enumerate(least)]
-        heapify(queue)
-        while queue:
-            *floor, at, exact = heappop(queue)
-            if self._hopeless(*floor):
-                continue
-            if exact or self.best.space is None:
-                self._explore(spaces[at], least[at])
-            else:
-                least[at] = spaces[at].least()
-                heappush(queue, (*self.floor(least[at]), at, True))
-        return least
+    def explore(self, spaces: list[LayerSpace]) -> None:
+        """All choices of lanes, the most promising first."""
+        for space in sorted(spaces, key=self.floor):
+            if not self._hopeless(*self.floor(space)):
+                self._explore(space)
 
-    def _explore(self, space: LayerSpace, least: Vector) -> None:
+    def _explore(self, space: LayerSpace) -> None:
         """Improve the best mapping with one choice of lanes, or show that it cannot be improved."""
-        ways = self._ways(space, least)
+        ways = self._ways(space)
         way = next(ways)
         for goal in (Goal(self.objective), *[Goal(self.objective, tie_break=True)] * self.objective.has_ties):
             done, lost = self._sweep(way, goal)
@@ -198,7 +188,7 @@ class _Search:
             return True
         return first >= self.best.first * (1 - TOLERANCE) and second >= self.best.second * (1 - TOLERANCE)
 
-    def _ways(self, space: LayerSpace, least: Vector) -> Iterator[_Way]:
+    def _ways(self, space: LayerSpace) -> Iterator[_Way]:
         """From the cheapest to the best.
 
         Lines that bound well are looked for once a layer, on a coarser grid where the space is large; there the tables
@@ -207,18 +197,18 @@ class _Search:
         """
         merged = (KERNEL,) if space.grid.count > SMALL_GRID else ()
         if len(space.stairs.stages) * space.grid.count > MOST_ENTRIES:
-            self.bound = min(self.bound, self.floor(least)[0])
+            self.bound = min(self.bound, self.floor(space)[0])
             space = space.coarse
         if self.lines is None:
-            self.lines = quick_lines(space, least, self.objective)
+            self.lines = quick_lines(space, self.objective)
             tables = Tables(space, self.lines, merged)
             yield _Way(tables, COARSE, dive=True, near=NEAR if merged else np.inf)
-            if merged and self.best.first > NEAR * self.floor(least)[0]:
+            if merged and self.best.first > NEAR * self.floor(space)[0]:
                 yield _Way(Tables(space.coarse, self.lines), COARSE, dive=True, proves=False)
                 yield _Way(tables, COARSE)
             coarse = space.coarse if merged else space
             groups = (KERNEL, IMAGE) if coarse.grid.count > TUNING_GRID else merged
-            tuned = tuned_tables(coarse, least, groups)
+            tuned = tuned_tables(coarse, groups)
             self.lines = tuned.lines
             tables = Tables(space, self.lines, merged) if merged else tuned
         else:

@@ -66,14 +66,13 @@ class Mapping:
 
     def tile(self, nest: LoopNest, position: int) -> tuple[int, ...]:
         """Sizes (order of DIMENSIONS) of what loops[position:] and the lanes cover, cut at the layer's sizes."""
-        inside = self.loops[position:]
-        return tuple(
-            min(
-                nest.size(dimension),
-                self.lanes(dimension) * prod(loop.extent for loop in inside if loop.dimension is dimension),
-            )
-            for dimension in DIMENSIONS
-        )
+        covered = dict.fromkeys(DIMENSIONS, 1)
+        for dimension, extent in (
+            *((loop.dimension, loop.extent) for loop in self.spatial),
+            *((loop.dimension, loop.extent) for loop in self.loops[position:]),
+        ):
+            covered[dimension] *= extent
+        return tuple(min(size, extent) for size, extent in zip(nest.sizes, covered.values(), strict=True))
 
     def residence(self, operand: Operand, memory: str) -> Residence | None:
         """The residence of an operand in a memory, if it has one."""

@@ -19,9 +19,10 @@ PORTS_TRIED = 2
 NEGLIGIBLE = 1e-30  # cycles or pJ no weight is scaled by
 
 
-def candidates(space: LayerSpace, least: Vector) -> Lines:
+def candidates(space: LayerSpace) -> Lines:
     """Energy at several prices, every port alone, and blends of energy with the ports most in demand."""
-    width, limits = len(least), space.shared_bytes
+    least, limits = space.compulsory, space.shared_bytes
+    width = len(least)
     rows: list[tuple[Vector, float]] = []
     scale = np.where(least > NEGLIGIBLE, least, 1.0)
     energy = np.zeros(width)
@@ -63,18 +64,19 @@ def chosen(lines: Lines, root: Floats) -> list[int]:
     return picks
 
 
-def tuned_tables(space: LayerSpace, least: Vector, merged: tuple[Group, ...]) -> Tables:
+def tuned_tables(space: LayerSpace, merged: tuple[Group, ...]) -> Tables:
     """Tables of the few lines that bound best, all candidates tried."""
-    tables = Tables(space, candidates(space, least), merged)
+    tables = Tables(space, candidates(space), merged)
     return tables.only(chosen(tables.lines, tables.root()))
 
 
-def quick_lines(space: LayerSpace, least: Vector, objective: AnyObjective) -> Lines:
+def quick_lines(space: LayerSpace, objective: AnyObjective) -> Lines:
     """Energy, both, and the busiest port: enough where memories are large.
 
     Where lane cycles count most the port's line is left out: most of them are spent from the start, so that labels know
     them without a line. Not so for latency alone.
     """
+    least = space.compulsory
     scale = np.where(least > NEGLIGIBLE, least, 1.0)
     port = int(np.argmax(least[:-1]))
     weights = np.zeros((3, len(least)))
