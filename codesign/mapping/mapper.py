@@ -55,7 +55,7 @@ _TRANSPOSED = {
     Dimension.FY: Dimension.FX,
     Dimension.FX: Dimension.FY,
 }
-NARROW = 500  # chains side by side in a first sweep
+NARROW = 5_000  # chains side by side, before as many as the limit allows
 COARSE = 64  # with lines that were not tuned
 AT_A_GLANCE = 0  # the bound alone
 NEAR = 1.2  # times the bound; further away a better mapping is looked for on the coarse grid first
@@ -220,7 +220,7 @@ class _Search:
     def _sweep(self, way: _Way, goal: Goal) -> tuple[bool, float]:
         """Whether nothing that may be better was dropped, and the least bound of what was."""
         sweep = Sweep(way.tables, goal, self.best, min(way.width, self.limit))
-        if way.dive:
+        if way.dive and not goal.tie_break:
             sweep.dive()
         hopeful, floor = sweep.hopeful, sweep.floor
         if hopeful and way.width > AT_A_GLANCE and self.best.first <= way.near * floor:
