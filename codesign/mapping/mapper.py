@@ -205,7 +205,7 @@ class _Search:
             yield _Way(tables, COARSE, dive=True, near=NEAR if merged else np.inf)
             if merged and self.best.first > NEAR * self.floor(space)[0]:
                 yield _Way(Tables(space.coarse, self.lines), COARSE, dive=True, proves=False)
-                yield _Way(tables, COARSE)
+                yield _Way(tables, NARROW)
             coarse = space.coarse if merged else space
             groups = (KERNEL, IMAGE) if coarse.grid.count > TUNING_GRID else merged
             tuned = tuned_tables(coarse, groups)
