@@ -223,7 +223,8 @@ class _Search:
         if way.dive and not goal.tie_break:
             sweep.dive()
         hopeful, floor = sweep.hopeful, sweep.floor
-        if hopeful and way.width > AT_A_GLANCE and self.best.first <= way.near * floor:
+        far = way.near < np.inf and self.best.first > way.near * floor
+        if hopeful and way.width > AT_A_GLANCE and not far:
             sweep.run()
         elif hopeful:
             sweep.lost = floor
