@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 os.environ["CODESIGN_CACHE"] = "off"  # every search of a test is searched
+pytest.register_assert_rewrite("tests.refusals")  # so that a refusal in other words is shown word for word
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -17,8 +17,10 @@ PEAK = 256
 CLOCK_MHZ = 200.0
 DRAM_BYTES_PER_CYCLE = 8.0
 PICOJOULES = {"sram": 2.5, "dram": 64.0}  # per byte
+PLANE = 64 * 64  # elements of one channel of the features
 
 W, I, O = Operand.WEIGHTS, Operand.INPUTS, Operand.OUTPUTS  # noqa: E741
+OY, OX, K, C, FY, FX = Dimension.OY, Dimension.OX, Dimension.K, Dimension.C, Dimension.FY, Dimension.FX
 
 
 def mapping(
@@ -159,25 +161,22 @@ def other(kind: OperationKind, channels: int, rows: int, operations: int, window
 
 
 def sample_layers() -> tuple[PlannedLayer, ...]:
-    """Ten layers: a strided, a depthwise and three pointwise convolutions, a dense one, and five without MACs."""
+    """Ten layers: a strided, a depthwise and three pointwise convolutions, a dense one, and four without MACs."""
+    return (*_stem_and_separable(), *_residual(), *_head())
+
+
+def _stem_and_separable() -> tuple[PlannedLayer, ...]:
+    """The strided convolution with its activation, then a depthwise and a pointwise one."""
     stem_nest = convolution(OperationKind.CONVOLUTION, (1, 1, 16, 3, 64, 64, 3, 3), stride=2, pad=1, rows=128)
     stem = Layer("/features/0/conv/Conv", "Conv", stem_nest, ("image",), ("t0",), 16 * 27 + 16)
     depth_nest = convolution(OperationKind.DEPTHWISE_CONVOLUTION, (1, 16, 1, 1, 64, 64, 3, 3), pad=1, rows=64)
     depth = Layer("/features/1/depthwise/Conv", "Conv", depth_nest, ("t1",), ("t2",), 16 * 9 + 16)
     point_nest = convolution(OperationKind.CONVOLUTION, (1, 1, 32, 16, 64, 64, 1, 1), rows=64)
     point = Layer("/features/1/pointwise/Conv", "Conv", point_nest, ("t2",), ("t3",), 32 * 16 + 32)
-    square_nest = convolution(OperationKind.CONVOLUTION, (1, 1, 32, 32, 64, 64, 1, 1), rows=64)
-    first = Layer("/features/2/pointwise_with_a_rather_long_name/Conv", "Conv", square_nest, ("t3",), ("t4",), 1056)
-    second = Layer("/features/3/pointwise_with_a_rather_long_name/Conv", "Conv", square_nest, ("t4",), ("t5",), 1056)
-    dense_nest = LoopNest(OperationKind.DENSE, (1, 1, 10, 8192, 1, 1, 1, 1))
-    dense = Layer("/head/Gemm", "Gemm", dense_nest, ("t7",), ("scores",), 81930)
-    oy, ox, k, c, fy, fx = Dimension.OY, Dimension.OX, Dimension.K, Dimension.C, Dimension.FY, Dimension.FX
-    square_map = mapping(c=16, k=16, outer=((oy, 4),), inner=((k, 2), (oy, 16), (ox, 64), (c, 2)))
-    plane = 64 * 64
     return (
         on_array(
             stem,
-            mapping(c=3, k=16, outer=((oy, 4),), inner=((fy, 3), (fx, 3), (oy, 16), (ox, 64))),
+            mapping(c=3, k=16, outer=((OY, 4),), inner=((FY, 3), (FX, 3), (OY, 16), (OX, 64))),
             compute=36_864,
             stall=0,
             fill=1_136,
@@ -193,23 +192,33 @@ def sample_layers() -> tuple[PlannedLayer, ...]:
         ),
         on_array(
             depth,
-            mapping(c=1, k=1, outer=((oy, 4),), inner=((fy, 3), (fx, 3), (oy, 16), (ox, 64))),
+            mapping(c=1, k=1, outer=((OY, 4),), inner=((FY, 3), (FX, 3), (OY, 16), (OX, 64))),
             compute=147_456,
             stall=12_000,
             fill=544,
             limited_by="sram.read",
-            dram=(144, 0, 16 * plane),
+            dram=(144, 0, 16 * PLANE),
             gap=0.042,
         ),
         on_array(
             point,
-            mapping(c=16, k=16, outer=((oy, 4),), inner=((k, 2), (oy, 16), (ox, 64))),
+            mapping(c=16, k=16, outer=((OY, 4),), inner=((K, 2), (OY, 16), (OX, 64))),
             compute=8_192,
             stall=16_500,
             fill=308,
             limited_by="dram.read_write",
-            dram=(512, 16 * plane, 32 * plane),
+            dram=(512, 16 * PLANE, 32 * PLANE),
         ),
+    )
+
+
+def _residual() -> tuple[PlannedLayer, ...]:
+    """Two pointwise convolutions of the same loops, and the sum with what they started from."""
+    square_nest = convolution(OperationKind.CONVOLUTION, (1, 1, 32, 32, 64, 64, 1, 1), rows=64)
+    first = Layer("/features/2/pointwise_with_a_rather_long_name/Conv", "Conv", square_nest, ("t3",), ("t4",), 1056)
+    second = Layer("/features/3/pointwise_with_a_rather_long_name/Conv", "Conv", square_nest, ("t4",), ("t5",), 1056)
+    square_map = mapping(c=16, k=16, outer=((OY, 4),), inner=((K, 2), (OY, 16), (OX, 64), (C, 2)))
+    return (
         on_array(
             first,
             square_map,
@@ -217,7 +226,7 @@ def sample_layers() -> tuple[PlannedLayer, ...]:
             stall=16_300,
             fill=316,
             limited_by="dram.read_write",
-            dram=(1024, 32 * plane, 32 * plane),
+            dram=(1024, 32 * PLANE, 32 * PLANE),
         ),
         on_array(
             second,
@@ -226,24 +235,32 @@ def sample_layers() -> tuple[PlannedLayer, ...]:
             stall=16_300,
             fill=316,
             limited_by="dram.read_write",
-            dram=(1024, 32 * plane, 32 * plane),
+            dram=(1024, 32 * PLANE, 32 * PLANE),
             repeats_of=first.name,
         ),
         elsewhere(
             Layer("/features/3/Add", "Add", other(OperationKind.ELEMENTWISE, 32, 64, 131_072), ("t3", "t5"), ("t6",)),
             "vector_unit",
             8_192,
-            (0, 0, 32 * plane),
+            (0, 0, 32 * PLANE),
         ),
+    )
+
+
+def _head() -> tuple[PlannedLayer, ...]:
+    """A pooling, the dense layer, and the choice of classes on the host."""
+    dense_nest = LoopNest(OperationKind.DENSE, (1, 1, 10, 8192, 1, 1, 1, 1))
+    dense = Layer("/head/Gemm", "Gemm", dense_nest, ("t7",), ("scores",), 81930)
+    return (
         elsewhere(
             Layer("/pool/MaxPool", "MaxPool", other(OperationKind.MAX_POOL, 32, 16, 131_072, 4), ("t6",), ("t7",)),
             "vector_unit",
             8_192,
-            (0, 32 * plane, 8_192),
+            (0, 32 * PLANE, 8_192),
         ),
         on_array(
             dense,
-            mapping(c=16, k=10, outer=(), inner=((c, 512),)),
+            mapping(c=16, k=10, outer=(), inner=((C, 512),)),
             compute=512,
             stall=10_700,
             fill=88,

@@ -2,51 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from codesign.hardware.loading import shipped_folder
+from tests import refusals
 from tests.command import ROOT, Command, Done, run_process
-from tests.importers.models import model, random, save, values
+from tests.importers.models import model, save, values
+from tests.refusals import Prepare, assert_refused, convolution, nothing, tree
 from tests.small_networks import write_network
 
 DIGITS = ROOT / "examples" / "digits" / "digits.onnx"
-Prepare = Callable[[Path], None]
-
-
-@pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command, with `good.onnx` (one convolution) and `good.npz` (its input) where it is run."""
-    monkeypatch.delenv("CODESIGN_HW_PATH", raising=False)
-    folder = tmp_path / "work"
-    folder.mkdir()
-    save(convolution(), folder, "good.onnx")
-    np.savez(folder / "good.npz", x=random(1, 1, 3, 8, 8))
-    return Command(folder, monkeypatch, capsys)
-
-
-def convolution(size: list[int | str] | None = None) -> onnx.ModelProto:
-    """One convolution over x [1, 3, 8, 8], or over another size."""
-    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name="stem")]
-    return model(nodes, values({"x": size or [1, 3, 8, 8]}), values({"y": None}), {"w": random(0, 4, 3, 3, 3)})
-
-
-def assert_refused(command: Command, code: int, message: str, *arguments: str | Path) -> None:
-    """Exit code and stderr exactly; nothing on stdout, and not one path or byte of the tree has changed."""
-    before = tree(command.folder.parent)
-    done = command(*arguments)
-    assert done == Done(code, "", message.strip("\n") + "\n")
-    assert tree(command.folder.parent) == before
-
-
-def tree(folder: Path) -> dict[Path, bytes | None]:
-    """Every path below a folder, with the content of the files."""
-    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+command = refusals.command  # the fixture
 
 
 def one_machine(folder: Path, name: str, old: str, new: str) -> None:
@@ -104,10 +73,6 @@ def external(location: str) -> Prepare:
 
 def open_batch(folder: Path) -> None:
     save(convolution(["batch", 3, 8, 8]), folder, "bad.onnx")
-
-
-def nothing(folder: Path) -> None:
-    """No file at all."""
 
 
 MODELS: dict[str, tuple[Prepare, str]] = {
@@ -327,110 +292,6 @@ def test_operators_tvm_cannot_lower_are_costed_but_not_compiled(command: Command
     done = command("estimate", "net.onnx", "--hw", "edge_npu")
     assert (done.code, done.err) == (0, "")
     assert "node_b (Det): " in done.out.split("on the host\n")[1]
-
-
-# Output folders --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("arguments", [["--output", "mine"], ["-o", "./mine/"]])
-def test_a_folder_that_is_no_build_is_left_alone(arguments: list[str], command: Command) -> None:
-    (command.folder / "mine").mkdir()
-    (command.folder / "mine" / "thesis.txt").write_text("years of work")
-    shown = Path(arguments[1])
-    message = (
-        f"{shown}: holds files, but no manifest.json of a codesign build: not replaced\n"
-        "  hint: choose another folder with --output"
-    )
-    assert_refused(command, 2, message, "compile", "good.onnx", "--hw", "edge_npu", *arguments)
-
-
-def test_an_output_that_is_a_file(command: Command) -> None:
-    (command.folder / "mine").write_text("years of work")
-    message = "mine: exists and is not a folder\n  hint: choose another folder with --output"
-    assert_refused(command, 2, message, "compile", "good.onnx", "--hw", "edge_npu", "--output", "mine")
-
-
-def test_the_output_folder_is_looked_at_before_any_work(command: Command) -> None:
-    (command.folder / "mine").write_text("years of work")
-    message = "mine: exists and is not a folder\n  hint: choose another folder with --output"
-    assert_refused(command, 2, message, "compile", "gone.onnx", "--hw", "edge_npu", "--output", "mine")
-
-
-# run and verify --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def built(command: Command) -> Command:
-    """The command, with a build of good.onnx in `build`."""
-    assert command("compile", "good.onnx", "--hw", "edge_npu").code == 0
-    return command
-
-
-def no_archive(folder: Path) -> None:
-    (folder / "bad.npz").write_text("nope")
-
-
-def pickled(folder: Path) -> None:
-    np.savez(folder / "bad.npz", x=np.array([{"not": "numbers"}], dtype=object))
-
-
-def other_name(folder: Path) -> None:
-    np.savez(folder / "bad.npz", image=random(1, 1, 3, 8, 8))
-
-
-def other_shape(folder: Path) -> None:
-    np.savez(folder / "bad.npz", x=random(1, 1, 3, 8, 9))
-
-
-PLAIN = (
-    "bad.npz: is no readable .npz file of plain arrays\n  hint: write it with numpy.savez(path, **{tensor_name: array})"
-)
-TAKES = "\n  hint: it takes x (float32 1x3x8x8)"
-ARRAYS: dict[str, tuple[Prepare, str]] = {
-    "missing": (nothing, "bad.npz: no such file\n  hint: give an .npz file with one array per input, by tensor name"),
-    "not npz": (no_archive, PLAIN),
-    "pickled": (pickled, PLAIN),
-    "wrong name": (
-        other_name,
-        f"build/model.so: has no input 'image'{TAKES}\nbuild/model.so: input 'x' is missing{TAKES}",
-    ),
-    "wrong shape": (other_shape, f"build/model.so: input 'x' is float32 1x3x8x9{TAKES}"),
-}
-
-
-def test_bad_arrays(built: Command) -> None:
-    for prepare, message in ARRAYS.values():
-        (built.folder / "bad.npz").unlink(missing_ok=True)
-        prepare(built.folder)
-        assert_refused(built, 2, message, "run", "build", "--input", "bad.npz", "--output", "y.npz")
-        of_verify = message.replace("build/model.so", "build")
-        assert_refused(built, 2, of_verify, "verify", "build", "--data", "bad.npz")
-
-
-def test_outputs_that_cannot_be_written(built: Command) -> None:
-    (built.folder / "mine").mkdir()
-    message = "mine: cannot be written: Is a directory\n  hint: choose another file with --output"
-    assert_refused(built, 2, message, "run", "build", "--input", "good.npz", "--output", "mine")
-
-
-def test_the_original_has_moved(built: Command) -> None:
-    (built.folder / "good.onnx").rename(built.folder / "moved.onnx")
-    message = "good.onnx: the original model is not there\n  hint: say where it is with --model FILE"
-    assert_refused(built, 2, message, "verify", "build")
-    done = built("verify", "build", "--model", "moved.onnx")
-    assert (done.code, done.err, done.out.splitlines()[-1]) == (0, "", "verified: 2 comparisons hold")
-
-
-def test_folders_that_are_no_build(command: Command) -> None:
-    (command.folder / "mine").mkdir()
-    (command.folder / "mine" / "thesis.txt").write_text("years of work")
-    for folder in ("mine", "gone"):
-        message = f"{folder}/model.so: no such file\n  hint: give a folder that `codesign compile` wrote"
-        assert_refused(command, 2, message, "run", folder, "--input", "good.npz", "--output", "y.npz")
-    hint = "\n  hint: give the folder that codesign compile wrote"
-    message = f"mine: is not a codesign build: it has no manifest.json{hint}"
-    assert_refused(command, 2, message, "verify", "mine")
-    assert_refused(command, 2, f"gone: there is no such folder{hint}", "verify", "gone")
 
 
 # Machines and passes by name -------------------------------------------------------------------------------------

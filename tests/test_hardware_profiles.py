@@ -181,67 +181,78 @@ def ports(draw: st.DrawFn) -> dict[str, object]:
 
 
 @st.composite
+def engines(draw: st.DrawFn, axis_names: list[str]) -> dict[str, object]:
+    """An engine of either form, with some of the kinds it may run."""
+    form = draw(st.sampled_from(LayerForm))
+    as_product = form is LayerForm.MATRIX_PRODUCT
+    kinds = sorted(MATRIX_PRODUCTS if as_product else MAC_KINDS)
+    dimensions = OF_MATRIX_PRODUCTS if as_product else tuple(Dimension)
+    return {
+        "operations": draw(st.lists(st.sampled_from(kinds), min_size=1, unique=True)),
+        "axes": {axis: draw(axes(dimensions)) for axis in axis_names},
+        "energy_pj_per_mac": draw(ENERGIES),
+        "layer_form": form.value,
+        "pipeline_depth_cycles": draw(st.integers(0, 500)),
+    }
+
+
+@st.composite
+def memories(
+    draw: st.DrawFn, axis_names: list[str], engine_names: list[str], *, first: bool, last: bool
+) -> dict[str, object]:
+    """A memory of a machine; the first on chip and the last, off chip, hold every operand of every engine."""
+    everything = last or first
+    return {
+        "holds": list(OPERANDS) if everything else draw(st.lists(st.sampled_from(OPERANDS), min_size=1, unique=True)),
+        "size_bytes": draw(st.none() | st.integers(1, 2**50)) if last else draw(st.integers(1, 2**50)),
+        "ports": draw(ports()),
+        "read_pj_per_byte": draw(ENERGIES),
+        "write_pj_per_byte": draw(ENERGIES),
+        "replicated_over": [] if last else draw(st.lists(st.sampled_from(axis_names), unique=True)),
+        "engines": [] if everything else draw(st.lists(st.sampled_from(engine_names), unique=True)),
+        "buffering": draw(st.sampled_from(list(Buffering))).value,
+        "refill_overhead_cycles": draw(st.integers(0, 500)),
+    }
+
+
+VECTOR_UNITS = st.fixed_dictionaries(
+    {
+        "lanes": st.integers(1, 4096),
+        "operations": st.lists(
+            st.sampled_from(sorted(set(OperationKind) - MAC_KINDS - {OperationKind.HOST})), min_size=1, unique=True
+        ),
+        "energy_pj_per_operation": ENERGIES,
+    }
+)
+HOSTS = st.fixed_dictionaries(
+    {
+        "operations_per_cycle": POSITIVES,
+        "bytes_per_cycle": POSITIVES,
+        "energy_pj_per_operation": ENERGIES,
+        "energy_pj_per_byte": ENERGIES,
+    }
+)
+
+
+@st.composite
 def machines(draw: st.DrawFn) -> HardwareProfile:
     """Any valid machine: every engine is served by the first on-chip memory, which holds everything."""
     axis_names = draw(st.lists(NAMES, min_size=1, max_size=3, unique=True))
     engine_names = draw(st.lists(NAMES, min_size=1, max_size=3, unique=True))
     memory_names = draw(st.lists(NAMES, min_size=2, max_size=4, unique=True))
-
-    def engine(form: LayerForm) -> dict[str, object]:
-        as_product = form is LayerForm.MATRIX_PRODUCT
-        kinds = sorted(MATRIX_PRODUCTS if as_product else MAC_KINDS)
-        dimensions = OF_MATRIX_PRODUCTS if as_product else tuple(Dimension)
-        return {
-            "operations": draw(st.lists(st.sampled_from(kinds), min_size=1, unique=True)),
-            "axes": {axis: draw(axes(dimensions)) for axis in axis_names},
-            "energy_pj_per_mac": draw(ENERGIES),
-            "layer_form": form.value,
-            "pipeline_depth_cycles": draw(st.integers(0, 500)),
-        }
-
-    engines = {name: engine(draw(st.sampled_from(LayerForm))) for name in engine_names}
-
-    def memory(index: int) -> dict[str, object]:
-        last = index == len(memory_names) - 1
-        everything = last or index == 0
-        return {
-            "holds": list(OPERANDS)
-            if everything
-            else draw(st.lists(st.sampled_from(OPERANDS), min_size=1, unique=True)),
-            "size_bytes": draw(st.none() | st.integers(1, 2**50)) if last else draw(st.integers(1, 2**50)),
-            "ports": draw(ports()),
-            "read_pj_per_byte": draw(ENERGIES),
-            "write_pj_per_byte": draw(ENERGIES),
-            "replicated_over": [] if last else draw(st.lists(st.sampled_from(axis_names), unique=True)),
-            "engines": [] if everything else draw(st.lists(st.sampled_from(engine_names), unique=True)),
-            "buffering": draw(st.sampled_from(list(Buffering))).value,
-            "refill_overhead_cycles": draw(st.integers(0, 500)),
-        }
-
-    vector_kinds = sorted(set(OperationKind) - MAC_KINDS - {OperationKind.HOST})
+    first, *_, last = memory_names
     data = {
         "name": draw(NAMES),
         "description": draw(st.text(max_size=30)),
         "clock_mhz": draw(POSITIVES),
         "precision": {f"{part}_bits": draw(st.integers(1, 64)) for part in ("weights", "activations", "accumulators")},
-        "engines": engines,
-        "memories": {name: memory(index) for index, name in enumerate(memory_names)},
-        "vector_unit": draw(
-            st.none()
-            | st.fixed_dictionaries(
-                {
-                    "lanes": st.integers(1, 4096),
-                    "operations": st.lists(st.sampled_from(vector_kinds), min_size=1, unique=True),
-                    "energy_pj_per_operation": ENERGIES,
-                }
-            )
-        ),
-        "host": {
-            "operations_per_cycle": draw(POSITIVES),
-            "bytes_per_cycle": draw(POSITIVES),
-            "energy_pj_per_operation": draw(ENERGIES),
-            "energy_pj_per_byte": draw(ENERGIES),
+        "engines": {name: draw(engines(axis_names)) for name in engine_names},
+        "memories": {
+            name: draw(memories(axis_names, engine_names, first=name == first, last=name == last))
+            for name in memory_names
         },
+        "vector_unit": draw(st.none() | VECTOR_UNITS),
+        "host": draw(HOSTS),
         "conventions": {name: draw(st.booleans()) for name in Conventions.model_fields},
         "source": draw(NOTES),
         "assumed": draw(NOTES),
