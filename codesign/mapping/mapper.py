@@ -57,6 +57,7 @@ _TRANSPOSED = {
 }
 NARROW = 5_000  # chains side by side, before as many as the limit allows
 COARSE = 64  # with lines that were not tuned
+VERY_NEAR = 1.01  # times the bound; so near the bounds lead on, where many mappings are about as fast
 AT_A_GLANCE = 0  # the bound alone
 NEAR = 1.2  # times the bound; further away a better mapping is looked for on the coarse grid first
 SMALL_GRID = 2_000  # tiles up to which tables cost little
@@ -222,6 +223,8 @@ class _Search:
         sweep = Sweep(way.tables, goal, self.best, min(way.width, self.limit))
         if way.dive and not goal.tie_break:
             sweep.dive()
+            if self.objective is Objective.LATENCY and self.best.first <= VERY_NEAR * sweep.floor and sweep.hopeful:
+                sweep.dive(together=False)
         hopeful, floor = sweep.hopeful, sweep.floor
         far = way.near < np.inf and self.best.first > way.near * floor
         if hopeful and way.width > AT_A_GLANCE and not far:

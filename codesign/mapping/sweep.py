@@ -56,9 +56,9 @@ class Goal:
                 second = np.maximum(second, (value - spent * cap) / cycles)
         return first, second
 
-    def guesses(self, lines: Lines, values: Floats, costs: Floats) -> tuple[Floats, Floats]:
-        """What a dive follows: latency and energy together, which leaves fewer dead ends than either bound alone."""
-        if self.objective is Objective.ENERGY or not lines.mixed:
+    def guesses(self, lines: Lines, values: Floats, costs: Floats, *, together: bool) -> tuple[Floats, Floats]:
+        """What a dive follows: latency and energy `together`, which leaves fewer dead ends, or the bounds."""
+        if not together or self.objective is Objective.ENERGY or not lines.mixed:
             return self.bounds(lines, values, costs, np.inf)
         both = values[:, lines.mixed[0]]
         return both, both
@@ -93,7 +93,7 @@ class Sweep:
         """What is swept over."""
         return self.tables.space
 
-    def dive(self) -> None:
+    def dive(self, *, together: bool = True) -> None:
         """Follow the most promising labels to a complete mapping, back to others where there is no way on."""
         self.diving = True
         ahead: list[tuple[int, float, float, int, int, Labels]] = [(0, 0.0, 0.0, 0, 0, self._start())]
@@ -103,7 +103,7 @@ class Sweep:
             depth, _, _, _, stage, labels = heappop(ahead)
             for step in self.space.stairs.steps[stage]:
                 self._place(stage, step, labels)
-            for first, second, following, child in self._most_promising():
+            for first, second, following, child in self._most_promising(together):
                 count += 1
                 heappush(ahead, (depth - 1, first, second, count, following, child))
             self.pool.clear()
@@ -119,12 +119,12 @@ class Sweep:
         """Whether the bounds leave room for anything better than the best."""
         return len(self._promising(0, self._start())) > 0
 
-    def _most_promising(self) -> Iterator[tuple[float, float, int, Labels]]:
+    def _most_promising(self, together: bool) -> Iterator[tuple[float, float, int, Labels]]:
         """A few of every stage, with what is guessed of them."""
         for stage, parts in self.pool.items():
             labels = Labels.together(parts)
             values = self.tables.values(stage, labels.tiles, labels.costs, labels.used)
-            first, second = self.goal.guesses(self.tables.lines, values, labels.costs)
+            first, second = self.goal.guesses(self.tables.lines, values, labels.costs, together=together)
             for row in np.lexsort((second, first))[:BRANCHES].tolist():
                 if np.isfinite(first[row]):
                     yield float(first[row]), float(second[row]), stage, labels.pick(np.asarray([row]))
