@@ -6,7 +6,7 @@ from codesign.hardware.loading import load_profile
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.mapper import map_layer
 from codesign.mapping.objective import Objective
-from codesign.mapping.streaming import host_cost, vector_cost
+from codesign.mapping.streaming import fused_cost, host_cost, vector_cost, way_out
 from codesign.vocabulary import Operand, OperationKind
 from codesign.workload.layer import Layer
 from codesign.workload.loop_nest import LoopNest
@@ -55,3 +55,12 @@ def test_other_work_reads_and_writes_features_where_they_lie() -> None:
         assert traffic["system_sram", Operand.INPUTS] == (128, 0)
         assert traffic["system_sram", Operand.OUTPUTS] == (0, 128)
         assert not any(memory == "flash" and sum(size) for (memory, _), size in traffic.items())
+
+
+def test_a_fused_addition_reads_its_other_operand_where_it_lies() -> None:
+    nest = LoopNest(OperationKind.ELEMENTWISE, (1, 32, 1, 1, 24, 24, 1, 1), input_elements=36864, output_elements=18432)
+    layer = Layer("add", "Add", nest, ("x", "y"), ("z",), parameters=0)
+    head = map_layer(CONVOLUTION, PROFILE, "mac_array", Objective.EDP)
+    cost, _ = fused_cost(layer, PROFILE, way_out(head, "mac_array", PROFILE))
+    assert moved(cost)["system_sram", Operand.INPUTS] == (18432, 0)
+    assert not any(memory == "flash" for memory, _ in moved(cost))

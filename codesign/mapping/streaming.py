@@ -132,7 +132,7 @@ def _off_chip_alone(layer: Layer, profile: HardwareProfile) -> tuple[Traffic, ..
 
 
 def _others(layer: Layer, profile: HardwareProfile) -> tuple[Traffic, ...]:
-    """A fused layer's operands but the one it is applied to: off chip to on chip to the vector unit."""
+    """A fused layer's operands but the one it is applied to: from home to on chip to the vector unit."""
     outputs = layer.nest.elements(Operand.OUTPUTS)
     others = max(0, layer.nest.elements(Operand.INPUTS) - outputs)
     counts = {Operand.WEIGHTS: layer.parameters, Operand.INPUTS: others}
@@ -141,7 +141,7 @@ def _others(layer: Layer, profile: HardwareProfile) -> tuple[Traffic, ...]:
         size = ceil(count * profile.bits(operand) / 8)
         if size:
             traffic.append(Traffic(_outermost_on_chip(profile, operand), operand, size, size))
-            traffic.append(Traffic(profile.off_chip, operand, size, 0))
+            traffic.append(Traffic(profile.home(operand), operand, size, 0))
     return tuple(traffic)
 
 
