@@ -156,8 +156,8 @@ def _latency_parts(memory: Memory) -> Iterator[str]:
         yield f"whole bursts of {memory.burst_bytes} bytes"
     if memory.latency_cycles:
         yield f"{memory.latency_cycles} cycles from a request to its answer"
-    if memory.requests_in_flight is not None and memory.request_bytes is not None:
-        rate = memory.requests_in_flight * memory.request_bytes / memory.latency_cycles
+    rate = memory.requests_bytes_per_cycle
+    if rate is not None:
         requests = f"{memory.requests_in_flight} requests of {memory.request_bytes} bytes in flight"
         yield f"{requests}, {rate:.3g} bytes per cycle"
 

@@ -187,11 +187,17 @@ class Memory(Section):
     request_bytes: PositiveInt | None = None
     burst_bytes: PositiveInt | None = None
 
-    def bytes_per_cycle(self, port: Port) -> float:
-        """What a port moves: its width, or requests in flight x bytes of each / latency where that is less."""
+    @property
+    def requests_bytes_per_cycle(self) -> float | None:
+        """What its requests in flight move: as many x bytes of each / latency; None where nothing limits them."""
         if self.requests_in_flight is None or self.request_bytes is None:
-            return port.bytes_per_cycle
-        return min(port.bytes_per_cycle, self.requests_in_flight * self.request_bytes / self.latency_cycles)
+            return None
+        return self.requests_in_flight * self.request_bytes / self.latency_cycles
+
+    def bytes_per_cycle(self, port: Port) -> float:
+        """What a port moves: its width, or what the requests in flight move where that is less."""
+        limit = self.requests_bytes_per_cycle
+        return port.bytes_per_cycle if limit is None else min(port.bytes_per_cycle, limit)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

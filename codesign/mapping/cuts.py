@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,33 +71,26 @@ class Cut:
 
         Infinite where a fixed dataflow forbids the tile.
         """
-        once = self._bytes_of_one(index, partial)
-        return np.where(self.whole(index), once, copies * once) if copies > 1 else once
+        once = self._once(index, partial)
+        return self._allowed(index, np.where(self.whole(index), once, copies * once) if copies > 1 else once)
 
     def least_taken(self, index: Index, copies: int, *, partial: bool) -> Floats:
         """As many or fewer, without a look at which tiles are the whole layer."""
-        once = self._bytes_of_one(index, partial)
-        return once if copies == 1 else np.minimum(copies * once, self._bytes_of_one(self.last_index, partial))
-
-    def _bytes_of_one(self, index: Index, partial: bool) -> Floats:
-        once = np.ceil(_product(self.instance, index) * (self.partial_bytes if partial else self.bytes_per_element))
-        return np.where(self._at_last(index, self.inside), once, np.inf) if self.inside else once
+        return self._allowed(index, self._at_least(index, copies, partial))
 
     def least_bytes(self, index: Index) -> Floats:
         """Bytes the cut takes wherever it is placed at these tiles or further out."""
-        copies = min(holding.copies for holding in self.holdings)
-        once = np.ceil(_product(self.instance, index) * self.bytes_per_element)
-        return once if copies == 1 else np.minimum(copies * once, self.whole_bytes)
+        return self._at_least(index, min(holding.copies for holding in self.holdings), False)
 
-    @cached_property
-    def last_index(self) -> Index:
-        """The index of the whole layer."""
-        return tuple(np.asarray([size]) for size in self.last)
+    def _at_least(self, index: Index, copies: int, partial: bool) -> Floats:
+        once = self._once(index, partial)
+        return once if copies == 1 else np.minimum(copies * once, self._once(self.last, partial))
 
-    @cached_property
-    def whole_bytes(self) -> float:
-        """Bytes of the whole layer's tile."""
-        return float(np.ceil(_product(self.instance, self.last) * self.bytes_per_element))
+    def _once(self, index: Index | tuple[int, ...], partial: bool) -> Floats:
+        return np.ceil(_product(self.instance, index) * (self.partial_bytes if partial else self.bytes_per_element))
+
+    def _allowed(self, index: Index, taken: Floats) -> Floats:
+        return np.where(self._at_last(index, self.inside), taken, np.inf) if self.inside else taken
 
     def amounts(self, index: Index, holding: Holding) -> tuple[Floats, ...]:
         """What the rates of a holding price: elements (of outputs partial visits, finished and unread), bursts as many

@@ -225,12 +225,12 @@ class _Search:
             sweep.dive()
             if self.objective is Objective.LATENCY and self.best.first <= VERY_NEAR * sweep.floor and sweep.hopeful:
                 sweep.dive(together=False)
-        hopeful, floor = sweep.hopeful, sweep.floor
-        far = way.near < np.inf and self.best.first > way.near * floor
-        if hopeful and way.width > AT_A_GLANCE and not far:
-            sweep.run()
-        elif hopeful:
-            sweep.lost = floor
+        if sweep.hopeful:
+            far = way.near < np.inf and self.best.first > way.near * sweep.floor
+            if way.width == AT_A_GLANCE or far:
+                sweep.lost = sweep.floor
+            else:
+                sweep.run()
         self.evaluations += sweep.evaluations
         done = np.isinf(sweep.lost) if goal.tie_break else sweep.lost >= self.best.first * (1 - TOLERANCE)
         return bool(done) and way.proves, sweep.lost

@@ -17,7 +17,7 @@
         stationary: weights
 
 Read here is what needs no network: keys, types, names of the machine, and that every operand rests once in each of its
-on-chip memories. codesign.planning.given holds the entries against the layers.
+on-chip memories. codesign.planning.instructions holds the entries against the layers.
 """
 
 from __future__ import annotations
