@@ -26,7 +26,8 @@ from codesign.planning.plan import Plan
 from codesign.vocabulary import Dimension, Operand, OperationKind
 from tests.command import ROOT, Command
 from tests.importers.models import random, run
-from tests.pass_models import NETWORKS, proto_of
+from tests.pass_models import proto_of
+from tests.pass_networks import NETWORKS
 from tests.small_networks import CONVOLUTION_WEIGHTS, CONVOLUTIONS, PRODUCT_WEIGHTS, PRODUCTS, write_network
 
 DIGITS = ROOT / "examples" / "digits" / "digits.onnx"

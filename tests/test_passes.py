@@ -9,18 +9,22 @@ import pytest
 from codesign.graph.graph import Graph
 from codesign.rewriting.catalogue import Catalogue, catalogue, explain_pass
 from codesign.rewriting.graph_pass import Applied, Effect, GraphPass, PassContext
-from codesign.rewriting.options import options_of
+from codesign.rewriting.options import options_of, text_of, value_text, variants_of
 from codesign.rewriting.pipeline import Pipeline, explain, find_pipeline, pipeline_names
 from codesign.rewriting.runner import run_pipeline
-from tests.pass_models import NETWORKS, RELATIVE_TOLERANCE, difference, network
+from tests.pass_models import RELATIVE_TOLERANCE, difference
+from tests.pass_networks import NETWORKS, network
 
 FOUND: Catalogue = catalogue()
-EXACT = [name for name, kind in FOUND.passes.items() if kind.effect is Effect.EXACT]
+VARIANTS: dict[str, GraphPass] = {
+    text_of(variant): variant for kind in FOUND.passes.values() for variant in variants_of(kind)
+}
+EXACT = [text for text, variant in VARIANTS.items() if variant.effect_here is Effect.EXACT]
 
 
-def rewritten(graph: Graph, kind: type[GraphPass]) -> tuple[Graph, int]:
-    """The graph after one pass with default options, through the runner with its check; and how often it applied."""
-    result, [record] = run_pipeline(graph, Pipeline("one", (kind(),)), PassContext())
+def rewritten(graph: Graph, variant: GraphPass) -> tuple[Graph, int]:
+    """The graph after one pass, through the runner with its check; and how often it applied."""
+    result, [record] = run_pipeline(graph, Pipeline("one", (variant,)), PassContext())
     return result, record.applied
 
 
@@ -36,22 +40,23 @@ def test_a_pass_explains_itself(name: str) -> None:
     assert "before:" in text and "after:" in text, "the docstring needs a before/after picture"
     assert f"Effect: {kind.effect}" in text
     for option in options_of(kind):
-        assert f"{option.name} = {option.default}" in text and option.meaning in text
-    if kind.effect is Effect.EXACT:
+        assert f"{option.name} = {value_text(option.default)}" in text and option.meaning in text
+    assert all(f"{effect} with {choice}" in text for choice, effect in kind.effects.items())
+    if Effect.EXACT in (kind.effect, *kind.effects.values()):
         assert "Exact:" in text, "an exact pass says why it is"
     assert text == explain_pass(kind)
 
 
 @pytest.mark.parametrize("name", EXACT)
 def test_an_exact_pass_applies_somewhere_here(name: str) -> None:
-    assert any(rewritten(network(model), FOUND.passes[name])[1] for model in NETWORKS)
+    assert any(rewritten(network(model), VARIANTS[name])[1] for model in NETWORKS)
 
 
 @pytest.mark.parametrize("model", NETWORKS)
 @pytest.mark.parametrize("name", EXACT)
 def test_an_exact_pass_computes_the_same(name: str, model: str) -> None:
     before = network(model)
-    after, _ = rewritten(before, FOUND.passes[name])
+    after, _ = rewritten(before, VARIANTS[name])
     assert difference(before, after) < RELATIVE_TOLERANCE
 
 
@@ -59,7 +64,7 @@ def test_an_exact_pass_computes_the_same(name: str, model: str) -> None:
 @pytest.mark.parametrize("name", EXACT)
 def test_a_planted_error_is_caught(name: str, model: str) -> None:
     before = network(model)
-    after, _ = rewritten(before, FOUND.passes[name])
+    after, _ = rewritten(before, VARIANTS[name])
     value = next(node for node in after.nodes if node.op_type.startswith("Conv")).inputs[1]
     assert value is not None and value.const_value is not None
     weights = value.const_value.numpy().copy()
@@ -69,20 +74,20 @@ def test_a_planted_error_is_caught(name: str, model: str) -> None:
 
 
 @pytest.mark.parametrize("model", NETWORKS)
-@pytest.mark.parametrize("name", FOUND.passes)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_a_second_run_changes_nothing(name: str, model: str) -> None:
-    once, _ = rewritten(network(model), FOUND.passes[name])
-    twice, applied = rewritten(once, FOUND.passes[name])
+    once, _ = rewritten(network(model), VARIANTS[name])
+    twice, applied = rewritten(once, VARIANTS[name])
     assert applied == 0
     assert ir.to_proto(twice.model) == ir.to_proto(once.model)
 
 
 @pytest.mark.parametrize("model", NETWORKS)
-@pytest.mark.parametrize("name", FOUND.passes)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_the_graph_handed_in_stays_as_it_is(name: str, model: str) -> None:
     before = network(model)
     proto = ir.to_proto(before.model).SerializeToString(deterministic=True)
-    rewritten(before, FOUND.passes[name])
+    rewritten(before, VARIANTS[name])
     assert ir.to_proto(before.model).SerializeToString(deterministic=True) == proto
 
 

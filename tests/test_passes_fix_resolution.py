@@ -17,7 +17,8 @@ from codesign.rewriting.graph_pass import Applied, Declined, Outcome, PassContex
 from codesign.rewriting.pipeline import resolve_pipeline
 from codesign.rewriting.reshape import evaluated, followed_shape
 from codesign.rewriting.runner import run_pipeline
-from tests.pass_models import Shape, difference, graph_of, network, normal, operators, proto_of, run
+from tests.pass_models import Shape, difference, graph_of, normal, operators, proto_of, run
+from tests.pass_networks import network
 
 RANDOM = np.random.default_rng(0)
 CONSTANTS = {

@@ -20,7 +20,8 @@ from codesign.rewriting.catalogue import catalogue, find_pass, pass_names
 from codesign.rewriting.graph_pass import Applied, Effect, GraphPass, Outcome, PassContext
 from codesign.rewriting.pipeline import Pipeline, explain, find_pipeline, resolve_pipeline
 from codesign.rewriting.runner import Progress, run_pipeline
-from tests.pass_models import feeds_for, network, operators, run
+from tests.pass_models import feeds_for, operators, run
+from tests.pass_networks import network
 
 ROOT = Path(__file__).resolve().parents[1]
 

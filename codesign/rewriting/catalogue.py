@@ -193,5 +193,11 @@ def explain_pass(kind: type[GraphPass]) -> str:
         f"  {option.name} = {value_text(option.default)}  ({option.kind_name}): {option.meaning}"
         for option in options_of(kind)
     ]
-    parts = [f"{kind.name}\n", _docstring(kind), f"\nEffect: {kind.effect}"]
+    parts = [f"{kind.name}\n", _docstring(kind), f"\nEffect: {_effects(kind)}"]
     return "\n".join([*parts, "Options:" if options else "Options: none", *options])
+
+
+def _effects(kind: type[GraphPass]) -> str:
+    """`EXACT; RESHAPES with mode=down`."""
+    others = [f"{effect} with {choice}" for choice, effect in kind.effects.items()]
+    return "; ".join([str(kind.effect), *others])

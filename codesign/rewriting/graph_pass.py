@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import ClassVar, Protocol, TypeAlias
 
 from codesign.graph.graph import Graph
@@ -64,11 +66,24 @@ class GraphPass(ABC):
     """Base of all passes. A subclass is a frozen dataclass; its fields are its options.
 
     Every option is `Annotated[type, "what it means"]` with a default; type is int, float, bool, str or Literal.
-    An option's value is checked in `__post_init__`, which raises ValueError. The docstring has a before/after picture.
+    An option's value is checked in `__post_init__`, which raises ValueError. The docstring has a before/after picture
+    and ends with a paragraph `Source: ...`.
+
+    effect: with the default options. effects: with other ones, by `option=value`, where they have another.
     """
 
     name: ClassVar[str]
     effect: ClassVar[Effect]
+    effects: ClassVar[Mapping[str, Effect]] = MappingProxyType({})
+
+    @property
+    def effect_here(self) -> Effect:
+        """The effect with the options as they are: the gravest `effects` names for one of them, or else `effect`."""
+        found = [effect for choice, effect in self.effects.items() if self._has(*choice.split("="))]
+        return max(found, key=list(Effect).index, default=self.effect)
+
+    def _has(self, option: str, value: str) -> bool:
+        return str(getattr(self, option)).lower() == value
 
     @abstractmethod
     def run(self, graph: Graph, context: PassContext) -> list[Outcome]:

@@ -65,6 +65,16 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Option:
     return Option(field.name, known, field.default, meaning)
 
 
+def variants_of(kind: type[GraphPass]) -> tuple[GraphPass, ...]:
+    """The pass with its default options, and once more for every other value a choice among a few can take."""
+    changes: list[dict[str, Any]] = [{}]
+    for option in options_of(kind):
+        values = get_args(option.kind) if get_origin(option.kind) is Literal else ()
+        values = (False, True) if option.kind is bool else values
+        changes += [{option.name: value} for value in values if value != option.default]
+    return tuple(kind(**change) for change in changes)
+
+
 def configure(kind: type[GraphPass], given: Mapping[str, YamlValue], where: Callable[[str], str]) -> GraphPass:
     """A pass with the options given, or CodesignError with all problems; `where(option)` says where one was given."""
     options = {option.name: option for option in options_of(kind)}

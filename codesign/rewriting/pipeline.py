@@ -153,7 +153,7 @@ def explain(name: str, package: str = SHIPPED) -> str:
     """What a pass or a pipeline does, for people: picture, effect, options; or the pipeline's passes in order."""
     if name in pipeline_names(package):
         pipeline = find_pipeline(name, package=package)
-        steps = [f"  {text_of(step)}  {step.effect}" for step in pipeline.passes] or ["  (no pass)"]
+        steps = [f"  {text_of(step)}  {step.effect_here}" for step in pipeline.passes] or ["  (no pass)"]
         return "\n".join([f"{name}\n", pipeline.description, "\nRuns, in this order:", *steps])
     known = dict.fromkeys((*pass_names(package), *pipeline_names(package)))
     if name not in known:

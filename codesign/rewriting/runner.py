@@ -85,14 +85,14 @@ def _run_pass(graph: Graph, step: GraphPass, context: PassContext, original: Gra
     for outcome in applied:
         _LOG.info("%s: %s: %s", step.name, outcome.where, outcome.detail)
     _LOG.info("%s: applied %d, declined %d, %.3f s", step.name, len(applied), len(declined), seconds)
-    return PassRecord(step.name, str(step.effect), len(applied), declined, seconds)
+    return PassRecord(step.name, str(step.effect_here), len(applied), declined, seconds)
 
 
 def _check(graph: Graph, step: GraphPass, before: Face, original: Graph) -> None:
-    problem = problem_after(graph, before, step.effect)
+    problem = problem_after(graph, before, step.effect_here)
     if not problem:
         return
-    own = problem_after(original, Face.of(original), step.effect)
+    own = problem_after(original, Face.of(original), step.effect_here)
     if own:
         raise CodesignError(original.name, f"before any pass: {own}", "the model is not valid ONNX")
     hint = "this is a fault of the pass, not of the model; run without it"
