@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -14,6 +13,7 @@ from codesign.graph.coupling import couple
 from codesign.graph.graph import Graph, constant_of
 from codesign.graph.segments import CannotAlignError, Frozen, Reason, agree, cut, fresh, repeated, resolved
 from codesign.rewriting.check import Face, problem_after
+from codesign.rewriting.edit import set_constant
 from codesign.rewriting.graph_pass import Effect
 from codesign.rewriting.widths import Change, change_widths, grown, layout, starved
 from tests.machines import examples
@@ -87,9 +87,8 @@ def silenced(graph: Graph, kept: dict[int, Change]) -> Graph:
     for parameter in coupling.parameters:
         if parameter.node.op_type == "BatchNormalization" and parameter.index == 4:
             continue
-        value = parameter.node.inputs[parameter.index]
-        array = constant_of(value)
-        assert value is not None and array is not None
+        array = constant_of(parameter.node.inputs[parameter.index])
+        assert array is not None
         array = array.copy()
         for axis, dimension in enumerate(parameter.axes):
             if dimension is not None:
@@ -97,7 +96,7 @@ def silenced(graph: Graph, kept: dict[int, Change]) -> Graph:
                 places = layout(runs, gone)
                 silent = np.setdiff1d(np.arange(array.shape[axis]), places)
                 array[(slice(None),) * axis + (silent,)] = 0 if parameter.node.op_type != "Div" else 1
-        value.const_value = ir.tensor(array, name=value.name)
+        set_constant(copy, parameter.node, parameter.index, array, "silenced")  # its own, where it is shared
     return copy
 
 
