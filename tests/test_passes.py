@@ -40,7 +40,8 @@ def test_a_pass_explains_itself(name: str) -> None:
     assert "before:" in text and "after:" in text, "the docstring needs a before/after picture"
     assert f"Effect: {kind.effect}" in text
     for option in options_of(kind):
-        assert f"{option.name} = {value_text(option.default)}" in text and option.meaning in text
+        assert f"{option.name} = {value_text(option.default)}" in text
+        assert option.sentence in " ".join(text.split())
     assert all(f"{effect} with {choice}" in text for choice, effect in kind.effects.items())
     if Effect.EXACT in (kind.effect, *kind.effects.values()):
         assert "Exact:" in text, "an exact pass says why it is"

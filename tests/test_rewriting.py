@@ -287,11 +287,11 @@ def test_entry_points_of_other_packages(tmp_path: Path, monkeypatch: pytest.Monk
 def test_explain_lists_options(other: str) -> None:
     assert explain("good-one", other) == (
         "good-one\n\nA good pass.\n\nEffect: EXACT\nOptions:\n"
-        "  count = 3  (an integer): how many\n"
-        "  factor = 0.5  (a number): how much\n"
-        "  fast = false  (true or false): whether to hurry\n"
-        "  mode = up  (one of up, down): which way\n"
-        "  title = nothing  (text): what to call it"
+        "  count = 3        how many (an integer)\n"
+        "  factor = 0.5     how much (a number)\n"
+        "  fast = false     whether to hurry (true or false)\n"
+        "  mode = up        which way (one of up, down)\n"
+        "  title = nothing  what to call it (text)"
     )
 
 
