@@ -105,6 +105,32 @@ def test_edge_npu_is_a_plain_array() -> None:
     assert set(profile.vector_unit.operations) == set(OperationKind) - MAC_KINDS - {OperationKind.HOST}
 
 
+def test_a_pass_may_ask_what_a_machine_does_itself() -> None:
+    edge, maxim = load_profile("edge_npu").profile, load_profile("max78000").profile
+    assert edge.runs(OperationKind.SOFTMAX) and edge.runs(OperationKind.SOFTMAX, "LogSoftmax")
+    assert not maxim.runs(OperationKind.SOFTMAX)
+    assert edge.runs(OperationKind.GROUPED_CONVOLUTION) and not maxim.runs(OperationKind.GROUPED_CONVOLUTION)
+    assert not edge.runs(OperationKind.HOST)
+    without = edge.model_copy(update={"vector_unit": None})
+    assert not without.runs(OperationKind.SOFTMAX) and without.runs(OperationKind.DENSE)
+
+
+def test_a_vector_unit_may_do_some_operators_of_a_kind_alone() -> None:
+    profile = load_profile("edge_npu").profile
+    assert profile.vector_unit is not None
+    unit = profile.vector_unit.model_copy(update={"operators": {OperationKind.ACTIVATION: ("Relu",)}})
+    narrow = profile.model_copy(update={"vector_unit": unit})
+    assert narrow.runs(OperationKind.ACTIVATION) and narrow.runs(OperationKind.ACTIVATION, "Relu")
+    assert not narrow.runs(OperationKind.ACTIVATION, "Sigmoid") and narrow.runs(OperationKind.SOFTMAX, "Softmax")
+
+
+def test_lanes_of_a_dimension_are_those_of_the_engine_with_most() -> None:
+    assert load_profile("ecnn").profile.lanes_of(Dimension.C, OperationKind.CONVOLUTION) == 32
+    assert load_profile("gemmini16").profile.lanes_of(Dimension.C, OperationKind.CONVOLUTION) == 16
+    assert load_profile("gemmini16").profile.lanes_of(Dimension.OY, OperationKind.CONVOLUTION) == 1
+    assert load_profile("max78000").profile.lanes_of(Dimension.G, OperationKind.DEPTHWISE_CONVOLUTION) == 1
+
+
 def test_energies_follow_the_published_tables() -> None:
     """Recomputed from the fits in google/qkeras: add 0.003125 b, multiply 0.00299 b^2 + 0.00104 b, SRAM by its root."""
     multiply = 0.002994791667 * 8**2 + 0.001041666667 * 8
