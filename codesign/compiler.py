@@ -21,7 +21,7 @@ from codesign.planning.plan import Identity, Plan
 from codesign.planning.planner import Network, plan_network
 from codesign.report.facts import costliest
 from codesign.rewriting.graph_pass import PassContext
-from codesign.rewriting.pipeline import Pipeline, resolve_pipeline
+from codesign.rewriting.pipeline import Pipeline, default_pipeline, resolve_pipeline
 from codesign.rewriting.runner import run_pipeline
 from codesign.workload.layers import layers_of, parameters_of
 
@@ -31,13 +31,14 @@ OnStep = Callable[[str, str, int, int], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose beside the model. hw: name or path. passes: a pipeline's name or a list of passes.
+    """What the user chose beside the model. hw: name or path. passes: a pipeline's name or a list of passes; None: the
+    pipeline the machine names.
 
     mapping: a file with mappings of layers, which are taken as they are, and constraints on the search for others.
     """
 
     hw: str
-    passes: str = "default"
+    passes: str | None = None
     objective: str = "latency"
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     example_inputs: tuple[object, ...] | None = None
@@ -134,7 +135,7 @@ def plan_model(model: Model, settings: Settings) -> Planned:
     """Import, rewrite and plan."""
     objective = objective_named(settings.objective)
     hardware = load_profile(settings.hw)
-    pipeline = resolve_pipeline(settings.passes)
+    pipeline = chosen_pipeline(settings, hardware)
     file = MappingFile() if settings.mapping is None else read_mapping_file(Path(settings.mapping), hardware.profile)
     imported = load_model(model, settings.input_shapes, settings.example_inputs)
     graph, records = run_pipeline(
@@ -153,6 +154,7 @@ def plan_model(model: Model, settings: Settings) -> Planned:
         parameters=parameters_of(graph),
         precision=precision_text(graph, hardware),
         passes=records,
+        pipeline=f"{pipeline.name}, named by {hardware.profile.name if settings.passes is None else '--passes'}",
     )
     plan = plan_network(
         network,
@@ -166,6 +168,13 @@ def plan_model(model: Model, settings: Settings) -> Planned:
         on_layer=settings.step("mapping"),
     )
     return Planned(plan, graph, hardware, pipeline)
+
+
+def chosen_pipeline(settings: Settings, hardware: LoadedProfile) -> Pipeline:
+    """The passes the user asked for, or else the exact ones the machine names. Raises CodesignError."""
+    if settings.passes is not None:
+        return resolve_pipeline(settings.passes)
+    return default_pipeline(hardware.profile.pipeline, hardware.where("pipeline"))
 
 
 def build(planned: Planned, settings: Settings, output: Path) -> Build:

@@ -24,7 +24,7 @@ class Network:
     """What is planned: the layers, the outputs' names, and what to call it all.
 
     where: what problems point at, the model's file. precision: as the report prints it. parameters: learned values,
-    shared ones counted once.
+    shared ones counted once. pipeline: which passes ran and who named them, as the report prints it.
     """
 
     model: Identity
@@ -34,6 +34,7 @@ class Network:
     parameters: int
     precision: str
     passes: tuple[PassRecord, ...]
+    pipeline: str = ""
 
 
 def plan_network(
@@ -78,6 +79,7 @@ def plan_network(
         off_chip=profile.off_chip,
         off_chip_bytes_per_cycle=_off_chip_bytes_per_cycle(profile),
         passes=network.passes,
+        pipeline=network.pipeline,
         layers=layers,
         totals=_totals(layers, network.parameters, profile),
     )
