@@ -17,6 +17,7 @@ from codesign.mapping.objective import objective_named
 from codesign.planning.explaining import ExplainedLayer, Explainer, layers_named
 from codesign.planning.instructions import instructions_of
 from codesign.planning.mapping_file import MappingFile, read_mapping_file
+from codesign.planning.placement import as_units_run
 from codesign.planning.plan import Identity, Plan
 from codesign.planning.planner import Network, plan_network
 from codesign.report.facts import costliest
@@ -122,8 +123,10 @@ def explain_model(model: Model, settings: Settings, names: Sequence[str] = (), t
     """As `explain`."""
     planned = plan_model(model, settings)
     layers = layers_named(planned.plan, names) if names else [group[0] for group in costliest(planned.plan, top)]
-    nests = {layer.name: layer.nest for layer in layers_of(planned.graph)}
-    explainer = Explainer(planned.hardware.profile, objective_named(settings.objective), nests)
+    profile = planned.hardware.profile
+    units = (unit for layer in layers_of(planned.graph) for unit in as_units_run(layer, profile))
+    nests = {unit.name: unit.nest for unit in units}
+    explainer = Explainer(profile, objective_named(settings.objective), nests)
     found = []
     for number, layer in enumerate(layers, 1):
         settings.step("explaining")(layer.layer.name, number, len(layers))
