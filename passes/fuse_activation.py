@@ -61,5 +61,5 @@ def _mark(group: ActivationGroup) -> list[Outcome]:
         node.metadata_props[ACTIVATION] = group.mark
     producer = group.x.producer()
     source = node_name(producer) if producer is not None else str(group.x.name)
-    written = ", ".join(node.op_type for node in group.nodes)
-    return [Applied(node_name(group.nodes[-1]), f"{written} are one {group.operator} of {source}")]
+    written = f", written as {', '.join(node.op_type for node in group.nodes)}" if len(group.nodes) > 1 else ""
+    return [Applied(node_name(group.nodes[-1]), f"{group.operator} of {source}{written}")]

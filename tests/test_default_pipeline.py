@@ -59,9 +59,7 @@ def test_an_unknown_pipeline_is_told_where_it_stands(tmp_path: Path, network: st
     path = machine(tmp_path, "defualt")
     with pytest.raises(CodesignError) as caught:
         plan_model(network, Settings(path))
-    assert str(caught.value) == (
-        f"{path}:6:1: pipeline: no pipeline is called defualt\n  hint: did you mean default?"
-    )
+    assert str(caught.value) == (f"{path}:6:1: pipeline: no pipeline is called defualt\n  hint: did you mean default?")
 
 
 def test_a_pipeline_that_changes_the_network_does_not_run_unasked(tmp_path: Path, network: str) -> None:

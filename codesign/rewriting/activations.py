@@ -23,7 +23,8 @@ SINGLE = (
     *("Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Swish", "Tanh"),
     *("Elu", "Celu", "Selu", "Gelu", "Mish", "Softplus", "Softsign"),
 )
-_CURVED = (*SINGLE, "Exp", "Log", "Erf", "Max", "Min", "Abs", "Sqrt")
+_PARTS = ("Exp", "Log", "Erf", "Max", "Min", "Abs", "Sqrt")
+_CURVED = (*SINGLE, *_PARTS)
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Neg", "Pow", "Reciprocal", "Identity")
 _MOST_NODES = 12
 _TOLERANCE = 1e-5
@@ -118,10 +119,10 @@ class _Search:
             if used_outside(nodes) is None:
                 self.taken.update(nodes)
                 return [self._group(nodes, name)]
-        bent = [nodes for nodes in regions if len(nodes) > 1 and any(is_operator(node, *_CURVED) for node in nodes)]
-        if not bent or last in self.doubted:
+        doubtful = [nodes for nodes in regions if _looks_like_one(nodes)]
+        if not (named or doubtful) or last in self.doubted:
             return []
-        nodes, name = named[0] if named else (bent[-1], "")
+        nodes, name = named[0] if named else (doubtful[-1], "")
         self.doubted.update(nodes)
         return [Found(nodes, name, reason=_reason(nodes, name))]
 
@@ -154,6 +155,13 @@ class _Search:
         if key not in self.names:
             self.names[key] = _named(model)
         return self.names[key]
+
+
+def _looks_like_one(nodes: Sequence[ir.Node]) -> bool:
+    """Bent by operators that are no activations of their own, or by one that gates the tensor it is computed from."""
+    curved = [node for node in nodes if is_operator(node, *_CURVED)]
+    gated = sum(source_of(nodes) in data_inputs(node) for node in nodes) > 1
+    return len(nodes) > 1 and any(is_operator(node, *_PARTS) or gated for node in curved)
 
 
 def _reason(nodes: Sequence[ir.Node], name: str) -> str:
