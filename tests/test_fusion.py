@@ -9,7 +9,7 @@ from math import ceil
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from codesign.compiler import Settings, estimate, plan_model
@@ -75,9 +75,19 @@ def relu(name: str, source: str, each: int = 1) -> Layer:
 def swish(name: str, source: str, each: int = 4) -> Layer:
     """x Sigmoid(x) as one layer of two nodes."""
     inner = f"{name}.sigmoid"
-    parts = relu(inner, source, each), stream(name, ELEMENTWISE, source, inner)
-    nest = replace(parts[1].nest, kind=ACTIVATION, input_elements=ELEMENTS, operations=(each + 1) * ELEMENTS)
-    return Layer(name, "Swish", nest, (source,), (name,), members=parts)
+    return one_of(relu(inner, source, each), stream(name, ELEMENTWISE, source, inner))
+
+
+def hard_sigmoid(name: str, source: str, each: int = 1) -> Layer:
+    """Add, Clip, Div as one layer of three nodes, each of which reads what the one before makes."""
+    first, second = f"{name}.add", f"{name}.clip"
+    return one_of(add(first, source, each=each), relu(second, first, each), add(name, second))
+
+
+def one_of(*parts: Layer) -> Layer:
+    operations = sum(part.nest.operations for part in parts)
+    nest = replace(parts[-1].nest, kind=ACTIVATION, input_elements=ELEMENTS, operations=operations)
+    return replace(parts[-1], op="Swish", nest=nest, inputs=parts[0].inputs, members=parts)
 
 
 @cache
@@ -330,18 +340,22 @@ def test_an_operator_the_unit_lacks_goes_to_the_host() -> None:
 
 @st.composite
 def gated_networks(draw: st.DrawFn) -> list[Layer]:
-    """Some of the activations are of several nodes."""
-    layers = draw(networks())
-    chosen = draw(st.sets(st.sampled_from([layer.name for layer in layers])))
+    """Most activations and poolings are activations of several nodes instead."""
+    several = st.sampled_from([swish, hard_sigmoid])
     return [
-        swish(layer.name, layer.inputs[0], draw(st.sampled_from([1, 40])))
-        if layer.nest.kind is ACTIVATION and layer.name in chosen
+        draw(several)(layer.name, layer.inputs[0], draw(st.sampled_from([1, 40])))
+        if layer.nest.kind in (ACTIVATION, OperationKind.MAX_POOL) and draw(st.integers(0, 3))
         else layer
-        for layer in layers
+        for layer in draw(networks())
     ]
 
 
-@settings(max_examples=80, deadline=None)
+# A unit that adds on the way out, and no more: as one layer the addition could not hide behind the convolution.
+ADDS_ALONE = [convolution("conv", "image"), hard_sigmoid("y", "conv", 40)]
+
+
+@settings(max_examples=60, deadline=None)
+@example(layers=ADDS_ALONE, lanes=1, dram=64.0, fused={ELEMENTWISE})
 @given(
     layers=gated_networks(),
     lanes=st.sampled_from([1, 16]),
