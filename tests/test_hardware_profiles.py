@@ -17,6 +17,7 @@ from codesign.hardware.loading import load_profile, read_profile, shipped_folder
 from codesign.hardware.profile import OF_MATRIX_PRODUCTS, HardwareProfile
 from codesign.hardware.sections import Buffering, Conventions, LayerForm
 from codesign.vocabulary import MAC_KINDS, MATRIX_PRODUCTS, OPERANDS, Dimension, Operand, OperationKind
+from codesign.workload.operators.table import OPERATORS
 from codesign.yaml_reader import parse_yaml
 
 SHIPPED = tuple(sorted(path.stem for path in shipped_folder().glob("*.yaml")))
@@ -122,6 +123,20 @@ def test_a_vector_unit_may_do_some_operators_of_a_kind_alone() -> None:
     narrow = profile.model_copy(update={"vector_unit": unit})
     assert narrow.runs(OperationKind.ACTIVATION) and narrow.runs(OperationKind.ACTIVATION, "Relu")
     assert not narrow.runs(OperationKind.ACTIVATION, "Sigmoid") and narrow.runs(OperationKind.SOFTMAX, "Softmax")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_operators_of_a_machine_are_known(name: str) -> None:
+    unit = load_profile(name).profile.vector_unit
+    named = {operator for operators in unit.operators.values() for operator in operators} if unit is not None else set()
+    assert named <= set(OPERATORS)
+
+
+def test_nvdla_small_has_no_lookup_table() -> None:
+    """SDP_LUT_DISABLE (nvdla/hw, nv_small.spec) against SDP_LUT_ENABLE of the full configuration."""
+    small, full = load_profile("nvdla_small").profile, load_profile("nvdla_full").profile
+    assert small.runs(OperationKind.ACTIVATION, "Relu") and not small.runs(OperationKind.ACTIVATION, "Sigmoid")
+    assert full.runs(OperationKind.ACTIVATION, "Sigmoid")
 
 
 def test_lanes_of_a_dimension_are_those_of_the_engine_with_most() -> None:
