@@ -203,7 +203,8 @@ def test_objective_passes_and_stop_change_the_answer(command: Command) -> None:
 def test_graphs_are_dumped_after_every_pass(command: Command) -> None:
     import onnx
 
-    command("estimate", DIGITS, "--hw", "edge_npu", "--dump-graphs", "graphs")
+    asked = "--passes", "fold-batch-norm,shift-average-pool"
+    command("estimate", DIGITS, "--hw", "edge_npu", *asked, "--dump-graphs", "graphs")
     dumps = sorted(path.name for path in (command.folder / "graphs").iterdir())
     assert dumps == ["01-fold-batch-norm.onnx", "02-shift-average-pool.onnx"]
     for name in dumps:
