@@ -31,28 +31,6 @@ def set_constant(graph: Graph, node: ir.Node, index: int, array: np.ndarray, rol
     remove_if_unused(graph, old)
 
 
-def insert_after(graph: Graph, node: ir.Node, op_type: str, array: np.ndarray, role: str) -> ir.Node:
-    """The new node `y op constant` after a node that makes y; its result takes over y's name, readers and place.
-
-    The new node is called after the old one, its operator and `role`.
-    """
-    y = node.outputs[0]
-    name = f"{node_name(node)}.{role}_{op_type.lower()}"
-    added = ir.Node("", op_type, [y, None], name=name)
-    result = added.outputs[0]
-    result.shape, result.type = y.shape, y.type
-    for use in [use for use in y.uses() if use.node is not added]:
-        use.node.replace_input_with(use.idx, result)
-    outputs = graph.model.graph.outputs
-    for index, output in enumerate(outputs):
-        if output is y:
-            outputs[index] = result
-    result.name, y.name = y.name, fresh_name(graph, f"{y.name}.before_{role}")
-    graph.model.graph.insert_after(node, added)
-    set_constant(graph, added, 1, array, role)
-    return added
-
-
 def remove_node(graph: Graph, node: ir.Node, replacement: ir.Value) -> None:
     """Take a node out; whoever read its first output reads `replacement`.
 
@@ -69,6 +47,28 @@ def remove_node(graph: Graph, node: ir.Node, replacement: ir.Value) -> None:
     graph.model.graph.remove(node, safe=True)
     for value in inputs:
         remove_if_unused(graph, value)
+
+
+def insert_after(graph: Graph, node: ir.Node, op_type: str, array: np.ndarray, role: str) -> ir.Node:
+    """The new node `y op constant` after a node that makes y; its result takes over y's name, readers and place.
+
+    The new node is called after the old one, its operator and `role`.
+    """
+    y = node.outputs[0]
+    name = fresh_name(graph, f"{node_name(node)}.{role}_{op_type.lower()}")
+    added = ir.Node("", op_type, [y, None], name=name)
+    result = added.outputs[0]
+    result.shape, result.type = y.shape, y.type
+    for use in [use for use in y.uses() if use.node is not added]:
+        use.node.replace_input_with(use.idx, result)
+    outputs = graph.model.graph.outputs
+    for index, output in enumerate(outputs):
+        if output is y:
+            outputs[index] = result
+    result.name, y.name = y.name, fresh_name(graph, f"{y.name}.before_{role}")
+    graph.model.graph.insert_after(node, added)
+    set_constant(graph, added, 1, array, role)
+    return added
 
 
 def remove_if_unused(graph: Graph, value: ir.Value | None) -> None:
