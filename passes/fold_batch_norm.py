@@ -39,6 +39,9 @@ class FoldBatchNorm(GraphPass):
 
     A normalisation also stays where its neighbour's result is used elsewhere, where its statistics are not
     constants, and in training mode.
+
+    Source: the definition of BatchNormalization in the ONNX operator set; folding as in Jacob et al., "Quantization and
+    Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018, section 3.2.
     """
 
     name: ClassVar[str] = "fold-batch-norm"

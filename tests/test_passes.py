@@ -45,6 +45,7 @@ def test_a_pass_explains_itself(name: str) -> None:
     assert all(f"{effect} with {choice}" in text for choice, effect in kind.effects.items())
     if Effect.EXACT in (kind.effect, *kind.effects.values()):
         assert "Exact:" in text, "an exact pass says why it is"
+    assert "Source:" in text, "a pass says which paper or operator definition it follows"
     assert text == explain_pass(kind)
 
 

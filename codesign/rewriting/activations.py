@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import erf
+from math import erf, log
 
 import numpy as np
 import onnx_ir as ir
@@ -59,6 +59,7 @@ KNOWN: Sequence[tuple[str, Function]] = (
     ("Swish", lambda x: x * _sigmoid(x)),
     ("Swish", lambda x: x * _sigmoid(1.702 * x)),
     ("HardSwish", lambda x: x * _hard_sigmoid(x)),
+    ("HardSwish", lambda x: x * _hard_sigmoid(1.702 * x)),
     ("Gelu", lambda x: x / 2 * (1 + _erf(x / np.sqrt(2)))),
     ("Gelu", _gelu_by_tanh),
     ("Mish", lambda x: x * np.tanh(_softplus(x))),
@@ -214,12 +215,23 @@ def _model_of(nodes: Sequence[ir.Node]) -> ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)], ir_version=8)
 
 
-def _named(model: ModelProto) -> str:
-    """The activation a model from x to its one output computes, or nothing."""
+def _evaluated(model: ModelProto) -> np.ndarray:
     from onnx.reference import ReferenceEvaluator
 
     with np.errstate(all="ignore"):
         (found,) = ReferenceEvaluator(model).run(None, {"x": _NUMBERS.astype(np.float32)})
+    return np.asarray(found)
+
+
+def swish_slope(group: ActivationGroup) -> float:
+    """The a of a group that computes x sigmoid(a x): its value at 1 is sigmoid(a)."""
+    at_one = float(_evaluated(_model_of(group.nodes))[np.flatnonzero(_NUMBERS == 1)[0]])
+    return -log(1 / at_one - 1)
+
+
+def _named(model: ModelProto) -> str:
+    """The activation a model from x to its one output computes, or nothing."""
+    found = _evaluated(model)
     if np.shape(found) != _NUMBERS.shape:
         return ""
     for operator, function in KNOWN:
@@ -229,4 +241,4 @@ def _named(model: ModelProto) -> str:
     return ""
 
 
-__all__ = ["KNOWN", "SINGLE", "Found", "activations_of", "is_pointwise"]
+__all__ = ["KNOWN", "SINGLE", "Found", "activations_of", "is_pointwise", "swish_slope"]

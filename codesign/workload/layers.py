@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from codesign.graph.division import is_part_of_pooling
 from codesign.graph.graph import Graph, HostTail, node_name
 from codesign.graph.marks import ActivationGroup, marked_groups
 from codesign.vocabulary import OperationKind
@@ -50,8 +51,12 @@ def parameters_of(graph: Graph) -> int:
 
 
 def nest_of(node: ir.Node) -> LoopNest:
-    """The loops of one node. A node that reads constants alone is a view: it is computed before the network runs."""
-    if is_computed_once(node):
+    """The loops of one node.
+
+    A view is a node that reads constants alone: it is computed before the network runs. So is a multiplication marked
+    as the division of the pooling before it, whose operations are the pooling's: one for every element of a window.
+    """
+    if is_computed_once(node) or is_part_of_pooling(node):
         return view(node)
     nest = _entry(node).nest(node) or host_nest(node)
     is_moved = nest.kind not in (OperationKind.VIEW, OperationKind.HOST)
