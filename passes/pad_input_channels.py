@@ -14,7 +14,7 @@ from codesign.hardware.profile import HardwareProfile
 from codesign.hardware.sections import LayerForm
 from codesign.rewriting.edit import set_constant
 from codesign.rewriting.graph_pass import Applied, Declined, Effect, GraphPass, Outcome, PassContext
-from codesign.rewriting.stem import first_convolutions, with_zeros
+from codesign.rewriting.stem import first_convolutions, with_zeros, without_first_convolution
 from codesign.vocabulary import Dimension, OperationKind
 
 _Padded = dict[tuple[ir.Value, int], ir.Value]
@@ -55,7 +55,8 @@ class PadInputChannels(GraphPass):
         """Pad for every first convolution; those that read the same tensor share it."""
         multiple = self.multiple or _unrolled_channels(context.profile)
         padded: _Padded = {}
-        return [_pad(graph, view, multiple, padded) for view in first_convolutions(graph)]
+        outcomes = [_pad(graph, view, multiple, padded) for view in first_convolutions(graph)]
+        return outcomes or [without_first_convolution(graph)]
 
 
 def _unrolled_channels(profile: HardwareProfile | None) -> int:

@@ -14,7 +14,7 @@ from codesign.graph.operators import Convolution
 from codesign.graph.windows import Pair
 from codesign.rewriting.edit import insert_before, set_constant
 from codesign.rewriting.graph_pass import Applied, Declined, Effect, GraphPass, Outcome, PassContext
-from codesign.rewriting.stem import first_convolutions, with_zeros
+from codesign.rewriting.stem import first_convolutions, with_zeros, without_first_convolution
 
 _FEW_CHANNELS = 8
 _LARGEST_FACTOR_UNASKED = 4
@@ -58,7 +58,8 @@ class SpaceToDepthStem(GraphPass):
     def run(self, graph: Graph, context: PassContext) -> list[Outcome]:
         """Rewrite every first convolution; those that read the same blocks share them."""
         blocks: _Blocks = {}
-        return [self._rewrite(graph, view, blocks) for view in first_convolutions(graph)]
+        outcomes = [self._rewrite(graph, view, blocks) for view in first_convolutions(graph)]
+        return outcomes or [without_first_convolution(graph)]
 
     def _rewrite(self, graph: Graph, view: Convolution, blocks: _Blocks) -> Outcome:
         name, factor = node_name(view.node), self.factor or gcd(*view.strides)

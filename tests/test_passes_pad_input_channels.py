@@ -116,6 +116,13 @@ def test_declined_when_groups_would_move() -> None:
     assert declined_reason(stem(6, group=2)) == "its 2 groups read channels of their own, which would move"
 
 
+def test_declined_when_no_convolution_comes_first() -> None:
+    """A pooling computes; an image behind it is no longer the input."""
+    nodes = [helper.make_node("MaxPool", ["x"], ["p"], kernel_shape=[1, 1]), conv("p", strides=[2, 2])]
+    graph = graph_of(proto_of(nodes, {"x": (1, 3, 8, 8)}, {"y": None}, {"w": np.ones((4, 3, 3, 3), np.float32)}))
+    assert declined_reason(graph) == "no convolution reads it before anything else is computed"
+
+
 def test_declined_when_the_weights_are_computed() -> None:
     nodes = [helper.make_node("Relu", ["v"], ["w"]), conv()]
     graph = graph_of(proto_of(nodes, {"x": (1, 3, 8, 8), "v": (4, 3, 3, 3)}, {"y": None}, {}))

@@ -10,10 +10,12 @@ import onnx_ir as ir
 from codesign.graph.graph import Graph, constant_of, shape_of
 from codesign.graph.operators import Convolution, is_operator
 from codesign.rewriting.edit import insert_before
+from codesign.rewriting.record import DeclinedRecord as Declined
 
 # What prepares an image for a network: normalisation, layout, cropping and scaling, joined and parted channels.
 _PREPARING = (
     *("Add", "Sub", "Mul", "Div", "Neg", "Cast", "Clip", "BatchNormalization", "Identity"),
+    *("QuantizeLinear", "DequantizeLinear"),
     *("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Gather", "Slice", "Split", "Concat", "Pad", "Resize"),
 )
 Sides = tuple[tuple[int, int], ...]
@@ -29,6 +31,12 @@ def first_convolutions(graph: Graph) -> list[Convolution]:
         elif reads and is_operator(node, *_PREPARING) and all(value in prepared for value in reads):
             prepared.update(node.outputs)
     return found
+
+
+def without_first_convolution(graph: Graph) -> Declined:
+    """What a pass over first convolutions says where there is none."""
+    names = ", ".join(str(value.name) for value in graph.inputs)
+    return Declined(names, "no convolution reads it before anything else is computed")
 
 
 def with_zeros(graph: Graph, reader: ir.Node, value: ir.Value, sides: Sides) -> ir.Value:
