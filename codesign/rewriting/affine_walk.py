@@ -159,12 +159,11 @@ def _scaled_product(node: ir.Node, index: int, affine: Affine) -> Affine | None:
 def _walked_back(value: ir.Value, affine: Affine) -> Walk:
     """What makes `value` come out as affine(value)."""
     node = _producer(value, affine)
-    view = linear_of(node)
-    if view is not None and not (_is_product(node) and not affine.axes and not affine.shift.any()):
-        return Walk((_folded_after(view, affine),), (value,))
     if _is_product(node):
         return _walked_factor(node, affine).with_value(value)
-    if is_operator(node, "Concat") and not value.is_graph_output():
+    if (view := linear_of(node)) is not None:
+        return Walk((_folded_after(view, affine),), (value,))
+    if is_operator(node, "Concat"):
         return _walked_parts(node, affine).with_value(value)
     if is_operator(node, "Add") and (found := _constant_input(node)) is not None:
         index, constant = found
@@ -197,17 +196,16 @@ def _walked_parts(node: ir.Node, affine: Affine) -> Walk:
 
 
 def _walked_factor(node: ir.Node, affine: Affine) -> Walk:
-    """A scale of a product of two tensors scales either one."""
-    reasons = []
-    for factor in filter(None, node.inputs):
-        fitted = None if affine.shift.any() else affine.fitted(shape_of(factor))
+    """A scale of a product of two tensors scales either one; of a matrix product, only the same scale everywhere."""
+    reason = f"its input comes from {node.op_type} {node_name(node)}, a product that is not only scaled"
+    passes = not affine.shift.any() and (node.op_type == "Mul" or not affine.axes)
+    for factor in filter(None, node.inputs if passes else ()):
         try:
-            if fitted is not None:
+            if (fitted := affine.fitted(shape_of(factor))) is not None:
                 return _walked_back(factor, fitted)
         except CannotFoldError as error:
-            reasons.append(str(error))
-    fallback = f"its input comes from {node.op_type} {node_name(node)}, which has no weights"
-    raise CannotFoldError(reasons[0] if reasons else fallback)
+            reason = str(error)
+    raise CannotFoldError(reason)
 
 
 def _is_product(node: ir.Node) -> bool:
