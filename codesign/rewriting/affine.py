@@ -124,7 +124,7 @@ def carried_back(result: ir.Value, affine: Affine) -> tuple[ir.Value, Affine] | 
     there, here = shape_of(source), shape_of(result)
     if is_operator(node, "Transpose"):
         return source, affine.transposed([int(place) for place in np.argsort(_order(node, len(there)))])
-    if _only_reshapes(node, source):
+    if is_operator(node, *_RESHAPES):
         return source, affine.reshaped(here, there)
     if (part := part_of(result)) is not None:
         kept = tuple(part.length if axis == part.axis else size for axis, size in enumerate(there))
@@ -132,28 +132,39 @@ def carried_back(result: ir.Value, affine: Affine) -> tuple[ir.Value, Affine] | 
     return (source, affine) if _scales_through(node, affine) else None
 
 
-def carried_forward(node: ir.Node, affine: Affine) -> Affine | None:
-    """What happens to a node's only result when `affine` happens to its first input; None for a node that mixes."""
-    source = node.inputs[0]
+def carried_forward(node: ir.Node, index: int, affine: Affine) -> tuple[tuple[ir.Value, Affine], ...] | None:
+    """What happens to a node's results when `affine` happens to its input `index`; None for a node that mixes.
+
+    As for carried_back; a concatenation is passed because its other inputs stay as they are.
+    """
+    source, result = node.inputs[index], node.outputs[0]
     if source is None:
         return None
+    there, here = shape_of(source), shape_of(result)
+    if is_operator(node, "Concat"):
+        axis = node.attributes.get_int("axis") % len(here)
+        start = sum(shape_of(part)[axis] for part in node.inputs[:index] if part is not None)
+        return ((result, affine.within(axis, here[axis], start, there[axis])),)
+    if index != 0:
+        return None
     if is_operator(node, "Transpose"):
-        return affine.transposed(_order(node, len(shape_of(source))))
-    if _only_reshapes(node, source):
-        return affine.reshaped(shape_of(source), shape_of(node.outputs[0]))
-    return affine if _scales_through(node, affine) else None
+        return ((result, affine.transposed(_order(node, len(there)))),)
+    if is_operator(node, *_RESHAPES):
+        return ((result, affine.reshaped(there, here)),)
+    parts = [(output, part) for output in node.outputs if (part := part_of(output)) is not None]
+    if parts:
+        return tuple((output, _part_as(affine, part, there, shape_of(output))) for output, part in parts)
+    return ((result, affine),) if _scales_through(node, affine) else None
+
+
+def _part_as(affine: Affine, part: Part, whole: Sizes, shape: Sizes) -> Affine:
+    """For a part of a tensor, with the axis of size 1 it was taken along or without it."""
+    kept = tuple(part.length if axis == part.axis else size for axis, size in enumerate(whole))
+    return affine.part(part.axis, part.start, part.length).reshaped(kept, shape)
 
 
 def _order(node: ir.Node, rank: int) -> list[int]:
     return list(node.attributes.get_ints("perm") or reversed(range(rank)))
-
-
-def _only_reshapes(node: ir.Node, source: ir.Value) -> bool:
-    """Reshapes by name, and a Gather that takes all there is along an axis of size 1."""
-    if is_operator(node, *_RESHAPES):
-        return True
-    part = part_of(node.outputs[0])
-    return part is not None and len(node.outputs) == 1 and part.length == shape_of(source)[part.axis]
 
 
 @dataclass(frozen=True)

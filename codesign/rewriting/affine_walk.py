@@ -8,7 +8,7 @@ Both walks only read; nothing is changed before all of it is known to fit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,29 +52,43 @@ class Stretch:
 
 @dataclass(frozen=True)
 class _Sum:
-    """An addition of a constant, its input `index`, and what that constant becomes."""
+    """What the constant of an addition, its input `index`, becomes."""
 
-    node: ir.Node
     index: int
     constant: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Target:
+    """An operator that takes an affine in. fold: what becomes of the operator; change: that, for this affine."""
+
+    node: ir.Node
+    affine: Affine
+    change: Folded | _Sum
+    fold: Callable[[Affine], Folded | _Sum]
+
+    @classmethod
+    def of(cls, node: ir.Node, affine: Affine, fold: Callable[[Affine], Folded | _Sum]) -> _Target:
+        """Raises CannotFoldError where the operator cannot take it."""
+        return cls(node, affine, fold(affine), fold)
 
 
 @dataclass(frozen=True)
 class Walk:
     """What has to change. values: tensors in between whose numbers change, and which therefore take new names."""
 
-    changes: tuple[Folded | _Sum, ...]
+    targets: tuple[_Target, ...]
     values: tuple[ir.Value, ...] = ()
 
     @property
     def into(self) -> str:
         """`into the weights of Conv_0, Conv_1`."""
-        names = [node_name(change.node) for change in self.changes if isinstance(change, Folded)]
+        names = [node_name(target.node) for target in self.targets if isinstance(target.change, Folded)]
         return f"into the weights of {', '.join(names)}"
 
     def with_value(self, value: ir.Value) -> Walk:
         """One more tensor whose numbers change."""
-        return Walk(self.changes, (*self.values, value))
+        return Walk(self.targets, (*self.values, value))
 
 
 def fold_backwards(graph: Graph, stretch: Stretch, affine: Affine) -> str:
@@ -100,12 +114,12 @@ def apply(graph: Graph, walk: Walk) -> None:
     """Change what the walk says."""
     for value in dict.fromkeys(walk.values):
         value.name = fresh_name(graph, f"{value.name}.folded")
-    for change in walk.changes:
-        match change:
-            case Folded():
-                write(graph, change)
-            case _Sum():
-                set_constant(graph, change.node, change.index, change.constant, "constant")
+    for target in walk.targets:
+        match target.change:
+            case Folded() as folded:
+                write(graph, folded)
+            case _Sum() as addition:
+                set_constant(graph, target.node, addition.index, addition.constant, "constant")
 
 
 def replace(graph: Graph, stretch: Stretch, replacement: ir.Value) -> None:
@@ -124,36 +138,34 @@ def walked_forward(value: ir.Value, affine: Affine) -> Walk:
 
 
 def _walked_into(reader: ir.Node, index: int, affine: Affine) -> Walk:
-    view, result = linear_of(reader), reader.outputs[0]
+    view = linear_of(reader)
     if view is not None and constant_of(view.w) is not None:
         if index != 0:
             raise CannotFoldError(f"{node_name(reader)} reads its result as bias")
-        return Walk((_folded_before(view, affine),))
-    if _is_product(reader) and (scaled := _scaled_product(reader, index, affine)) is not None:
-        return walked_forward(result, scaled).with_value(result)
-    after = carried_forward(reader, affine) if index == 0 and len(reader.outputs) == 1 else None
-    if after is None:
+        return Walk((_target_before(view, affine),))
+    results = _scaled_product(reader, index, affine) if _is_product(reader) else carried_forward(reader, index, affine)
+    if results is None:
         raise CannotFoldError(f"its result goes to {reader.op_type} {node_name(reader)}, which has no weights")
-    return walked_forward(result, after).with_value(result)
+    return _joined(walked_forward(result, after).with_value(result) for result, after in results)
 
 
-def _folded_before(view: Linear, affine: Affine) -> Folded:
+def _target_before(view: Linear, affine: Affine) -> _Target:
     axis, _ = channel_axes(view)
     channels = shape_of(view.x)[axis]
-    return fold_before(view, affine.for_channels(axis, channels, f"the input of {node_name(view.node)}"))
+    where = f"the input of {node_name(view.node)}"
+    return _Target.of(
+        view.node, affine, lambda all_of_it: fold_before(view, all_of_it.for_channels(axis, channels, where))
+    )
 
 
-def _scaled_product(node: ir.Node, index: int, affine: Affine) -> Affine | None:
+def _scaled_product(node: ir.Node, index: int, affine: Affine) -> tuple[tuple[ir.Value, Affine]] | None:
     """What a scale of one factor does to a product of two tensors, or None when it does not come out as a scale."""
     factor, result = node.inputs[index], node.outputs[0]
     assert factor is not None
-    if affine.shift.any():
-        return None
     extra = len(shape_of(result)) - len(shape_of(factor))
-    if is_operator(node, "MatMul") and affine.axes:
+    if affine.shift.any() or extra < 0 or (node.op_type == "MatMul" and affine.axes):
         return None
-    shape = (1,) * max(0, extra) + affine.scale.shape
-    return Affine(affine.scale.reshape(shape), affine.shift.reshape((1,) * len(shape))) if extra >= 0 else None
+    return ((result, Affine(*(term.reshape((1,) * extra + term.shape) for term in (affine.scale, affine.shift)))),)
 
 
 def _walked_back(value: ir.Value, affine: Affine) -> Walk:
@@ -162,7 +174,7 @@ def _walked_back(value: ir.Value, affine: Affine) -> Walk:
     if _is_product(node):
         return _walked_factor(node, affine).with_value(value)
     if (view := linear_of(node)) is not None:
-        return Walk((_folded_after(view, affine),), (value,))
+        return Walk((_target_after(view, affine),), (value,))
     if is_operator(node, "Concat"):
         return _walked_parts(node, affine).with_value(value)
     if is_operator(node, "Add") and (found := _constant_input(node)) is not None:
@@ -170,7 +182,9 @@ def _walked_back(value: ir.Value, affine: Affine) -> Walk:
         other = node.inputs[1 - index]
         if other is not None and shape_of(other) == shape_of(value):
             # The shift enters a chain once, here; the rest is only scaled.
-            addition = _Sum(node, index, _cast(affine.scale * constant + affine.shift, constant))
+            addition = _Target.of(
+                node, affine, lambda term: _Sum(index, _cast(term.scale * constant + term.shift, constant))
+            )
             return _joined([Walk((addition,), (value,)), _walked_back(other, affine.only_scale())])
     source = carried_back(value, affine)
     if source is None:
@@ -178,10 +192,13 @@ def _walked_back(value: ir.Value, affine: Affine) -> Walk:
     return _walked_back(*source).with_value(value)
 
 
-def _folded_after(view: Linear, affine: Affine) -> Folded:
+def _target_after(view: Linear, affine: Affine) -> _Target:
     _, axis = channel_axes(view)
     channels = shape_of(view.y)[axis]
-    return fold_after(view, affine.for_channels(axis, channels, f"the result of {node_name(view.node)}"), axis)
+    where = f"the result of {node_name(view.node)}"
+    return _Target.of(
+        view.node, affine, lambda all_of_it: fold_after(view, all_of_it.for_channels(axis, channels, where), axis)
+    )
 
 
 def _walked_parts(node: ir.Node, affine: Affine) -> Walk:
@@ -247,10 +264,11 @@ def _sees_no_change(reader: ir.Node, affine: Affine) -> bool:
 
 
 def _joined(walks: Iterable[Walk]) -> Walk:
+    """Several walks as one. An operator reached on two ways takes in what comes on the first, then the second."""
     parts = tuple(walks)
-    changes = tuple(change for part in parts for change in part.changes)
-    nodes = [change.node for change in changes]
-    for node in nodes:
-        if nodes.count(node) > 1:
-            raise CannotFoldError(f"it reaches {node_name(node)} on two ways")
-    return Walk(changes, tuple(value for part in parts for value in part.values))
+    targets: dict[ir.Node, _Target] = {}
+    for target in (target for part in parts for target in part.targets):
+        before = targets.get(target.node)
+        affine = target.affine if before is None else before.affine.then(target.affine)
+        targets[target.node] = _Target.of(target.node, affine, target.fold) if before is not None else target
+    return Walk(tuple(targets.values()), tuple(value for part in parts for value in part.values))
