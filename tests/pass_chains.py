@@ -15,6 +15,11 @@ def node(op_type: str, *inputs: str, to: str = "y", **attributes: object) -> onn
     return helper.make_node(op_type, list(inputs), [to], name=f"{op_type}_{to}", **attributes)
 
 
+def relu_to(*nodes: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """A Relu from x to r in front."""
+    return [node("Relu", "x", to="r"), *nodes]
+
+
 @st.composite
 def chains(draw: st.DrawFn) -> Chain:
     """One to five operators with constants, from `a` to `b`, on a tensor with four channels on axis 1."""

@@ -16,7 +16,7 @@ from codesign.graph.graph import Graph, constant_of
 from codesign.rewriting.graph_pass import Applied, Declined, Outcome, PassContext
 from codesign.rewriting.pipeline import resolve_pipeline
 from codesign.rewriting.runner import run_pipeline
-from tests.pass_chains import Chain, chains, node
+from tests.pass_chains import Chain, chains, node, relu_to
 from tests.pass_models import (
     RELATIVE_TOLERANCE,
     Shape,
@@ -108,11 +108,6 @@ def test_any_chain_between_operators_without_weights(chain: Chain) -> None:
     left = operators(after)[1:-1]
     assert len(left) <= min(2, len(nodes))
     assert len(nodes) <= 2 or left in ([], ["Mul"], ["Add"], ["Mul", "Add"])
-
-
-def relu_to(*nodes: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """A Relu from x to r in front."""
-    return [node("Relu", "x", to="r"), *nodes]
 
 
 GONE = {
