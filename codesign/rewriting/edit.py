@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -20,15 +22,34 @@ def set_constant(graph: Graph, node: ir.Node, index: int, array: np.ndarray, rol
         old.shape = ir.Shape(array.shape)
         old.dtype = ir.DataType.from_numpy(array.dtype)
         return
-    name = fresh_name(graph, f"{node_name(node)}.{role}")
-    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-    value.shape = ir.Shape(array.shape)
-    value.dtype = ir.DataType.from_numpy(array.dtype)
-    graph.model.graph.register_initializer(value)
+    value = _constant(graph, f"{node_name(node)}.{role}", array)
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)
     node.replace_input_with(index, value)
     remove_if_unused(graph, old)
+
+
+def insert_before(
+    graph: Graph,
+    reader: ir.Node,
+    op_type: str,
+    inputs: Sequence[ir.Value | np.ndarray],
+    shape: Sequence[int],
+    *,
+    role: str,
+    **attributes: int | str,
+) -> ir.Value:
+    """The result of a new node in front of `reader`, both called after it and `role`; arrays become constants.
+
+    shape: of the result, which has the type of the first input. Nobody reads it yet.
+    """
+    name = fresh_name(graph, f"{node_name(reader)}.{role}")
+    values = [item if isinstance(item, ir.Value) else _constant(graph, f"{name}.constant", item) for item in inputs]
+    node = ir.node(op_type, values, attributes, name=name)
+    result = node.outputs[0]
+    result.name, result.shape, result.type = name, ir.Shape(shape), values[0].type
+    graph.model.graph.insert_before(reader, node)
+    return result
 
 
 def remove_node(graph: Graph, node: ir.Node, replacement: ir.Value) -> None:
@@ -106,3 +127,13 @@ def only_reader(value: ir.Value) -> ir.Node | None:
     """The one node that reads a value, or None when several do, none does, or it is an output of the graph."""
     uses = tuple(value.uses())
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def _constant(graph: Graph, wanted: str, array: np.ndarray) -> ir.Value:
+    """A new initializer."""
+    name = fresh_name(graph, wanted)
+    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+    value.shape = ir.Shape(array.shape)
+    value.dtype = ir.DataType.from_numpy(array.dtype)
+    graph.model.graph.register_initializer(value)
+    return value

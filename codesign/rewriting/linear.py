@@ -29,10 +29,6 @@ class ScaleShift:
     scale: np.ndarray
     shift: np.ndarray
 
-    def repeated(self, times: int) -> ScaleShift:
-        """Every channel `times` times in a row: the same map after the channels' elements were flattened."""
-        return ScaleShift(np.repeat(self.scale, times), np.repeat(self.shift, times))
-
 
 @dataclass(frozen=True)
 class Folded:
@@ -42,11 +38,23 @@ class Folded:
     weights: np.ndarray
     bias: np.ndarray | None
 
+    @property
+    def node(self) -> ir.Node:
+        """The operator."""
+        return self.view.node
+
 
 def linear_of(node: ir.Node) -> Linear | None:
     """The view of a linear operator, or None."""
     found = view_of(node)
     return found if isinstance(found, Linear) else None
+
+
+def channel_axes(view: Linear) -> tuple[int, int]:
+    """The axis of the input an operator sums over, and the axis of its result the outputs lie on."""
+    if isinstance(view, MatMul):
+        return len(shape_of(view.x)) - 1, len(shape_of(view.y)) - 1
+    return 1, 1
 
 
 def fold_after(view: Linear, affine: ScaleShift, axis: int) -> Folded:
@@ -132,8 +140,7 @@ def _constants(view: Linear) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _expect_channel_axis(view: Linear, axis: int) -> None:
-    rank = len(shape_of(view.y))
-    expected = rank - 1 if isinstance(view, MatMul) else 1
+    _, expected = channel_axes(view)
     if axis != expected:
         raise CannotFoldError(
             f"the channels lie on axis {axis} of {node_name(view.node)}, its outputs on axis {expected}"
