@@ -22,18 +22,18 @@ _MOST_DEPTHWISE_CHANNELS = 64
 class ExpandGrouped(GraphPass):
     """Merges the groups of a convolution into one, or gives every group an operator of its own.
 
-    before:       x [1, 64, 28, 28] -> Conv 3x3 [64, 16, 3, 3], 4 groups -> y
-    after dense:  x [1, 64, 28, 28] -> Conv 3x3 [64, 64, 3, 3], zeros outside four blocks of [16, 16, 3, 3] -> y
-    after split:  x [1, 64, 28, 28] -> Split -> four Conv 3x3 [16, 16, 3, 3] -> Concat -> y
+    before:  x [1, 64, 28, 28] -> Conv 3x3 [64, 16, 3, 3], 4 groups -> y
+    after:   x [1, 64, 28, 28] -> Conv 3x3 [64, 64, 3, 3], zeros outside four blocks of [16, 16, 3, 3] -> y      (dense)
+             x [1, 64, 28, 28] -> Split -> four Conv 3x3 [16, 16, 3, 3] -> Concat -> y                           (split)
 
     Exact: a weight of zero adds nothing to a sum (of finite inputs), and the group of a convolution is the convolution
     of its channels. Dense takes as many times the MACs and weights as groups are merged; split takes as many as before,
     but moves the input and the output once more. Dense is the default, because it stays one operator and can fill lanes
     that groups leave idle; split helps only machines that run no groups at all, and there it may beat dense.
 
-    With a machine, dense merges as many groups at a time as take the fewest cycles there (at least: lanes as full as the
-    sizes allow, every operand moved once), which may be all, some, or none: then it is declined, as is split where an engine runs
-    groups. `always` expands all the same. Without a machine all groups become one.
+    With a machine, dense merges as many groups at a time as take the fewest cycles there (at least: lanes as full as
+    the sizes allow, every operand moved once), which may be all, some, or none: then it is declined, as is split where
+    an engine runs groups. `always` expands all the same. Without a machine all groups become one.
 
     Depthwise convolutions stay unless asked for; without a machine, up to 64 channels. Declined too: weights or a bias
     that are not constants, and transposed convolutions.

@@ -29,17 +29,17 @@ class RemoveNoOps(GraphPass):
 
     Nothing is changed by: Identity; Dropout at inference; Cast to the same type; Reshape, Squeeze, Flatten, Expand,
     Tile, Split, DepthToSpace and reductions whose result has the shape of their input; Slice of everything; Pad by
-    nothing; Transpose and Resize that leave all elements where they are; Concat or Sum of one tensor; pooling of single
-    elements; Mul, Div and Pow by 1, Add and Sub of 0; Relu, Clip and their like on numbers that lie in the range they
-    pass on (Relu behind Relu, pooling, Sigmoid), or a Relu whose readers raise negative numbers to zero themselves (Clip
-    from 0 to 6). Pairs that cancel go: Transpose and its inverse, Squeeze and Unsqueeze, Split and the Concat of all its
-    parts. Two reshapes in a row become one, two transpositions too.
+    nothing; Transpose and Resize that leave all elements where they are; Concat or Sum of one tensor; pooling of
+    single elements; Mul, Div and Pow by 1, Add and Sub of 0; Relu, Clip and their like on numbers that lie in the
+    range they pass on (Relu behind Relu, pooling, Sigmoid), or a Relu whose readers raise negative numbers to zero
+    themselves (Clip from 0 to 6). Pairs that cancel go: Transpose and its inverse, Squeeze and Unsqueeze, Split and
+    the Concat of all its parts. Two reshapes in a row become one, two transpositions too.
 
     Two operators with the same attributes on the same inputs become one; constants up to 4 KiB are compared by value.
     Operators and constants nobody reads go with what only they read.
 
-    Graph inputs and outputs keep their names: an operator between an input and an output stays, and so does one of two
-    that make the same output twice.
+    Declined, because graph inputs and outputs keep their names: an operator that makes an output straight from an input
+    or from another output, and one of two that make two outputs in the same way.
 
     Source: ONNX operator definitions; dead branches by onnx_ir's RemoveUnusedNodesPass.
     """
@@ -58,20 +58,22 @@ class RemoveNoOps(GraphPass):
                 return outcomes + sweep
 
 
-def _without_unused(graph: Graph) -> list[Outcome]:
+def _without_unused(graph: Graph) -> list[Applied]:
     """Dead branches, and constants nobody reads."""
-    nodes, constants = graph.nodes, list(graph.model.graph.initializers)
+    reads = {node: {value.name for value in node.inputs if value is not None} for node in graph.nodes}
+    constants = list(graph.model.graph.initializers)
     RemoveUnusedNodesPass()(graph.model)
-    left = set(graph.nodes)
-    gone = [Applied(node_name(node), "nothing reads it") for node in nodes if node not in left]
-    unread = [name for name in constants if name not in graph.model.graph.initializers]
-    read_by_gone = {value.name for node in nodes if node not in left for value in node.inputs if value is not None}
-    return gone + [Applied(name, "nothing reads it") for name in unread if name not in read_by_gone]
+    left, initializers = set(graph.nodes), graph.model.graph.initializers
+    gone = [node for node in reads if node not in left]
+    read_by_gone = {name for node in gone for name in reads[node]}
+    unread = [name for name in constants if name not in initializers and name not in read_by_gone]
+    return [Applied(name, "nothing reads it") for name in (*map(node_name, gone), *unread)]
 
 
 def _without_no_ops(graph: Graph) -> Iterator[Outcome]:
     for node in graph.nodes:
         found = no_op_of(node)
+        outcome: Outcome | None
         if found is None:
             outcome = _merged(graph, node)
         elif reason := _keeps_name(node, found.value):

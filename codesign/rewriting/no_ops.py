@@ -112,9 +112,9 @@ def _of_pair(node: ir.Node) -> NoOp | None:
             root = producer.inputs[0]
             if root is not None and shape_of(root) == shape_of(node.outputs[0]):
                 return NoOp(root, f"{node.op_type} back to the shape before {producer.op_type} {node_name(producer)}")
-    if node.op_type == "Transpose" and (before := transposed_twice(node)) is not None:
-        if before.order == tuple(range(len(before.order))):
-            return NoOp(before.x, f"Transpose back to the order before Transpose {node_name(before.first)}")
+    before = transposed_twice(node)
+    if before is not None and before.order == tuple(range(len(before.order))):
+        return NoOp(before.x, f"Transpose back to the order before Transpose {node_name(before.first)}")
     return _of_split(node) if node.op_type == "Concat" else None
 
 
