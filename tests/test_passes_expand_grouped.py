@@ -115,7 +115,7 @@ def test_shared_weights_stay_with_the_other_reader() -> None:
 
 
 def test_a_machine_decides_how_many_groups_become_one() -> None:
-    """16x16 lanes over C and K, one group at a time: 4 groups of 4 channels fill them, more would be work for nothing."""
+    """16x16 lanes over C and K, one group at a time: 4 groups of 4 channels fill them."""
     graph = grouped(32, 4, 4, size=16)
     profile = load_profile("gemmini16").profile
     after, [outcome] = expanded(graph, ExpandGrouped(), profile)

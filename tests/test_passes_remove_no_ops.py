@@ -23,7 +23,7 @@ Node = tuple[str, tuple[str, ...], dict[str, Any]]
 
 
 def between(nodes: list[Node], constants: Arrays, shape: tuple[int, ...] = SHAPE) -> Graph:
-    """x -> Neg -> the nodes, each on the result before it ("@") and constants -> Neg -> y; an import would fold some."""
+    """x -> Neg -> the nodes, each on the result before it ("@") and constants -> Neg -> y. An import folds some."""
     made, value = [helper.make_node("Neg", ["x"], ["v0"])], "v0"
     for number, (op, inputs, attributes) in enumerate(nodes, 1):
         names = [value if name == "@" else name for name in inputs]
