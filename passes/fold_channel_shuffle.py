@@ -32,7 +32,7 @@ class FoldChannelShuffle(GraphPass):
     must come in the order too), transpositions and reshapes, into dense convolutions and layers. A grouped convolution
     takes up an order that keeps its groups together, and passes on one that moves whole groups; Concat, Split and Slice
     along the channels pass on one that leaves every part its own channels. A Gather that leaves channels out can only
-    go backwards, into weights of which nobody reads the other results.
+    go backwards, into weights of which nobody reads the other results: behind it, more would have to be read.
 
     Declined, with the operator that stops it: where the order crosses groups (ShuffleNetV1, CondenseNet; expand-grouped
     before it opens the way), or the parts of a Split or Concat (ShuffleNetV2 but for the end of each stage), and where
@@ -74,7 +74,7 @@ def _fold(graph: Graph, shuffle: Shuffle) -> Outcome:
 def _forwards(graph: Graph, shuffle: Shuffle) -> str:
     """The readers of y read x: they get y in the order that undoes the shuffle's."""
     if not shuffle.order.is_permutation:
-        raise CannotReorderError("it leaves channels out or repeats them, which no later weights can undo")
+        raise CannotReorderError("it leaves channels out or repeats them, which only weights before it can take up")
     plan = Reordering(frozenset({shuffle.x}), frozenset(shuffle.nodes))
     follow(plan, shuffle.y, shuffle.order.inverted())
     plan.apply(graph)

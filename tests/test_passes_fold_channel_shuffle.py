@@ -239,12 +239,12 @@ DECLINED: dict[str, tuple[Callable[[Builder], list[str]], str, str]] = {
     ),
     "repeated": (
         _repeated,
-        "it leaves channels out or repeats them, which no later weights can undo",
+        "it leaves channels out or repeats them, which only weights before it can take up",
         "it repeats channels: 4 of 3 would be computed",
     ),
     "left out": (
         _left_out,
-        "it leaves channels out or repeats them, which no later weights can undo",
+        "it leaves channels out or repeats them, which only weights before it can take up",
         "Conv node_conv_3 needs all channels, and some are left out or repeated",
     ),
     "unknown": (_unknown, "LRN node_lrn_3 is not known to keep channels apart", "x is an input of the graph"),
@@ -343,7 +343,7 @@ def _grown(build: Builder, draw: Callable[[int], int], steps: int) -> list[str]:
 
 
 @given(data=st.data(), seed=st.integers(0, 2**16))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_random_networks_compute_the_same(data: st.DataObject, seed: int) -> None:
     build = start(12, size=3, seed=seed)
     outputs = _grown(build, lambda count: data.draw(st.integers(0, count - 1)), steps=8)
