@@ -11,7 +11,7 @@ from codesign.graph.graph import Graph, node_name
 from codesign.rewriting.channels import CannotReorderError, Shuffle, shuffle_at
 from codesign.rewriting.edit import remove_if_unused, remove_node
 from codesign.rewriting.graph_pass import Applied, Declined, Effect, GraphPass, Outcome, PassContext
-from codesign.rewriting.reordering import Reordering, into_text
+from codesign.rewriting.reordering import Reordering, expect_inside, into_text
 from codesign.rewriting.reordering_rules import follow
 
 
@@ -75,6 +75,7 @@ def _forwards(graph: Graph, shuffle: Shuffle) -> str:
     """The readers of y read x: they get y in the order that undoes the shuffle's."""
     if not shuffle.order.is_permutation:
         raise CannotReorderError("it leaves channels out or repeats them, which only weights before it can take up")
+    expect_inside(shuffle.y)
     plan = Reordering(frozenset({shuffle.x}), frozenset(shuffle.nodes))
     follow(plan, shuffle.y, shuffle.order.inverted())
     plan.apply(graph)
@@ -87,6 +88,7 @@ def _backwards(graph: Graph, shuffle: Shuffle) -> str:
     order = shuffle.order
     if len(order.index) > order.size:
         raise CannotReorderError(f"it repeats channels: {len(order.index)} of {order.size} would be computed")
+    expect_inside(shuffle.x)
     plan = Reordering(frozenset({shuffle.y}), frozenset(shuffle.nodes))
     follow(plan, shuffle.x, order)
     name = shuffle.y.name

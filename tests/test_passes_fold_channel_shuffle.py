@@ -192,6 +192,10 @@ def _an_output(build: Builder) -> list[str]:
     return [build.shuffle("x", 2)]
 
 
+def _one_group(build: Builder) -> list[str]:
+    return [build.shuffle("x", 1)]
+
+
 def _a_mixing_reshape(build: Builder) -> list[str]:
     target = build.constant(np.array([1, 2, 32]))
     return [build.add("Softmax", [build.add("Reshape", [build.shuffle("x", 2), target], (1, 2, 32))], (1, 2, 32))]
@@ -232,6 +236,7 @@ DECLINED: dict[str, tuple[Callable[[Builder], list[str]], str, str]] = {
         "x is an input of the graph",
     ),
     "output": (_an_output, "s0 is an output of the graph", "x is an input of the graph"),
+    "nothing moves": (_one_group, "s0 is an output of the graph", "x is an input of the graph"),
     "mixing": (
         _a_mixing_reshape,
         "Reshape node_reshape_3 mixes the channels with other dimensions",

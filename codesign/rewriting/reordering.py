@@ -60,9 +60,7 @@ class Reordering:
             return
         if value in self.blocked:
             raise CannotReorderError(f"{who} {value.name} in the old order and in the new one")
-        if value.is_graph_output() or value.is_graph_input():
-            kind = "output" if value.is_graph_output() else "input"
-            raise CannotReorderError(f"{value.name} is an {kind} of the graph")
+        expect_inside(value)
         self.orders[value] = order
         producer = value.producer()
         readers = [use.node for use in value.uses()]
@@ -93,6 +91,13 @@ class Reordering:
             shape[order.axis] = len(order.index)
             value.shape = ir.Shape(shape)
             value.name = fresh_name(graph, f"{value.name}.reordered")
+
+
+def expect_inside(value: ir.Value) -> None:
+    """Raise CannotReorderError for a value the network's users see."""
+    if value.is_graph_output() or value.is_graph_input():
+        kind = "output" if value.is_graph_output() else "input"
+        raise CannotReorderError(f"{value.name} is an {kind} of the graph")
 
 
 def _role(node: ir.Node, place: int) -> str:
