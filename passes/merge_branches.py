@@ -36,7 +36,7 @@ class MergeBranches(GraphPass):
         b = sum of the branches' biases
 
     Exact: a sum of linear maps of one x is linear in x, and one that reads the same neighbourhood of x everywhere is a
-    convolution. The branches of one addition (also Sum, and additions of additions) that start from the same value
+    convolution. The branches of one addition (also Sub, Sum, and additions of additions) that start from the same value
     are merged, whatever they are made of: convolutions of any kernel and dilation, dense or in groups, live batch
     normalisations, averages, the identity, constants per channel added or multiplied, explicit padding. That covers
     RepVGG, MobileOne, ACNet and Diverse Branch Blocks without knowing them. Kernels are convolved and added in float64.
@@ -79,7 +79,7 @@ def _merge_sum(graph: Graph, node: ir.Node) -> list[Outcome]:
     reader = only_reader(node.outputs[0])
     if not _is_sum(node) or (reader is not None and _is_sum(reader)):
         return []
-    chains = [chain_to(term) for term in _terms(node)]
+    chains = [chain_to(term.value, term.sign) for term in _terms(node)]
     declined: list[Outcome] = []
     for root in _common_roots(chains):
         branches = [branch for chain in chains if (branch := chain.starting_at(root)) is not None]
@@ -93,10 +93,10 @@ def _merge_sum(graph: Graph, node: ir.Node) -> list[Outcome]:
 
 
 def _is_sum(node: ir.Node) -> bool:
-    """Whether it adds feature maps of one shape."""
+    """Whether it adds or subtracts feature maps of one shape."""
     result = node.outputs[0]
     return (
-        is_operator(node, "Add", "Sum")
+        is_operator(node, "Add", "Sub", "Sum")
         and len(node.inputs) > 1
         and len(shape_of(result)) in (3, 4)
         and all(
@@ -106,15 +106,23 @@ def _is_sum(node: ir.Node) -> bool:
     )
 
 
-def _terms(node: ir.Node) -> Iterator[ir.Value]:
+@dataclass(frozen=True)
+class _Term:
+    """A value that is added, or with sign -1 subtracted."""
+
+    value: ir.Value
+    sign: int
+
+
+def _terms(node: ir.Node, sign: int = 1) -> Iterator[_Term]:
     """What a sum adds up, additions that only it reads taken apart."""
-    for value in node.inputs:
+    for index, value in enumerate(node.inputs):
         assert value is not None
-        producer = value.producer()
+        producer, own = value.producer(), -sign if index and node.op_type == "Sub" else sign
         if producer is not None and _is_sum(producer) and only_reader(value) is not None:
-            yield from _terms(producer)
+            yield from _terms(producer, own)
         else:
-            yield value
+            yield _Term(value, own)
 
 
 def _common_roots(chains: Sequence[Branch]) -> list[ir.Value]:
@@ -179,14 +187,14 @@ def _rewrite_sum(graph: Graph, node: ir.Node, branches: Sequence[Branch]) -> Out
     merged = [cluster for cluster in clusters if len(cluster.branches) > 1]
     if not merged:
         raise CannotMergeError("; ".join([*problems, *_too_dear(clusters)]))
-    terms, details = list(_terms(node)), []
+    terms, results, details = list(_terms(node)), [], []
     made = [_Made.of(cluster.branches, total([branch.kernel for branch in cluster.branches])) for cluster in merged]
     for cluster, replacement in zip(merged, made, strict=True):
         for branch in cluster.branches:
-            terms.remove(branch.end)
-        terms.append(replacement.put_before(graph, node))
+            terms.remove(_Term(branch.end, branch.sign))
+        results.append(_Term(replacement.put_before(graph, node), 1))
         details.append(f"{len(cluster.branches)} branches into {replacement}")
-    _take_place(graph, node, _added(graph, node, terms))
+    _take_place(graph, node, _added(graph, node, [*results, *terms]))
     return Applied(node_name(node), "; ".join(details))
 
 
@@ -290,12 +298,12 @@ def _insert(graph: Graph, before: ir.Node, node: ir.Node, like: ir.Value, name: 
     graph.model.graph.insert_before(before, node)
 
 
-def _added(graph: Graph, node: ir.Node, terms: Sequence[ir.Value]) -> ir.Value:
-    """The sum of terms, by additions before `node`."""
-    result = terms[0]
+def _added(graph: Graph, node: ir.Node, terms: Sequence[_Term]) -> ir.Value:
+    """The sum of terms, by additions before `node`; the first one is added."""
+    result = terms[0].value
     for number, term in enumerate(terms[1:], 1):
         name = f"{node_name(node)}.{number}"
-        addition = ir.node("Add", [result, term], name=name)
+        addition = ir.node("Add" if term.sign > 0 else "Sub", [result, term.value], name=name)
         _insert(graph, node, addition, result, name)
         result = addition.outputs[0]
     return result

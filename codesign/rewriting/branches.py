@@ -7,7 +7,7 @@ channel multiplied or added, Pad, also when the border it made is overwritten wi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from math import prod
 
@@ -63,11 +63,15 @@ class Cost:
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """A chain of links from `root` to `end`; none at all when the two are the same value."""
+    """A chain of links from `root` to `end`; none at all when the two are the same value.
+
+    sign: -1 when its result is subtracted.
+    """
 
     root: ir.Value
     end: ir.Value
     links: tuple[Link, ...]
+    sign: int = 1
 
     @property
     def values(self) -> tuple[ir.Value, ...]:
@@ -78,7 +82,7 @@ class Branch:
         """The part of it that starts at one of its values; None when it does not pass there."""
         if root not in self.values:
             return None
-        return Branch(root, self.end, self.links[len(self.links) - self.values.index(root) :])
+        return replace(self, root=root, links=self.links[len(self.links) - self.values.index(root) :])
 
     @property
     def nodes(self) -> tuple[ir.Node, ...]:
@@ -106,8 +110,9 @@ class Branch:
 
     @property
     def kernel(self) -> Kernel:
-        """Of the whole chain."""
-        return reduce(Kernel.then, [link.kernel for link in self.links]) if self.links else self._start
+        """Of the whole chain, with its sign."""
+        found = reduce(Kernel.then, [link.kernel for link in self.links]) if self.links else self._start
+        return found if self.sign > 0 else Kernel(found.footprint, -found.weights, -found.bias)
 
     @property
     def _start(self) -> Kernel:
@@ -157,14 +162,14 @@ def cost_of(branches: Sequence[Branch]) -> Cost:
     return Cost(macs, sum(prod(shape_of(value)) for value in constants))
 
 
-def chain_to(value: ir.Value) -> Branch:
-    """The longest chain that makes a value, from wherever it starts."""
+def chain_to(value: ir.Value, sign: int = 1) -> Branch:
+    """The longest chain that makes a value, from wherever it starts. sign: -1 when the value is subtracted."""
     links: list[Link] = []
     root = value
     while (link := _link_to(root)) is not None:
         links.insert(0, link)
         root = link.source
-    return Branch(root, value, tuple(links))
+    return Branch(root, value, tuple(links), sign)
 
 
 def spatial_of(value: ir.Value) -> Pair:
