@@ -1,10 +1,11 @@
 """Merges the branches of the networks branch_networks.py wrote, and holds them against what they should merge into.
 
-    python benchmarks/evidence_merging.py MODELS [--only repvgg_a0,dbb] [--output FILE.md] [--cache FILE.jsonl]
+    python benchmarks/evidence_merging.py MODELS [--only repvgg_a0,dbb] [--keep]
+                                          [--output FILE.md] [--cache FILE.jsonl]
 
 MODELS: a folder with expected.json and ts/, bn/ and dynamo/; without expected.json there is nothing to do. One network
-at a time, each in a process of its own. Rows done before by the same code are taken from the cache. Exit code 1 when a
-network is not what was expected.
+at a time, each in a process of its own. Rows done before by the same code are taken from the cache, with --keep good
+rows of earlier code as well. Exit code 1 when a network is not what was expected.
 """
 
 from __future__ import annotations
@@ -213,12 +214,17 @@ def code_version() -> str:
     return digest.hexdigest()[:12]
 
 
-def run_all(models: Path, expected: list[Expected], cache: Path) -> list[Row]:
+def read_cache(cache: Path, keep: bool) -> dict[tuple[str, str, int], Row]:
+    """Rows of this code by network, exporter and size of the file; with keep, good ones of earlier code as well."""
+    lines = cache.read_text(encoding="utf-8").splitlines() if cache.exists() else []
+    rows, code = map(Row.model_validate_json, lines), code_version()
+    kept = (row for row in rows if row.code == code or (keep and not row.failures))
+    return {(row.network, row.exporter, row.file_bytes): row for row in kept}
+
+
+def run_all(models: Path, expected: list[Expected], cache: Path, keep: bool) -> list[Row]:
     """A row for every file that is there; what is not is told."""
-    code, cache_rows = code_version(), []
-    if cache.exists():
-        cache_rows = [Row.model_validate_json(line) for line in cache.read_text(encoding="utf-8").splitlines()]
-    known = {(row.network, row.exporter, row.file_bytes, row.code): row for row in cache_rows}
+    code, known = code_version(), read_cache(cache, keep)
     cache.parent.mkdir(parents=True, exist_ok=True)
     rows = []
     for wanted in expected:
@@ -227,7 +233,7 @@ def run_all(models: Path, expected: list[Expected], cache: Path) -> list[Row]:
             if not path.exists():
                 print(f"{path}: not there, left out", file=sys.stderr)
                 continue
-            row = known.get((wanted.network, exporter, path.stat().st_size, code))
+            row = known.get((wanted.network, exporter, path.stat().st_size))
             rows.append(row if row is not None and row.expected == wanted else run(path, wanted, code, cache))
     return rows
 
@@ -257,13 +263,14 @@ def page(rows: list[Row]) -> str:
     good = [row for row in rows if not row.failures]
     networks = len({row.network for row in rows})
     versions = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "onnx", "numpy"))
+    states = len({row.code for row in rows})
     references = sorted({row.expected.source for row in rows})
     declined = sum(bool(found.declined) for found in done)
     lines = [
         "# Branches merged, against the networks their authors deploy",
         "",
         f"{max(row.day for row in rows)}, written by `benchmarks/evidence_merging.py`; the networks by",
-        f"`benchmarks/branch_networks.py`. {versions}.",
+        f"`benchmarks/branch_networks.py`; by {states} state{'s' * (states > 1)} of the code. {versions}.",
         "",
         "Every file is a network as training leaves it, with all its branches. `merge-branches` and then",
         "`fold-batch-norm` rewrite it. Convolutions and parameters are held against the same network after",
@@ -273,8 +280,8 @@ def page(rows: list[Row]) -> str:
         "those of convolutions. Seconds are processor time of the two passes with the checks after each.",
         "",
         "`ts`: TorchScript exporter, BatchNormalization folded by PyTorch where it follows a convolution; `bn`: all of",
-        "it kept; `dynamo`: the dynamo exporter. Parameters in brackets need not be equal: there timm also fuses what is",
-        "no branch, such as two classifiers, and keeps scales that are folded here.",
+        "it kept; `dynamo`: the dynamo exporter. Parameters in brackets need not be equal: there timm also fuses what",
+        "is no branch, such as two classifiers, and keeps scales that are folded here.",
         "",
         f"{len(good)} files of {networks} networks are as expected; {len(rows) - len(good)} are not.",
         f"Largest difference of outputs {max(found.difference for found in done):.1e}; least of the controls "
@@ -331,6 +338,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path)
     parser.add_argument("--only", default="", help="names between commas")
+    parser.add_argument("--keep", action="store_true", help="keep good rows of earlier code")
     parser.add_argument("--output", type=Path, default=ROOT / "docs/evidence/merging.md")
     parser.add_argument("--cache", type=Path, default=ROOT / "build/evidence/merging.jsonl")
     parser.add_argument("--measure", default="", help=argparse.SUPPRESS)
@@ -342,7 +350,7 @@ def main() -> int:
     if options.measure:
         print(measure(options.models / options.measure).model_dump_json())
         return 0
-    rows = run_all(options.models, read_expected(options.models, options.only), options.cache)
+    rows = run_all(options.models, read_expected(options.models, options.only), options.cache, options.keep)
     if not rows:
         print(f"{options.models}: no expected.json and networks of branch_networks.py; nothing done", file=sys.stderr)
         return 0

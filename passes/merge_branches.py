@@ -182,11 +182,11 @@ def _cost_apart(pair: tuple[_Cluster, _Cluster]) -> Cost:
 
 def _rewrite_sum(graph: Graph, node: ir.Node, branches: Sequence[Branch]) -> Outcome:
     """Put a convolution in the place of every cluster. Raises CannotMergeError, and has changed nothing then."""
-    problems = [problem for branch in branches if (problem := _problem_of_term(branch))]
-    clusters = _clusters([branch for branch in branches if not _problem_of_term(branch)])
+    problems = [_problem_of_term(branch) for branch in branches]
+    clusters = _clusters([branch for branch, problem in zip(branches, problems, strict=True) if not problem])
     merged = [cluster for cluster in clusters if len(cluster.branches) > 1]
     if not merged:
-        raise CannotMergeError("; ".join([*problems, *_too_dear(clusters)]))
+        raise CannotMergeError("; ".join([*filter(None, problems), *_too_dear(clusters)]))
     terms, results, details = list(_terms(node)), [], []
     made = [_Made.of(cluster.branches, total([branch.kernel for branch in cluster.branches])) for cluster in merged]
     for cluster, replacement in zip(merged, made, strict=True):
