@@ -27,9 +27,9 @@ class CannotMergeError(Exception):
 class MergeBranches(GraphPass):
     """Merges the branches a block was trained with into the one convolution it is at inference.
 
-    before:  x -> Conv 3x3 -> BatchNormalization ---+
-             x -> Conv 1x1 -> BatchNormalization --Add-- Add -> y
-             x -> BatchNormalization -----------------/
+    before:  x -> Conv 3x3 -> BatchNormalization -+
+             x -> Conv 1x1 -> BatchNormalization Add -+
+             x -> BatchNormalization --------------- Add -> y
     after:   x -> Conv 3x3 -> y
 
         W = sum of the branches' kernels, each moved to its place in the largest window
@@ -50,8 +50,9 @@ class MergeBranches(GraphPass):
     residual block), branches whose steps are used elsewhere too, and averages that divide by less at the border.
 
     Source: Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021, section 3.3; Ding et al., "Diverse
-    Branch Block", CVPR 2021, section 3.2; Vasu et al., "MobileOne", CVPR 2023, section 3.2; Ding et al., "ACNet",
-    ICCV 2019, section 3.3.
+    Branch Block: Building a Convolution as an Inception-like Unit", CVPR 2021; Vasu et al., "MobileOne: An Improved One
+    Millisecond Mobile Backbone", CVPR 2023; Ding et al., "ACNet: Strengthening the Kernel Skeletons for Powerful CNN
+    via Asymmetric Convolution Blocks", ICCV 2019.
     """
 
     name: ClassVar[str] = "merge-branches"

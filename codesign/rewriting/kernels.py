@@ -5,7 +5,7 @@ neighbourhood is one: a convolution, a normalisation, an average, the identity (
 All arithmetic is float64. A map reads zeros outside its input; putting two maps after one another takes the first one
 as if it went on outside its output, and `Footprint.reaches_outside` with `Footprint.is_blind_outside` tell whether that
 makes a difference.
-Source: Ding et al., "Diverse Branch Block", CVPR 2021, section 3.2 (transforms I, II, III, V and VI).
+Source: Ding et al., "Diverse Branch Block", CVPR 2021, transforms I, II, III, V and VI.
 """
 
 from __future__ import annotations
