@@ -221,6 +221,15 @@ def test_padding_with_the_bias_by_a_shift_before_and_after() -> None:
     assert operators(after) == ["Conv"]
 
 
+def test_a_branch_that_crops() -> None:
+    """Beside a 3x3 without padding: Pad with negative sizes."""
+    block = Block(np.random.default_rng(12))
+    inside = block.add("Pad", "x", block.constant(np.array([0, 0, -1, -1, 0, 0, -1, -1])))
+    block.total(block.conv("x", 4, 4, 3, 3), block.norm(inside, 4), to="y")
+    after, _ = merged(block.proto({"x": (1, 4, 6, 6)}, "y"))
+    assert operators(after) == ["Conv"]
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_border_overwritten_with_the_bias(transposed: bool) -> None:
     block = Block(np.random.default_rng(6))
