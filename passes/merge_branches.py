@@ -38,7 +38,7 @@ class MergeBranches(GraphPass):
     Exact: a sum of linear maps of one x is linear in x, and one that reads the same neighbourhood of x everywhere is a
     convolution. The branches of one addition (also Sub, Sum, and additions of additions) that start from the same value
     are merged, whatever they are made of: convolutions of any kernel and dilation, dense or in groups, live batch
-    normalisations, averages, the identity, constants per channel added or multiplied, explicit padding. That covers
+    normalisations, averages, the identity, constants per channel added or multiplied, padding and cropping. That covers
     RepVGG, MobileOne, ACNet and Diverse Branch Blocks without knowing them. Kernels are convolved and added in float64.
 
     Two convolutions in a row with nothing but such steps between, w2 (w1 x + b1) + b2 = (w2 w1) x + (w2 b1 + b2), are

@@ -230,6 +230,24 @@ def test_a_branch_that_crops() -> None:
     assert operators(after) == ["Conv"]
 
 
+@settings(max_examples=15, deadline=None)
+@given(st.integers(-6, 5), st.integers(-6, 5), st.integers(1, 2), st.booleans())
+def test_a_branch_that_is_sliced(row: int, column: int, step: int, is_first: bool) -> None:
+    """Any start and step, before a convolution or after one, next to one that reads everything."""
+    block = Block(np.random.default_rng(13))
+    bounds = [np.array(values) for values in ([row, column], [99, 99], [2, -1], [step, step])]
+    bounds = [block.constant(values) for values in bounds]
+    if is_first:
+        sliced = block.conv(block.add("Slice", "x", *bounds), 4, 4, 1, 1)
+    else:
+        sliced = block.add("Slice", block.conv("x", 4, 4, 1, 1, bias=True), *bounds)
+    sizes = [-(-(6 - start % 6) // step) for start in (row, column)]
+    pads = [0, 0, *(max(0, (size - 1) * step + 6 - 6) for size in sizes)]
+    block.total(sliced, block.conv("x", 4, 4, 6, 6, pads=pads, strides=[step, step]), to="y")
+    after, _ = merged(block.proto({"x": (1, 4, 6, 6)}, "y"))
+    assert operators(after) == ["Conv"]
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_border_overwritten_with_the_bias(transposed: bool) -> None:
     block = Block(np.random.default_rng(6))

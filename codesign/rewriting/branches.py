@@ -1,7 +1,7 @@
 """Branches: chains of nodes that together are one convolution of the value they start from.
 
 A Link is one step of a chain, read off the graph: Conv, BatchNormalization, AveragePool, Identity, a constant per
-channel multiplied or added, Pad, also when the border it made is overwritten with constants.
+channel multiplied or added, Slice, Pad, also when the border it made is overwritten with constants.
 """
 
 from __future__ import annotations
@@ -150,10 +150,11 @@ class Branch:
 
 def cost_of(branches: Sequence[Branch]) -> Cost:
     """What the nodes of branches cost; a constant that others read as well stays, and is not counted."""
-    nodes = dict.fromkeys(node for branch in branches for node in branch.nodes if not is_operator(node, *_FRAME))
+    nodes = dict.fromkeys(node for branch in branches for node in branch.nodes)
     constants = dict.fromkeys(
         value
         for node in nodes
+        if not is_operator(node, *_WITHOUT_PARAMETERS)
         for value in node.inputs
         if value is not None and value.const_value is not None and all(use.node in nodes for use in value.uses())
     )
@@ -189,6 +190,8 @@ def _link_to(value: ir.Value) -> Link | None:
         return _arithmetic(node)
     if is_operator(node, *_FRAME):
         return _border(node)
+    if is_operator(node, "Slice"):
+        return _crop(node)
     match Convolution.of(node) or BatchNormalization.of(node) or Pool.of(node):
         case Convolution() as view:
             return _convolution(view)
@@ -280,8 +283,36 @@ def _per_channel(node: ir.Node, source: ir.Value, scale: np.ndarray | float, shi
     return Link((node,), source, kernel, np.zeros(channels))
 
 
+def _crop(node: ir.Node) -> Link | None:
+    """A Slice of rows and columns, forwards."""
+    source, given = node.inputs[0], [optional_input(node, place) for place in (1, 3, 4)]
+    starts, axes, steps = map(constant_of, given)
+    if source is None or starts is None or any(value is not None and constant_of(value) is None for value in given):
+        return None
+    rank = len(shape_of(source))
+    places = range(len(starts)) if axes is None else [int(axis) % rank for axis in axes]
+    first, step = [0] * rank, [1] * rank
+    for place, axis in enumerate(places):
+        first[axis] = int(starts[place]) + (shape_of(source)[axis] if starts[place] < 0 else 0)
+        step[axis] = 1 if steps is None else int(steps[place])
+    if shape_of(source)[:2] != shape_of(node.outputs[0])[:2] or min(first) < 0 or min(step) < 1:
+        return None
+    return _moved((node,), source, first[2:], step[2:])
+
+
+def _moved(nodes: tuple[ir.Node, ...], source: ir.Value, first: Sequence[int], step: Sequence[int]) -> Link:
+    """The elements from `first` on in distances of `step`, in every spatial axis; zeros where there are none."""
+    channels, result = shape_of(source)[1], nodes[-1].outputs[0]
+    taps, strides = ((0, *first)[-2], first[-1]), ((1, *step)[-2], step[-1])
+    sizes = (spatial_of(source), spatial_of(result))
+    footprint = Footprint(channels, channels, channels, strides, ((taps[0],), (taps[1],)), *sizes)
+    kernel = Kernel(footprint, np.ones((channels, 1, 1, 1)), np.zeros(channels))
+    return Link(nodes, source, kernel, np.zeros(channels))
+
+
 _OVERWRITING = ("ScatterND", "Transpose")
 _FRAME = ("Pad", *_OVERWRITING)
+_WITHOUT_PARAMETERS = (*_FRAME, "Slice")
 
 
 def _border(node: ir.Node) -> Link | None:
@@ -296,18 +327,15 @@ def _border(node: ir.Node) -> Link | None:
     pads, value, source = _pads(nodes[0]), _pad_value(nodes[0]), nodes[0].inputs[0]
     if pads is None or value is None or source is None or len(shape_of(source)) != len(shape_of(node.outputs[0])):
         return None
-    rank, channels = len(pads) // 2, shape_of(source)[1]
+    rank = len(pads) // 2
     if any(pads[axis] or pads[axis + rank] for axis in (0, 1)):
         return None
     fill = _filled(nodes, pads, value)
     if fill is None:
         return None
-    taps = ((-pads[2] if rank == 4 else 0,), (-pads[rank - 1],))
-    sizes = (spatial_of(source), spatial_of(node.outputs[0]))
-    footprint = Footprint(channels, channels, channels, (1, 1), taps, *sizes)
-    kernel = Kernel(footprint, np.ones((channels, 1, 1, 1)), np.zeros(channels))
+    moved = _moved(tuple(nodes), source, [-pad for pad in pads[2:rank]], [1] * (rank - 2))
     varied = f"{node_name(nodes[0])} pads a channel with more than one value"
-    return Link(tuple(nodes), source, kernel, fill[0], varied if (fill != fill[0]).any() else "")
+    return replace(moved, fill=fill[0], problem=varied if (fill != fill[0]).any() else "")
 
 
 def _pads(node: ir.Node) -> list[int] | None:
