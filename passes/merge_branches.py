@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import prod
 from typing import ClassVar
@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from codesign.graph.graph import Graph, constant_of, node_name, shape_of
 from codesign.graph.operators import Convolution, is_operator
-from codesign.rewriting.branches import Branch, Cost, chain_to, cost_of
+from codesign.rewriting.branches import Branch, Cost, chain_to, constant_per_channel, cost_of
 from codesign.rewriting.edit import fresh_name, only_reader, remove_if_unused, set_constant
 from codesign.rewriting.graph_pass import Applied, Declined, Effect, GraphPass, Outcome, PassContext
 from codesign.rewriting.kernels import Footprint, Kernel, total
@@ -94,17 +94,12 @@ def _merge_sum(graph: Graph, node: ir.Node) -> list[Outcome]:
 
 
 def _is_sum(node: ir.Node) -> bool:
-    """Whether it adds or subtracts feature maps of one shape."""
-    result = node.outputs[0]
-    return (
-        is_operator(node, "Add", "Sub", "Sum")
-        and len(node.inputs) > 1
-        and len(shape_of(result)) in (3, 4)
-        and all(
-            value is not None and constant_of(value) is None and shape_of(value) == shape_of(result)
-            for value in node.inputs
-        )
-    )
+    """Whether it adds or subtracts feature maps of one shape, and perhaps a constant for each channel."""
+    if not is_operator(node, "Add", "Sub", "Sum") or len(node.inputs) < 2:
+        return False
+    shape = shape_of(node.outputs[0])
+    features = [value for value in node.inputs if value is not None and constant_per_channel(value, len(shape)) is None]
+    return len(shape) in (3, 4) and bool(features) and all(shape_of(value) == shape for value in features)
 
 
 @dataclass(frozen=True)
@@ -189,14 +184,27 @@ def _rewrite_sum(graph: Graph, node: ir.Node, branches: Sequence[Branch]) -> Out
     if not merged:
         raise CannotMergeError("; ".join([*filter(None, problems), *_too_dear(clusters)]))
     terms, results, details = list(_terms(node)), [], []
-    made = [_Made.of(cluster.branches, total([branch.kernel for branch in cluster.branches])) for cluster in merged]
+    kernels = [total([branch.kernel for branch in cluster.branches]) for cluster in merged]
+    kernels[0], inside = _with_constants(kernels[0], terms, len(shape_of(node.outputs[0])))
+    made = [_Made.of(cluster.branches, kernel) for cluster, kernel in zip(merged, kernels, strict=True)]
     for cluster, replacement in zip(merged, made, strict=True):
         for branch in cluster.branches:
             terms.remove(_Term(branch.end, branch.sign))
         results.append(_Term(replacement.put_before(graph, node), 1))
         details.append(f"{len(cluster.branches)} branches into {replacement}")
-    _take_place(graph, node, _added(graph, node, [*results, *terms]))
+    _take_place(graph, node, _added(graph, node, [*results, *(term for term in terms if term not in inside)]))
     return Applied(node_name(node), "; ".join(details))
+
+
+def _with_constants(kernel: Kernel, terms: Sequence[_Term], rank: int) -> tuple[Kernel, list[_Term]]:
+    """A kernel with constants among the terms in its bias, and which: all that need no larger bias than there is."""
+    bias, inside = kernel.bias, []
+    for term in terms:
+        constant = constant_per_channel(term.value, rank)
+        if constant is not None and (bias.any() or not constant.any() or constant.size == bias.size):
+            bias = bias + term.sign * constant
+            inside.append(term)
+    return replace(kernel, bias=bias), inside
 
 
 def _problem_of_term(branch: Branch) -> str:

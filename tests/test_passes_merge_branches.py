@@ -199,6 +199,27 @@ def test_other_terms_are_still_added() -> None:
     assert sorted(operators(after)) == ["Add", "Add", "Conv", "Conv", "Conv", "Relu"]
 
 
+@pytest.mark.parametrize("rank", [1, 2])
+def test_constants_that_are_added_go_into_the_bias(rank: int) -> None:
+    """Zero, as PyTorch exports `0 + branch`, one for all channels, one for each; first and last."""
+    for values in (np.zeros(()), np.ones(()), np.arange(4).reshape(4, *[1] * rank)):
+        block = Block(np.random.default_rng(3))
+        constant = block.constant(values.astype(np.float32))
+        first = block.add("Sub", constant, block.conv("x", 4, 4, *[3] * rank, pads=[1] * 2 * rank, bias=True))
+        block.add("Add", block.total(first, "x"), constant, to="y")
+        after, _ = merged(block.proto({"x": (1, 4, *[6] * rank)}, "y"))
+        assert operators(after) == ["Conv"]
+
+
+def test_a_constant_stays_where_there_is_no_bias_for_it() -> None:
+    """One number more costs less than a bias for each channel."""
+    block = Block(np.random.default_rng(3))
+    one = block.constant(np.ones((), np.float32))
+    block.add("Add", block.total(block.conv("x", 4, 4, 3, 3, pads=[1] * 4), "x"), one, to="y")
+    after, _ = merged(block.proto({"x": (1, 4, 6, 6)}, "y"))
+    assert operators(after) == ["Conv", "Add"]
+
+
 def test_a_block_inside_a_branch() -> None:
     """FastViT's mixer: x + scale (branches(x) - norm(x))."""
     block = Block(np.random.default_rng(4))

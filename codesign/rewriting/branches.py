@@ -173,6 +173,17 @@ def chain_to(value: ir.Value, sign: int = 1) -> Branch:
     return Branch(root, value, tuple(links), sign)
 
 
+def constant_per_channel(value: ir.Value | None, rank: int) -> np.ndarray | None:
+    """A constant that is one number for a feature map of `rank` dimensions, or one for each channel; else None."""
+    constant = constant_of(value)
+    if constant is None or constant.ndim > rank:
+        return None
+    aligned = (1,) * (rank - constant.ndim) + constant.shape
+    if any(size != 1 for axis, size in enumerate(aligned) if axis != 1):
+        return None
+    return constant.astype(np.float64).reshape(-1)
+
+
 def spatial_of(value: ir.Value) -> Pair:
     """Rows and columns of a feature map; a 1-D one is a row."""
     sizes = shape_of(value)[2:]
@@ -254,13 +265,11 @@ def _normalisation(norm: BatchNormalization) -> Link | None:
 def _arithmetic(node: ir.Node) -> Link | None:
     """Addition, subtraction, multiplication with or division by a constant for all or for each channel."""
     for index, value in enumerate(node.inputs):
-        constant, other = constant_of(value), node.inputs[1 - index]
-        if constant is None or other is None or shape_of(other) != shape_of(node.outputs[0]):
+        other = node.inputs[1 - index]
+        if other is None or shape_of(other) != shape_of(node.outputs[0]):
             continue
-        aligned = (1,) * (len(shape_of(other)) - constant.ndim) + constant.shape
-        if any(size != 1 for axis, size in enumerate(aligned) if axis != 1):
-            return None
-        term = constant.astype(np.float64).reshape(-1)
+        if (term := constant_per_channel(value, len(shape_of(other)))) is None:
+            continue
         match node.op_type, index:
             case "Add", _:
                 return _per_channel(node, other, 1.0, term)
