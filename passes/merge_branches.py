@@ -204,14 +204,17 @@ def _rewrite_sum(graph: Graph, node: ir.Node, branches: Sequence[Branch]) -> Out
 
 def _take_constants(graph: Graph, node: ir.Node, chain: Branch) -> list[Outcome]:
     """A convolution that constants alone are added to, as in a block of one branch. Raises CannotMergeError."""
-    if not chain.links or chain.links[-1].convolution is None:
+    starts = [link.source for link in chain.links if link.convolution is not None]
+    branch = chain.starting_at(starts[-1]) if starts else None
+    if (
+        branch is None
+        or _problem_of_term(branch)
+        or _merged_cost(branch.footprint, [branch]).exceeds(cost_of([branch]))
+    ):
         return []
-    branch = chain.starting_at(chain.links[-1].source)
-    assert branch is not None
     terms = list(_terms(node))
     kernel, inside = _with_constants(branch.kernel, terms, len(shape_of(node.outputs[0])))
-    before = cost_of([branch])
-    if not inside or _problem_of_term(branch) or before.parameters < branch.footprint.weights:
+    if not inside:
         return []
     made = _Made.of([branch], kernel)
     rest = [term for term in terms if term not in inside and term.value is not branch.end]
