@@ -161,6 +161,11 @@ def _enliven(model: nn.Module) -> None:
         for module in model.modules():
             if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
                 nn.init.normal_(module.bias, 0, 0.1)  # exporters store equal constants, as many zeros, only once
+            if isinstance(module, timm.layers.SEModule):
+                module.fc2.weight.mul_(0.1)  # gates that are neither open nor shut, as trained ones
+        for name, parameter in model.named_parameters():
+            if name.endswith("gamma"):
+                parameter.uniform_(0.3, 0.8)  # scales of branches, which start at next to nothing
         model.eval()(torch.randn(2, 3, RESOLUTION, RESOLUTION))
     for hook in hooks:
         hook.remove()
