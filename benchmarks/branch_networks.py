@@ -161,6 +161,11 @@ def _enliven(model: nn.Module) -> None:
         for module in model.modules():
             if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
                 nn.init.normal_(module.bias, 0, 0.1)  # exporters store equal constants, as many zeros, only once
+            if isinstance(module, timm.layers.SEModule):
+                module.fc2.weight.mul_(0.1)  # gates that are neither open nor shut, as trained ones
+        for name, parameter in model.named_parameters():
+            if name.endswith("gamma"):
+                parameter.uniform_(0.3, 0.8)  # scales of branches, which start at next to nothing
         model.eval()(torch.randn(2, 3, RESOLUTION, RESOLUTION))
     for hook in hooks:
         hook.remove()
@@ -171,7 +176,8 @@ def _calibrate(norm: nn.BatchNorm2d, inputs: tuple[Tensor, ...]) -> None:
     nn.init.normal_(norm.bias, 0, 0.2)
     variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3))
     norm.running_mean.copy_(mean + 0.2 * variance.sqrt() * torch.randn_like(mean))
-    norm.running_var.copy_(variance * torch.empty_like(variance).uniform_(0.7, 1.4) + 1e-3)
+    floor = 0.2 * variance.mean()  # a channel that hardly moves is not blown up
+    norm.running_var.copy_(variance * torch.empty_like(variance).uniform_(0.7, 1.4) + floor)
 
 
 def expected(name: str) -> dict[str, object]:

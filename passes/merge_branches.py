@@ -81,7 +81,13 @@ def _merge_sum(graph: Graph, node: ir.Node) -> list[Outcome]:
     if not _is_sum(node) or (reader is not None and _is_sum(reader)):
         return []
     chains = [chain_to(term.value, term.sign) for term in _terms(node)]
+    features = [chain for chain in chains if constant_of(chain.end) is None]
     declined: list[Outcome] = []
+    if len(features) == 1:
+        try:
+            return _take_constants(graph, node, features[0])
+        except CannotMergeError as error:
+            return [Declined(node_name(node), str(error))]
     for root in _common_roots(chains):
         branches = [branch for chain in chains if (branch := chain.starting_at(root)) is not None]
         if not any(branch.convolutions for branch in branches):
@@ -194,6 +200,26 @@ def _rewrite_sum(graph: Graph, node: ir.Node, branches: Sequence[Branch]) -> Out
         details.append(f"{len(cluster.branches)} branches into {replacement}")
     _take_place(graph, node, _added(graph, node, [*results, *(term for term in terms if term not in inside)]))
     return Applied(node_name(node), "; ".join(details))
+
+
+def _take_constants(graph: Graph, node: ir.Node, chain: Branch) -> list[Outcome]:
+    """A convolution that constants alone are added to, as in a block of one branch. Raises CannotMergeError."""
+    starts = [link.source for link in chain.links if link.convolution is not None]
+    branch = chain.starting_at(starts[-1]) if starts else None
+    if (
+        branch is None
+        or _problem_of_term(branch)
+        or _merged_cost(branch.footprint, [branch]).exceeds(cost_of([branch]))
+    ):
+        return []
+    terms = list(_terms(node))
+    kernel, inside = _with_constants(branch.kernel, terms, len(shape_of(node.outputs[0])))
+    if not inside:
+        return []
+    made = _Made.of([branch], kernel)
+    rest = [term for term in terms if term not in inside and term.value is not branch.end]
+    _take_place(graph, node, _added(graph, node, [_Term(made.put_before(graph, node), 1), *rest]))
+    return [Applied(node_name(node), f"constants into the bias of {made.name}")]
 
 
 def _with_constants(kernel: Kernel, terms: Sequence[_Term], rank: int) -> tuple[Kernel, list[_Term]]:

@@ -211,6 +211,17 @@ def test_constants_that_are_added_go_into_the_bias(rank: int) -> None:
         assert operators(after) == ["Conv"]
 
 
+def test_constants_that_are_added_to_a_single_branch() -> None:
+    """MobileOne with one branch in PyTorch: 0 + branch + 0."""
+    block = Block(np.random.default_rng(3))
+    zero, each = (block.constant(values.astype(np.float32)) for values in (np.zeros(()), np.arange(4).reshape(4, 1, 1)))
+    once = block.add("Sub", zero, block.conv("x", 4, 4, 3, 3, pads=[1] * 4))
+    block.total(once, zero, each, to="y")
+    block.total(block.conv_norm("x", 4, 4, 3, 3), zero, to="z")
+    after, _ = merged(block.proto({"x": (1, 4, 6, 6)}, "y", "z"))
+    assert operators(after) == ["Conv", "Conv"]
+
+
 def test_a_constant_stays_where_there_is_no_bias_for_it() -> None:
     """One number more costs less than a bias for each channel."""
     block = Block(np.random.default_rng(3))
