@@ -12,13 +12,14 @@ from codesign.errors import DoesNotFitError
 from codesign.graph.graph import Graph
 from codesign.hardware.loading import LoadedProfile, load_profile
 from codesign.importers.model import load_model
-from codesign.mapping.cache import cached_search
+from codesign.mapping.cache import SearchMemory, cached_search
 from codesign.mapping.objective import objective_named
 from codesign.planning.explaining import ExplainedLayer, Explainer, layers_named
 from codesign.planning.instructions import instructions_of
 from codesign.planning.mapping_file import MappingFile, read_mapping_file
 from codesign.planning.plan import Identity, Plan
 from codesign.planning.planner import Network, plan_network
+from codesign.planning.pricing import PlanningOracle
 from codesign.report.facts import costliest
 from codesign.rewriting.graph_pass import PassContext
 from codesign.rewriting.pipeline import Pipeline, resolve_pipeline
@@ -137,10 +138,11 @@ def plan_model(model: Model, settings: Settings) -> Planned:
     pipeline = resolve_pipeline(settings.passes)
     file = MappingFile() if settings.mapping is None else read_mapping_file(Path(settings.mapping), hardware.profile)
     imported = load_model(model, settings.input_shapes, settings.example_inputs)
+    search = SearchMemory(cached_search()).search
     graph, records = run_pipeline(
         imported,
         pipeline,
-        PassContext(hardware.profile),
+        PassContext(hardware.profile, PlanningOracle(hardware.profile, objective, search)),
         stop_after=settings.stop_after,
         dump_directory=settings.dump_graphs,
         on_progress=lambda step: settings.step("rewriting")(step.name, step.number, step.total),
@@ -161,7 +163,7 @@ def plan_model(model: Model, settings: Settings) -> Planned:
         objective,
         version=__version__,
         instructions=instructions_of(file, network.layers, hardware.profile),
-        search=cached_search(),
+        search=search,
         allow_host=settings.allow_host,
         on_layer=settings.step("mapping"),
     )

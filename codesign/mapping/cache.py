@@ -2,6 +2,8 @@
 
 A file is written beside its place and renamed, so readers see a whole one or none. What is read is not trusted: a
 mapping that is illegal, or does not cost what the file says, is searched again.
+
+Within one process SearchMemory remembers too, without reading anything again.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from importlib import resources
@@ -19,6 +21,7 @@ from tempfile import NamedTemporaryFile
 
 from pydantic import TypeAdapter, ValidationError
 
+from codesign.errors import DoesNotFitError, Problem
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.cost import evaluate
 from codesign.mapping.counts import counts_of
@@ -33,6 +36,8 @@ LARGEST_FILE_BYTES = 100_000
 _TOLERANCE = 1e-9
 
 Search = Callable[[LoopNest, HardwareProfile, str, AnyObjective], Found]
+_Asked = tuple[int, LoopNest, str, AnyObjective]  # the machine by its id
+_Outcome = Found | tuple[Problem, ...]
 
 
 def cached_search() -> Search:
@@ -42,6 +47,34 @@ def cached_search() -> Search:
         return search
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "codesign"
     return SearchCache(Path(chosen) if chosen else home / "searches").search
+
+
+@dataclass(frozen=True)
+class SearchMemory:
+    """Searches of this process, layers that do not fit among them; how each is done the first time is `searched`.
+
+    Machines are told apart as objects: an equal one read again is another.
+    """
+
+    searched: Search
+    _known: dict[_Asked, tuple[HardwareProfile, _Outcome]] = field(default_factory=dict, init=False, repr=False)
+
+    def search(self, nest: LoopNest, profile: HardwareProfile, engine: str, objective: AnyObjective) -> Found:
+        """What `searched` finds, remembered or found now. Raises DoesNotFitError."""
+        key = id(profile), nest, engine, objective
+        if key not in self._known:
+            # The machine is kept beside the outcome: no other one can get its id.
+            self._known[key] = profile, self._outcome(nest, profile, engine, objective)
+        _, outcome = self._known[key]
+        if isinstance(outcome, tuple):
+            raise DoesNotFitError.of(outcome)
+        return outcome
+
+    def _outcome(self, nest: LoopNest, profile: HardwareProfile, engine: str, objective: AnyObjective) -> _Outcome:
+        try:
+            return self.searched(nest, profile, engine, objective)
+        except DoesNotFitError as error:
+            return error.problems
 
 
 @dataclass(frozen=True)

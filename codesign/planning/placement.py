@@ -25,6 +25,8 @@ from codesign.workload.loop_nest import LoopNest
 
 _NAMES_SHOWN = 3
 
+FirstWith = dict[tuple[tuple[LoopNest, ...], Instruction | None], PlannedLayer]
+
 
 @dataclass
 class Placer:
@@ -42,7 +44,7 @@ class Placer:
     where: str
     instructions: Mapping[str, Instruction] = field(default_factory=dict)
     search: Search = search
-    first_with: dict[tuple[tuple[LoopNest, ...], Instruction | None], PlannedLayer] = field(default_factory=dict)
+    first_with: FirstWith = field(default_factory=dict)
     refused: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     @property

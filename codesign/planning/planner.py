@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from codesign.errors import DoesNotFitError
@@ -101,11 +101,16 @@ def _totals(layers: tuple[PlannedLayer, ...], parameters: int, profile: Hardware
         fps=1 / seconds if seconds else 0.0,
         energy_uj=sum(planned.cost.energy_pj for planned in layers) / 1e6,
         utilization=macs / (cycles * profile.peak_macs_per_cycle) if cycles else 0.0,
-        dram_bytes=sum(
-            part.read_bytes + part.write_bytes
-            for planned in layers
-            for part in planned.cost.traffic
-            if part.memory == profile.off_chip
-        ),
+        dram_bytes=off_chip_bytes(layers, profile),
         peak_sram_bytes=max((planned.cost.on_chip_bytes for planned in layers), default=0),
+    )
+
+
+def off_chip_bytes(layers: Iterable[PlannedLayer], profile: HardwareProfile) -> int:
+    """Bytes layers read from and write into the outermost memory."""
+    return sum(
+        part.read_bytes + part.write_bytes
+        for planned in layers
+        for part in planned.cost.traffic
+        if part.memory == profile.off_chip
     )

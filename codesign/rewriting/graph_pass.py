@@ -39,18 +39,28 @@ Outcome: TypeAlias = Applied | Declined
 
 @dataclass(frozen=True)
 class Price:
-    """What a network costs on the machine of the context, per inference."""
+    """What a network costs on the machine of the context, per inference, and how large it is.
 
+    score: what the user wants least of, the lower the better: cycles, pJ, their product or a weighted sum of them.
+    dram_bytes: read from and written into the outermost memory. parameters: learned values, shared ones counted once.
+    """
+
+    score: float
     cycles: int
     energy_pj: float
     dram_bytes: int
+    macs: int
+    parameters: int
 
 
 class CostOracle(Protocol):
-    """Prices a graph for the passes that decide by cost; only the compiler supplies one."""
+    """Prices a graph for the passes that decide by cost; only the compiler supplies one.
+
+    Layers that were priced before, in any graph, are not searched again: a graph a little different costs little time.
+    """
 
     def price(self, graph: Graph) -> Price:
-        """Cost of one inference."""
+        """Cost of one inference. Raises DoesNotFitError when a layer fits no engine; all shapes must be static."""
         ...
 
 
