@@ -163,7 +163,7 @@ def _reduce(node: ir.Node, axes: Axes, size: int) -> int:
 def _reshape(node: ir.Node, axes: Axes, size: int) -> int:
     """Samples are blocks in memory as long as what stands before them keeps its product.
 
-    Axes of one element leave a choice, and any is right; an axis of samples alone is the one the network's author meant.
+    Axes of one element leave a choice, and any is right; an axis of samples alone is what the network's author meant.
     """
     before, after, axis = shape_of(_x(node)), shape_of(node.outputs[0]), axes[_x(node)]
     leading = math.prod(before[:axis])
@@ -197,14 +197,19 @@ def _unsqueeze(node: ir.Node, axes: Axes, size: int) -> int:
 
 
 def _slice(node: ir.Node, axes: Axes, size: int) -> int:
-    axis = axes[_x(node)]
-    if shape_of(node.outputs[0])[axis] != shape_of(_x(node))[axis] or (len(node.inputs) > 4 and _steps_back(node)):
+    shape, axis = shape_of(_x(node)), axes[_x(node)]
+    if shape_of(node.outputs[0])[axis] != shape[axis] or axis in _turned(node, len(shape)):
         raise _FixedError("picks samples")
     return axis
 
 
-def _steps_back(node: ir.Node) -> bool:
-    return any(step < 0 for step in _integers(node, 4))
+def _turned(node: ir.Node, rank: int) -> set[int]:
+    """Axes a Slice walks backwards."""
+    if len(node.inputs) < 5 or node.inputs[4] is None:
+        return set()
+    steps = _integers(node, 4)
+    along = range(len(steps)) if node.inputs[3] is None else _integers(node, 3)
+    return {axis % rank for axis, step in zip(along, steps, strict=True) if step < 0}
 
 
 def _gather(node: ir.Node, axes: Axes, size: int) -> int:
