@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
-
-from codesign.graph.coupling import Coupling, Group, couple
-from codesign.graph.graph import Graph
-from codesign.graph.segments import Segment, resolved
+from codesign.graph.coupling import Group, couple
+from codesign.graph.graph import Graph, node_name, shape_of
+from codesign.graph.operators import is_operator
 from codesign.rewriting.graph_pass import Applied, Declined, Effect, GraphPass, Outcome, PassContext
-from codesign.rewriting.importance import normalisation_scales, weight_norms
-from codesign.rewriting.widths import Change, change_widths, grown, starved
+from codesign.rewriting.rounding import Rounding, side_by_side
+from codesign.rewriting.width_search import Limits, Sizes, choose_sizes
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,9 @@ class RoundChannels(GraphPass):
     does not grow where channels are divided by channels, nor under Log, Reciprocal and the like. Two activations that
     are multiplied, as in attention, have no weights that are zero: there one of the two must be zero itself.
 
-    down and compound give another network: train it further.
+    down and compound give another network: train it further. auto does too: it takes for every group the power of two
+    or the multiple of an array's width that makes the network cheapest on the machine (by the objective of the run),
+    while the share of parameters or MACs between `at_least` and `at_most` is kept.
 
     Source: EfficientNet-HF, equation 7 (compound); importance as in Li et al. 2017 (arXiv:1608.08710) and Liu et al.
     2017 (arXiv:1708.06519); coupling as in Fang et al. 2023 (arXiv:2301.12900).
@@ -55,35 +55,45 @@ class RoundChannels(GraphPass):
     mode: Annotated[Literal["up", "down", "compound", "multiple-of", "auto"], "which size is taken"] = "up"
     multiple: Annotated[int, "mode=multiple-of: sizes are multiples of it"] = 8
     criterion: Annotated[
-        Literal["weight-norm", "batch-norm-scale"],
-        "channels that go: small filters, or small scales",
+        Literal["weight-norm", "batch-norm-scale"], "channels that go: small filters, or small scales"
     ] = "weight-norm"
+    limit: Annotated[Literal["parameters", "macs"], "mode=auto: what is kept"] = "parameters"
+    at_least: Annotated[float, "mode=auto: share of the original's that must be kept"] = 0.95
+    at_most: Annotated[float, "mode=auto: share of the original's that must not be exceeded"] = 1.25
 
     def __post_init__(self) -> None:
         if self.multiple < 1:
             raise ValueError(f"multiple must be 1 or more, not {self.multiple}")
+        if not 0 <= self.at_least <= 1 <= self.at_most:
+            raise ValueError(f"1 must lie between at_least and at_most, not outside {self.at_least} to {self.at_most}")
 
     def run(self, graph: Graph, context: PassContext) -> list[Outcome]:
         """Decide for every group, then change all of them in one go."""
-        coupling = couple(graph)
-        outcomes: list[Outcome] = []
-        changes: dict[Segment, Change] = {}
-        scores = _scores(coupling, self.criterion)
-        for group in coupling.groups:
-            size = self._target(group.size)
-            if size == group.size:
-                continue
-            reason = _refusal(group, size, scores)
-            if reason:
-                outcomes.append(Declined(group.name, reason))
-            else:
-                changes[group.segment] = _change(group, size, scores)
-        for group in _without_new(coupling, changes):
-            reason = f"{group.size} channels stay: no new channel reaches the selection they come from"
-            outcomes.append(Declined(group.name, reason))
-        change_widths(graph, coupling, changes)
-        applied = [_applied(group, changes[group.segment]) for group in coupling.groups if group.segment in changes]
-        return [*applied, *outcomes]
+        rounding = Rounding(graph, self.criterion)
+        if self.mode == "auto":
+            return self._cheapest(graph, rounding, context)
+        wanted = {
+            number: size
+            for number, group in enumerate(rounding.groups)
+            if (size := self._target(group.size)) != group.size
+        }
+        return [*_carried_out(rounding, wanted), *self._odd_sums(graph)]
+
+    def _odd_sums(self, graph: Graph) -> list[Outcome]:
+        """Concatenations and groups whose parts are rounded where they lie, but not their sum; each sum once."""
+        found: dict[str, Outcome] = {}
+        for value, axes in couple(graph).axes.items():
+            node = value.producer()
+            for axis, dimension in enumerate(axes):
+                size = shape_of(value)[axis]
+                if node is None or not is_operator(node, "Concat", "Conv") or not dimension or len(dimension) < 2:
+                    continue
+                parts = side_by_side(dimension)
+                if self._target(size) != size and all(self._target(run.entries) == run.entries for run in dimension):
+                    found.setdefault(
+                        parts, Declined(node_name(node), f"{parts} channels lie side by side, {size} in all")
+                    )
+        return list(found.values())
 
     def _target(self, size: int) -> int:
         below, above = 1 << (size.bit_length() - 1), 1 << (size - 1).bit_length()
@@ -97,42 +107,44 @@ class RoundChannels(GraphPass):
             case _:
                 return -(-size // self.multiple) * self.multiple
 
+    def _cheapest(self, graph: Graph, rounding: Rounding, context: PassContext) -> list[Outcome]:
+        """The sizes the machine likes best, powers of two and multiples of the widths of its arrays among them."""
+        if context.cost_oracle is None or context.profile is None:
+            return [Declined(graph.name, "mode=auto asks what sizes cost, and no machine is given")]
+        multiples = {axis.size for engine in context.profile.engines.values() for axis in engine.axes.values()}
+        candidates = {
+            number: sizes
+            for number, group in enumerate(rounding.groups)
+            if (sizes := [size for size in _near(group.size, multiples) if not rounding.refusal(group, size)])
+        }
 
-def _scores(coupling: Coupling, criterion: str) -> dict[Segment, np.ndarray]:
-    return normalisation_scales(coupling) if criterion == "batch-norm-scale" else weight_norms(coupling)
+        def resized(sizes: Sizes) -> Graph:
+            copy = graph.copy()
+            Rounding(copy, self.criterion).apply(sizes)
+            return copy
 
-
-def _refusal(group: Group, size: int, scores: Mapping[Segment, np.ndarray]) -> str:
-    """Why a group cannot have this size, or nothing."""
-    frozen = [reason for reason in group.frozen if (reason.grows if size > group.size else reason.shrinks)]
-    if frozen:
-        places = ", ".join(dict.fromkeys(reason.where for reason in frozen))
-        reasons = "; ".join(dict.fromkeys(str(reason.reason) for reason in frozen))
-        return f"{group.size} channels stay, instead of {size}: {reasons} ({places})"
-    if size < group.size and group.segment not in scores:
-        return f"{group.size} channels stay, instead of {size}: nothing here tells which of them matter"
-    return ""
-
-
-def _change(group: Group, size: int, scores: Mapping[Segment, np.ndarray]) -> Change:
-    if size > group.size:
-        return grown(group.segment, size)
-    best = np.argsort(-scores[group.segment], kind="stable")[:size]
-    return Change(np.sort(best))
-
-
-def _without_new(coupling: Coupling, changes: dict[Segment, Change]) -> list[Group]:
-    """Take back changes behind selections that find no new channel; which groups that was."""
-    taken: list[Group] = []
-    while found := starved(coupling, changes):
-        segments = {run.segment for selection in found for run in resolved(selection.after)}
-        back = [group for group in coupling.groups if group.segment in segments and group.segment in changes]
-        taken += back
-        for group in back:
-            del changes[group.segment]
-    return taken
+        limits = Limits(self.limit, self.at_least, self.at_most)
+        chosen = choose_sizes(graph, candidates, resized, context.cost_oracle, limits)
+        if not chosen.sizes:
+            return [Declined(graph.name, "no sizes within the limits cost less than those it has")]
+        return _carried_out(rounding, chosen.sizes)
 
 
-def _applied(group: Group, change: Change) -> Applied:
+def _near(size: int, multiples: Iterable[int]) -> list[int]:
+    """The powers of two and the multiples of each of these next to a size, from half to twice of it."""
+    below, above = 1 << (size.bit_length() - 1), 1 << (size - 1).bit_length()
+    sizes = {below, above}.union(*({size // step * step, -(-size // step) * step} for step in multiples))
+    return sorted(found for found in sizes if found != size and size <= 2 * found <= 4 * size)
+
+
+def _carried_out(rounding: Rounding, wanted: Sizes) -> list[Outcome]:
+    """The sizes that can be had are; the others are declined."""
+    groups = rounding.groups
+    reasons = rounding.apply(wanted)
+    done = [_applied(groups[number], size) for number, size in wanted.items() if number not in reasons]
+    return [*done, *(Declined(groups[number].name, reason) for number, reason in reasons.items())]
+
+
+def _applied(group: Group, size: int) -> Applied:
     tensors = len({member.tensor for member in group.members})
-    return Applied(group.name, f"{group.size} -> {change.size} channels in {tensors} tensor{'s' * (tensors > 1)}")
+    return Applied(group.name, f"{group.size} -> {size} channels in {tensors} tensor{'s' * (tensors > 1)}")

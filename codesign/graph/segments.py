@@ -152,7 +152,7 @@ def _join(x: Run, y: Run) -> None:
     """Make one segment of two runs of as many entries."""
     if x.segment is y.segment:
         return
-    if x.repeat % y.repeat:
+    if x.repeat < y.repeat:
         x, y = y, x
     if x.repeat % y.repeat:
         raise CannotAlignError(f"channels of {x.repeat} entries do not align with channels of {y.repeat}")

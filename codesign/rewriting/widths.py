@@ -151,7 +151,9 @@ class _Widths:
         split, swap, _ = selection.nodes
         axis, group = selection.axis, shape_of(split.outputs[0])[selection.axis]
         size = len(indices)
-        if size % group or not np.array_equal(indices, np.arange(size).reshape(group, -1).T.reshape(-1)):
+        if size != shape_of(selection.source)[axis] or size % group:
+            return False
+        if not np.array_equal(indices, np.arange(size).reshape(group, -1).T.reshape(-1)):
             return False
         shape = shape_of(selection.source)
         inner = [*shape[:axis], group, size // group, *shape[axis + 1 :]]
