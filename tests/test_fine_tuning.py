@@ -21,6 +21,7 @@ from codesign.training.distillation import Distillation, distilled
 from codesign.training.fine_tuning import FineTuning, fine_tune
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+torch.set_num_threads(1)  # more only wait for each other on tensors this small
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = ROOT / "examples" / "digits"

@@ -21,6 +21,7 @@ from tests import pass_networks
 from tests.pass_models import RELATIVE_TOLERANCE, batch_norm, feeds_for, graph_of, normal, proto_of, run, statistics
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+torch.set_num_threads(1)  # more only wait for each other on tensors this small
 
 DIGITS = "examples/digits/digits.onnx"
 
