@@ -1,4 +1,4 @@
-"""Channels of published networks: what is coupled, what is frozen and why, and what `compound` makes of EfficientNet-B0.
+"""Channels of published networks: what is coupled, what is frozen and why, and `compound` on EfficientNet-B0.
 
     python benchmarks/evidence_channels.py MODELS [--output FILE.md]
 

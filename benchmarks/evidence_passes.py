@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from importlib.util import find_spec
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from codesign.rewriting.pipeline import resolve_pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST_MEBIBYTES = 400
-FILES_PER_PROCESS = 20  # then a new one, so that memory is given back
+FILES_PER_POOL = 40  # then new processes, so that memory is given back
 _OWN = ("codesign", "passes")
 
 
@@ -148,10 +149,11 @@ def tasks(files: list[Path], codes: dict[str, str], options: argparse.Namespace)
 
 
 def run_all(left: list[Task], jobs: int, keep: Callable[[list[Row]], None]) -> None:
-    """The first and largest file alone, then as many at a time as there are jobs."""
-    with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=FILES_PER_PROCESS) as pool:
-        for part in (left[:1], left[1:]):
-            futures: list[Future[list[Row]]] = [pool.submit(try_file, task) for task in part]
+    """The first and largest file alone, then as many at a time as there are jobs; now and then in new processes."""
+    for start, end in pairwise([0, *range(1, len(left), FILES_PER_POOL), len(left)]):
+        # Not max_tasks_per_child, with which the pool of Python 3.11 waits for ever once a process has done its share.
+        with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+            futures: list[Future[list[Row]]] = [pool.submit(try_file, task) for task in left[start:end]]
             for future in as_completed(futures):
                 keep(future.result())
 

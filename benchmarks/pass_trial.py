@@ -203,12 +203,12 @@ def _plant(graph: Graph, original: Graph, filter_index: int) -> bool:
 def _reasons(outcomes: list[Outcome], graph: Graph) -> Iterator[str]:
     """Why a pass declined, every name of a node or tensor replaced by an ellipsis."""
     names = {node_name(node) for node in graph.nodes}
-    names |= {str(value.name) for node in graph.nodes for value in node.outputs}
+    names |= {str(value.name) for node in graph.nodes for value in (*node.outputs, *node.inputs) if value is not None}
     for outcome in outcomes:
         if isinstance(outcome, Declined):
             yield " ".join(_without_name(word, names) for word in outcome.reason.split(" "))
 
 
 def _without_name(word: str, names: set[str]) -> str:
-    bare = word.rstrip(",;:.")
-    return f"...{word[len(bare) :]}" if bare in names else word
+    bare = word.strip("(),;:.'`")
+    return word.replace(bare, "...") if bare in names else word

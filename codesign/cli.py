@@ -54,7 +54,8 @@ OutputOption = Annotated[
     typer.Option("--output", "-o", metavar="DIR", help="Folder to write; an earlier build there is replaced."),
 ]
 PassesOption = Annotated[
-    str, typer.Option("--passes", metavar="NAMES", help="A pipeline, or passes: a,b{option=value}.")
+    str | None,
+    typer.Option("--passes", metavar="NAMES", help="A pipeline, or passes: a,b{option=value}; else the machine's."),
 ]
 ObjectiveOption = Annotated[
     str, typer.Option("--objective", metavar="WHAT", help="latency, energy, edp, or `1*latency+2*energy`.")
@@ -113,7 +114,7 @@ def compile(
     model: ModelArgument,
     hw: HwOption,
     output: OutputOption = Path("build"),
-    passes: PassesOption = "default",
+    passes: PassesOption = None,
     objective: ObjectiveOption = "latency",
     input_shape: ShapeOption = None,
     no_host: NoHostOption = False,
@@ -138,7 +139,7 @@ def estimate(
     model: ModelArgument,
     hw: HwOption,
     json: JsonOption = False,
-    passes: PassesOption = "default",
+    passes: PassesOption = None,
     objective: ObjectiveOption = "latency",
     input_shape: ShapeOption = None,
     no_host: NoHostOption = False,
@@ -200,7 +201,7 @@ def explain(
     layer: LayerOption = None,
     top: TopOption = 5,
     json: JsonOption = False,
-    passes: PassesOption = "default",
+    passes: PassesOption = None,
     objective: ObjectiveOption = "latency",
     input_shape: ShapeOption = None,
     stop_after: StopOption = None,

@@ -17,12 +17,13 @@ from codesign.mapping.objective import objective_named
 from codesign.planning.explaining import ExplainedLayer, Explainer, layers_named
 from codesign.planning.instructions import instructions_of
 from codesign.planning.mapping_file import MappingFile, read_mapping_file
+from codesign.planning.placement import as_units_run
 from codesign.planning.plan import Identity, Plan
 from codesign.planning.planner import Network, plan_network
 from codesign.planning.pricing import PlanningOracle
 from codesign.report.facts import costliest
 from codesign.rewriting.graph_pass import PassContext
-from codesign.rewriting.pipeline import Pipeline, resolve_pipeline
+from codesign.rewriting.pipeline import Pipeline, default_pipeline, resolve_pipeline
 from codesign.rewriting.runner import run_pipeline
 from codesign.workload.layers import layers_of, parameters_of
 
@@ -32,13 +33,14 @@ OnStep = Callable[[str, str, int, int], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose beside the model. hw: name or path. passes: a pipeline's name or a list of passes.
+    """What the user chose beside the model. hw: name or path. passes: a pipeline's name or a list of passes; None: the
+    pipeline the machine names.
 
     mapping: a file with mappings of layers, which are taken as they are, and constraints on the search for others.
     """
 
     hw: str
-    passes: str = "default"
+    passes: str | None = None
     objective: str = "latency"
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     example_inputs: tuple[object, ...] | None = None
@@ -122,8 +124,10 @@ def explain_model(model: Model, settings: Settings, names: Sequence[str] = (), t
     """As `explain`."""
     planned = plan_model(model, settings)
     layers = layers_named(planned.plan, names) if names else [group[0] for group in costliest(planned.plan, top)]
-    nests = {layer.name: layer.nest for layer in layers_of(planned.graph)}
-    explainer = Explainer(planned.hardware.profile, objective_named(settings.objective), nests)
+    profile = planned.hardware.profile
+    units = (unit for layer in layers_of(planned.graph) for unit in as_units_run(layer, profile))
+    nests = {unit.name: unit.nest for unit in units}
+    explainer = Explainer(profile, objective_named(settings.objective), nests)
     found = []
     for number, layer in enumerate(layers, 1):
         settings.step("explaining")(layer.layer.name, number, len(layers))
@@ -135,7 +139,7 @@ def plan_model(model: Model, settings: Settings) -> Planned:
     """Import, rewrite and plan."""
     objective = objective_named(settings.objective)
     hardware = load_profile(settings.hw)
-    pipeline = resolve_pipeline(settings.passes)
+    pipeline = chosen_pipeline(settings, hardware)
     file = MappingFile() if settings.mapping is None else read_mapping_file(Path(settings.mapping), hardware.profile)
     imported = load_model(model, settings.input_shapes, settings.example_inputs)
     search = SearchMemory(cached_search()).search
@@ -155,6 +159,7 @@ def plan_model(model: Model, settings: Settings) -> Planned:
         parameters=parameters_of(graph),
         precision=precision_text(graph, hardware),
         passes=records,
+        pipeline=f"{pipeline.name}, named by {hardware.profile.name if settings.passes is None else '--passes'}",
     )
     plan = plan_network(
         network,
@@ -168,6 +173,13 @@ def plan_model(model: Model, settings: Settings) -> Planned:
         on_layer=settings.step("mapping"),
     )
     return Planned(plan, graph, hardware, pipeline)
+
+
+def chosen_pipeline(settings: Settings, hardware: LoadedProfile) -> Pipeline:
+    """The passes the user asked for, or else the exact ones the machine names. Raises CodesignError."""
+    if settings.passes is not None:
+        return resolve_pipeline(settings.passes)
+    return default_pipeline(hardware.profile.pipeline, hardware.where("pipeline"))
 
 
 def build(planned: Planned, settings: Settings, output: Path) -> Build:

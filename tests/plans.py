@@ -304,6 +304,7 @@ def plan_of(layers: tuple[PlannedLayer, ...], passes: tuple[PassRecord, ...] = (
         off_chip="dram",
         off_chip_bytes_per_cycle=DRAM_BYTES_PER_CYCLE,
         passes=passes,
+        pipeline="hardware-friendly, named by --passes",
         layers=layers,
         totals=totals,
     )

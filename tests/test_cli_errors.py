@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from codesign.hardware.loading import shipped_folder
+from codesign.rewriting.pipeline import find_pipeline
 from tests import refusals
 from tests.command import ROOT, Command, Done, run_process
 from tests.importers.models import model, save, values
@@ -174,7 +175,7 @@ OPTIONS: dict[str, tuple[list[str], str]] = {
     "stop after a pass that does not run": (
         ["--stop-after", "fix-resolution"],
         "--stop-after: fix-resolution is not in the pipeline default\n"
-        "  hint: it runs fold-batch-norm, shift-average-pool",
+        f"  hint: it runs {', '.join(step.name for step in find_pipeline('default').passes)}",
     ),
     "unknown objective": (
         ["--objective", "speed"],

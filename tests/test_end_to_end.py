@@ -20,6 +20,7 @@ from codesign.compiler import Build
 from codesign.lowering.runtime import load_library
 from codesign.planning.plan import Plan
 from codesign.report.schema import Report
+from codesign.rewriting.pipeline import find_pipeline
 from codesign.vocabulary import Operand
 from tests.command import ROOT, Command
 
@@ -124,7 +125,7 @@ def test_the_folder_holds_everything_and_the_manifest_hashes_it(machine: str, bu
         machine,
         hashlib.sha256(profile.read_bytes()).hexdigest(),
     )
-    assert manifest.pipeline == "fold-batch-norm,shift-average-pool"
+    assert manifest.pipeline == str(find_pipeline("default"))
     assert manifest.packages["apache-tvm"] == "0.27.0.post1"
 
 

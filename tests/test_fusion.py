@@ -9,7 +9,7 @@ from math import ceil
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from codesign.compiler import Settings, estimate, plan_model
@@ -20,7 +20,7 @@ from codesign.lowering.layers import schedule_layers
 from codesign.mapping.cost import port_of
 from codesign.mapping.objective import Objective
 from codesign.planning.fusion import fuse
-from codesign.planning.placement import Placer
+from codesign.planning.placement import Placer, as_units_run
 from codesign.planning.plan import PlannedLayer
 from codesign.report.json_report import report_of
 from codesign.report.why import why
@@ -72,6 +72,24 @@ def relu(name: str, source: str, each: int = 1) -> Layer:
     return stream(name, ACTIVATION, source, each=each)
 
 
+def swish(name: str, source: str, each: int = 4) -> Layer:
+    """x Sigmoid(x) as one layer of two nodes."""
+    inner = f"{name}.sigmoid"
+    return one_of(relu(inner, source, each), stream(name, ELEMENTWISE, source, inner))
+
+
+def hard_sigmoid(name: str, source: str, each: int = 1) -> Layer:
+    """Add, Clip, Div as one layer of three nodes, each of which reads what the one before makes."""
+    first, second = f"{name}.add", f"{name}.clip"
+    return one_of(add(first, source, each=each), relu(second, first, each), add(name, second))
+
+
+def one_of(*parts: Layer) -> Layer:
+    operations = sum(part.nest.operations for part in parts)
+    nest = replace(parts[-1].nest, kind=ACTIVATION, input_elements=ELEMENTS, operations=operations)
+    return replace(parts[-1], op="Swish", nest=nest, inputs=parts[0].inputs, members=parts)
+
+
 @cache
 def placed_one(layer: Layer, lanes: int, dram: float) -> PlannedLayer:
     profile = machine(lanes=lanes, dram=dram)
@@ -82,7 +100,8 @@ def placed(layers: Sequence[Layer], lanes: int = 16, dram: float = 8) -> list[Pl
     """Placed as the machine would, without any fusion."""
     found = []
     for layer in layers:
-        first = placed_one(replace(layer, name="", inputs=(), outputs=()), lanes, dram)
+        parts = tuple(replace(part, name="", inputs=(), outputs=()) for part in layer.members)
+        first = placed_one(replace(layer, name="", inputs=(), outputs=(), members=parts), lanes, dram)
         found.append(replace(first, layer=replace(layer, nest=first.layer.nest)))
     return found
 
@@ -255,6 +274,106 @@ def port_cycles(group: Sequence[PlannedLayer], profile: HardwareProfile) -> list
             if port:
                 cycles[port] = cycles.get(port, 0.0) + size / rate
     return list(cycles.values())
+
+
+# ---- an activation of several nodes
+
+
+def test_an_activation_of_several_nodes_is_done_on_the_way_out() -> None:
+    conv, activation = fuse(placed([convolution("conv", "image"), swish("y", "conv")]), frozenset(), BOTH)
+    assert activation.fused_into == "conv" and activation.cost.traffic == ()
+    assert BOTH.vector_unit is not None
+    assert activation.cost.energy_pj == pytest.approx(5 * ELEMENTS * BOTH.vector_unit.energy_pj_per_operation)
+    assert conv.cost.cycles + activation.cost.cycles == max(conv.cost.cycles, 5 * ELEMENTS // 16)
+
+
+def test_node_by_node_it_is_not() -> None:
+    apart = fuse(placed([convolution("conv", "image"), *swish("y", "conv").members]), frozenset(), BOTH)
+    assert {part.fused_into for part in apart} == {""}  # the convolution's result has two readers
+
+
+def test_on_its_own_it_reads_and_writes_once() -> None:
+    (activation,) = placed([swish("y", "image")])
+    assert moved(activation, "dram") == {
+        Operand.WEIGHTS: (0, 0),
+        Operand.INPUTS: (ELEMENTS, 0),
+        Operand.OUTPUTS: (0, ELEMENTS),
+    }
+
+
+def test_every_operation_takes_what_its_own_kind_does() -> None:
+    profile = machine(ACTIVATION)
+    assert profile.vector_unit is not None
+    unit = profile.vector_unit.model_copy(update={"cycles_per_operation": {ELEMENTWISE: 25}})
+    slow = profile.model_copy(update={"vector_unit": unit})
+    cost = Placer(slow, Objective.LATENCY, "model.onnx").place(swish("y", "image")).cost
+    assert cost.compute_cycles == ceil((4 + 25) * ELEMENTS / 16)
+
+
+def with_unit(**changes: object) -> HardwareProfile:
+    assert BOTH.vector_unit is not None
+    return BOTH.model_copy(update={"vector_unit": BOTH.vector_unit.model_copy(update=changes)})
+
+
+def test_a_unit_that_lacks_a_part_runs_the_nodes_one_by_one() -> None:
+    layer = swish("y", "image")
+    named = tuple(replace(part, op=op) for part, op in zip(layer.members, ("Sigmoid", "Mul"), strict=True))
+    layer = replace(layer, members=named)
+    assert as_units_run(layer, BOTH) == (layer,)
+    assert as_units_run(layer, with_unit(operations=(ACTIVATION,))) == layer.members
+    assert as_units_run(layer, with_unit(operators={ACTIVATION: ("Relu",)})) == layer.members
+    assert as_units_run(layer, with_unit(operators={ACTIVATION: ("Relu", "Sigmoid")})) == (layer,)
+    assert as_units_run(layer, with_unit(operators={ACTIVATION: ("Relu", "Swish")})) == (layer,)
+    assert as_units_run(layer, with_unit(fused=(ELEMENTWISE,))) == layer.members
+    assert as_units_run(layer, BOTH.model_copy(update={"vector_unit": None})) == layer.members
+    conv = convolution("conv", "image")
+    assert as_units_run(conv, BOTH) == (conv,)
+
+
+def test_an_operator_the_unit_lacks_goes_to_the_host() -> None:
+    profile = with_unit(operators={ACTIVATION: ("Relu",)})
+    placer = Placer(profile, Objective.LATENCY, "model.onnx")
+    assert placer.place(replace(relu("y", "image"), op="Relu")).engine == "vector_unit"
+    sigmoid = placer.place(replace(relu("y", "image"), op="Sigmoid"))
+    assert (sigmoid.engine, sigmoid.note) == ("host", "no engine runs Sigmoid")
+
+
+@st.composite
+def gated_networks(draw: st.DrawFn) -> list[Layer]:
+    """Most activations and poolings are activations of several nodes instead."""
+    several = st.sampled_from([swish, hard_sigmoid])
+    return [
+        draw(several)(layer.name, layer.inputs[0], draw(st.sampled_from([1, 40])))
+        if layer.nest.kind in (ACTIVATION, OperationKind.MAX_POOL) and draw(st.integers(0, 3))
+        else layer
+        for layer in draw(networks())
+    ]
+
+
+# A unit that adds on the way out, and no more: as one layer the addition could not hide behind the convolution.
+ADDS_ALONE = [convolution("conv", "image"), hard_sigmoid("y", "conv", 40)]
+
+
+@settings(max_examples=60, deadline=None)
+@example(layers=ADDS_ALONE, lanes=1, dram=64.0, fused={ELEMENTWISE})
+@given(
+    layers=gated_networks(),
+    lanes=st.sampled_from([1, 16]),
+    dram=st.sampled_from([1.0, 3.0, 64.0]),
+    fused=st.sets(st.sampled_from([ACTIVATION, ELEMENTWISE])),
+)
+def test_one_layer_never_costs_more_than_its_nodes(
+    layers: list[Layer], lanes: int, dram: float, fused: set[OperationKind]
+) -> None:
+    profile = machine(*sorted(fused), lanes=lanes, dram=dram)
+    nodes = [part for layer in layers for part in layer.members or (layer,)]
+    units = [unit for layer in layers for unit in as_units_run(layer, profile)]
+    apart = fuse(placed(nodes, lanes, dram), frozenset(), profile)
+    together = fuse(placed(units, lanes, dram), frozenset(), profile)
+    assert sum(part.cost.cycles for part in together) <= sum(part.cost.cycles for part in apart)
+    assert sum(part.cost.energy_pj for part in together) <= sum(part.cost.energy_pj for part in apart) * (1 + 1e-9)
+    operations = [sum(part.layer.nest.operations for part in plan) for plan in (together, apart)]
+    assert operations[0] == operations[1]
 
 
 # ---- reports, and the code that is written

@@ -17,6 +17,7 @@ from codesign.hardware.loading import load_profile, read_profile, shipped_folder
 from codesign.hardware.profile import OF_MATRIX_PRODUCTS, HardwareProfile
 from codesign.hardware.sections import Buffering, Conventions, LayerForm
 from codesign.vocabulary import MAC_KINDS, MATRIX_PRODUCTS, OPERANDS, Dimension, Operand, OperationKind
+from codesign.workload.operators.table import OPERATORS
 from codesign.yaml_reader import parse_yaml
 
 SHIPPED = tuple(sorted(path.stem for path in shipped_folder().glob("*.yaml")))
@@ -103,6 +104,46 @@ def test_edge_npu_is_a_plain_array() -> None:
     assert set(profile.engines["array"].operations) == set(MAC_KINDS)
     assert profile.vector_unit is not None
     assert set(profile.vector_unit.operations) == set(OperationKind) - MAC_KINDS - {OperationKind.HOST}
+
+
+def test_a_pass_may_ask_what_a_machine_does_itself() -> None:
+    edge, maxim = load_profile("edge_npu").profile, load_profile("max78000").profile
+    assert edge.runs(OperationKind.SOFTMAX) and edge.runs(OperationKind.SOFTMAX, "LogSoftmax")
+    assert not maxim.runs(OperationKind.SOFTMAX)
+    assert edge.runs(OperationKind.GROUPED_CONVOLUTION) and not maxim.runs(OperationKind.GROUPED_CONVOLUTION)
+    assert not edge.runs(OperationKind.HOST)
+    without = edge.model_copy(update={"vector_unit": None})
+    assert not without.runs(OperationKind.SOFTMAX) and without.runs(OperationKind.DENSE)
+
+
+def test_a_vector_unit_may_do_some_operators_of_a_kind_alone() -> None:
+    profile = load_profile("edge_npu").profile
+    assert profile.vector_unit is not None
+    unit = profile.vector_unit.model_copy(update={"operators": {OperationKind.ACTIVATION: ("Relu",)}})
+    narrow = profile.model_copy(update={"vector_unit": unit})
+    assert narrow.runs(OperationKind.ACTIVATION) and narrow.runs(OperationKind.ACTIVATION, "Relu")
+    assert not narrow.runs(OperationKind.ACTIVATION, "Sigmoid") and narrow.runs(OperationKind.SOFTMAX, "Softmax")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_operators_of_a_machine_are_known(name: str) -> None:
+    unit = load_profile(name).profile.vector_unit
+    named = {operator for operators in unit.operators.values() for operator in operators} if unit is not None else set()
+    assert named <= set(OPERATORS)
+
+
+def test_nvdla_small_has_no_lookup_table() -> None:
+    """SDP_LUT_DISABLE (nvdla/hw, nv_small.spec) against SDP_LUT_ENABLE of the full configuration."""
+    small, full = load_profile("nvdla_small").profile, load_profile("nvdla_full").profile
+    assert small.runs(OperationKind.ACTIVATION, "Relu") and not small.runs(OperationKind.ACTIVATION, "Sigmoid")
+    assert full.runs(OperationKind.ACTIVATION, "Sigmoid")
+
+
+def test_lanes_of_a_dimension_are_those_of_the_engine_with_most() -> None:
+    assert load_profile("ecnn").profile.lanes_of(Dimension.C, OperationKind.CONVOLUTION) == 32
+    assert load_profile("gemmini16").profile.lanes_of(Dimension.C, OperationKind.CONVOLUTION) == 16
+    assert load_profile("gemmini16").profile.lanes_of(Dimension.OY, OperationKind.CONVOLUTION) == 1
+    assert load_profile("max78000").profile.lanes_of(Dimension.G, OperationKind.DEPTHWISE_CONVOLUTION) == 1
 
 
 def test_energies_follow_the_published_tables() -> None:

@@ -8,12 +8,18 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import helper
 
+from codesign.errors import CodesignError
 from codesign.graph.graph import Graph, shape_of
+from codesign.rewriting.edit import set_constant
 from codesign.rewriting.graph_pass import Applied, Declined, Outcome, PassContext
 from codesign.rewriting.pipeline import resolve_pipeline
 from codesign.rewriting.runner import run_pipeline
+from codesign.vocabulary import OperationKind
+from codesign.workload.layers import layers_of
 from tests.pass_models import difference, graph_of, normal, proto_of, run
 
 SHIFT = resolve_pipeline("shift-average-pool")
@@ -120,6 +126,100 @@ def test_a_mark_that_no_longer_holds_is_corrected_or_removed() -> None:
         graph, [_, record] = run_pipeline(graph, pipeline, PassContext())
         assert record.applied == 1
         assert graph.nodes[0].metadata_props.get("codesign.division") == expected
+
+
+def approximated(graph: Graph, bits: int = 8) -> tuple[Graph, list[Outcome]]:
+    """After a run that approximates, checked; and what it says."""
+    pipeline = resolve_pipeline(f"shift-average-pool{{approximate=true,bits={bits}}}")
+    after, _ = run_pipeline(graph, pipeline, PassContext())
+    return after, pipeline.passes[0].run(graph.copy(), PassContext())
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 16))
+def test_the_approximation_is_as_near_as_stated(rows: int, columns: int, bits: int) -> None:
+    """onnxruntime computes with the factor; integers divided as marked are off by as much, and one for the shift."""
+    graph = image(rows, helper.make_node("GlobalAveragePool", ["x"], ["y"], name="pool"), columns=columns)
+    after, [outcome] = approximated(graph, bits)
+    assert isinstance(outcome, Applied)
+    count = rows * columns
+    error = difference(graph, after)
+    assert error <= 2.0**-bits + 1e-6
+    carrier = after.nodes[-1]
+    mark = dict(part.split(":") for part in carrier.metadata_props["codesign.division"].split(","))
+    multiplier, shift = int(mark.get("multiply", 1)), int(mark["shift"])
+    assert multiplier < 1 << bits or count & (count - 1) == 0
+    assert error == pytest.approx(abs(multiplier * count / 2**shift - 1), abs=1e-6)
+    sums = np.random.default_rng(bits).integers(0, 127 * count, 100)
+    assert (np.abs((sums * multiplier >> shift) - sums / count) <= sums / count * 2.0**-bits + 1).all()
+
+
+def test_what_the_approximation_leaves() -> None:
+    graph = image(7, helper.make_node("GlobalAveragePool", ["x"], ["y"], name="pool"))
+    after, outcomes = approximated(graph)
+    assert outcomes == [Applied("pool", "divides by 49 as x 167 >> 13, off by 0.11%")]
+    pool, division = after.nodes
+    assert (pool.op_type, division.op_type, division.outputs[0].name) == ("GlobalAveragePool", "Mul", "y")
+    assert "codesign.division" not in pool.metadata_props
+    assert division.metadata_props["codesign.division"] == "multiply:167,shift:13,count:49"
+    assert difference(graph, after) == pytest.approx(1 - 167 * 49 / 8192, rel=1e-3)
+
+
+def test_pooling_and_multiplication_are_priced_as_the_pooling() -> None:
+    graph = image(9, pool([3, 3]))
+    [alone], [averaged, division] = (layers_of(each) for each in (graph, approximated(graph)[0]))
+    assert averaged.nest == alone.nest
+    assert division.nest.kind is OperationKind.VIEW and division.nest.operations == 0
+
+
+def test_an_unmarked_multiplication_is_work() -> None:
+    """Negative control: only what the pass wrote is part of the pooling."""
+    graph, _ = approximated(image(9, pool([3, 3])))
+    graph.nodes[1].metadata_props.clear()
+    assert layers_of(graph)[1].nest.kind is OperationKind.ELEMENTWISE
+
+
+@pytest.mark.parametrize("bits", [0, 17])
+def test_bits_out_of_range(bits: int) -> None:
+    with pytest.raises(CodesignError, match=f"bits must be from 1 to 16, not {bits}"):
+        resolve_pipeline(f"shift-average-pool{{bits={bits}}}")
+
+
+def test_an_approximation_follows_its_window() -> None:
+    """Another number of bits, another window, and a window that needs no multiplication any more."""
+    graph = image(7, helper.make_node("GlobalAveragePool", ["x"], ["y"], name="pool"))
+    kept, _ = run_pipeline(approximated(graph)[0], SHIFT, PassContext())
+    assert kept.nodes[1].metadata_props["codesign.division"] == "multiply:167,shift:13,count:49", (
+        "an exact run leaves it"
+    )
+    wider, _ = approximated(kept, bits=12)
+    assert wider.nodes[1].metadata_props["codesign.division"] == "multiply:2675,shift:17,count:49"
+    assert difference(graph, wider) <= 2**-12
+    for size, marks in ((7, [None, "multiply:2675,shift:17,count:49"]), (6, [None]), (8, ["shift:6"])):
+        pipeline = resolve_pipeline(f"fix-resolution{{size={size}}},shift-average-pool")
+        after, _ = run_pipeline(wider, pipeline, PassContext())
+        assert [node.metadata_props.get("codesign.division") for node in after.nodes] == marks
+        assert [value.name for value in after.outputs] == ["y"]
+
+
+def test_a_multiplication_that_does_more_is_none_of_its_own() -> None:
+    """What a later rewrite multiplied into it stays, and costs what it costs."""
+    graph, _ = approximated(image(9, pool([3, 3])))
+    division = graph.nodes[1]
+    set_constant(graph, division, 1, np.array(2, np.float32), "changed")
+    assert layers_of(graph)[1].nest.kind is OperationKind.ELEMENTWISE
+    after, _ = approximated(graph)
+    assert [node.op_type for node in after.nodes] == ["AveragePool", "Mul", "Mul"]
+    assert difference(graph, after) < 2**-8
+
+
+def test_a_shift_that_became_wrong_is_no_multiplication() -> None:
+    """64 / 49 rounds to 1, yet 49 is not divided by a shift of 6."""
+    graph, _ = run_pipeline(
+        image(8, helper.make_node("GlobalAveragePool", ["x"], ["y"], name="pool")), SHIFT, PassContext()
+    )
+    after, _ = run_pipeline(graph, resolve_pipeline("fix-resolution{size=7},shift-average-pool"), PassContext())
+    assert "codesign.division" not in after.nodes[0].metadata_props
 
 
 def test_averages_over_channels_are_no_pooling() -> None:

@@ -51,7 +51,7 @@ def rewritten(graph: Graph, variant: GraphPass) -> tuple[Graph, int]:
     return result, record.applied
 
 
-@examples(12)
+@examples(8)
 @given(networks())
 def test_every_exact_pass_computes_the_same(network: Network) -> None:
     feeds = network.feeds(3)
@@ -68,7 +68,7 @@ def test_every_exact_pass_computes_the_same(network: Network) -> None:
         assert contents(twice) == contents(once)
 
 
-@examples(12)
+@examples(8)
 @given(networks())
 def test_weights_that_are_ten_percent_off_are_noticed(network: Network) -> None:
     """The comparison above can fail on every one of them."""

@@ -87,6 +87,7 @@ def show_profile(name_or_path: str) -> str:
         f"{profile.name}: {profile.description}",
         f"file: {loaded.path}",
         f"clock: {profile.clock_mhz:g} MHz",
+        f"pipeline: {profile.pipeline}, where --passes names none",
         f"precision: weights {precision.weights_bits}, activations {precision.activations_bits}, "
         f"accumulators {precision.accumulators_bits} bits",
         "",
@@ -193,6 +194,8 @@ def _rest_lines(profile: HardwareProfile) -> Iterator[str]:
     else:
         yield f"vector unit: {unit.lanes} lanes, {unit.energy_pj_per_operation:g} pJ per operation"
         yield f"  runs: {', '.join(unit.operations)}"
+        for kind, operators in unit.operators.items():
+            yield f"  of {kind}: {', '.join(operators)} alone"
         for kind, cycles in unit.cycles_per_operation.items():
             yield f"  {kind}: {cycles:g} cycles of a lane for an operation"
         if unit.on_the_way_out:

@@ -33,6 +33,10 @@ class LoadedProfile:
     path: Path
     sha256: str
 
+    def where(self, key: str) -> str:
+        """`ecnn.yaml:7:1: key`, for what turns out wrong only when a value is used. Reads the file again."""
+        return f"{read_yaml(self.path).where((key,))}: {key}"
+
 
 @dataclass(frozen=True)
 class FoundProfile:

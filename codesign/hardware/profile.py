@@ -32,7 +32,8 @@ FUSED_KINDS = (OperationKind.ACTIVATION, OperationKind.ELEMENTWISE)
 class HardwareProfile(Section):
     """A machine. Every figure has an entry in `source` or `assumed` (keys: dotted paths that cover what is below).
 
-    clock_mhz: the clock all cycles count. host cycles are counted in this clock too.
+    clock_mhz: the clock all cycles count. host cycles are counted in this clock too. pipeline: the passes that run when
+    the user names none, a pipeline by name; exact ones only.
     """
 
     name: Name
@@ -44,6 +45,7 @@ class HardwareProfile(Section):
     vector_unit: VectorUnit | None = None
     host: Host
     conventions: Conventions = Conventions()
+    pipeline: str = "default"
     source: dict[str, str] = {}
     assumed: dict[str, str] = {}
 
@@ -64,6 +66,28 @@ class HardwareProfile(Section):
     def peak_macs_per_cycle(self) -> int:
         """Of the fastest engine (engines do not run at the same time), at the widths of the profile."""
         return max(self.macs_per_cycle(name) for name in self.engines)
+
+    def runs(self, kind: OperationKind, operator: str = "") -> bool:
+        """Whether an engine or the vector unit does this kind of work itself; otherwise the host does.
+
+        operator: this ONNX operator of it (left out: any of them). A pass that rewrites softmax, or grouped
+        convolutions, for machines without them asks this first.
+        """
+        unit = self.vector_unit
+        on_array = any(kind in engine.operations for engine in self.engines.values())
+        return on_array or (unit is not None and unit.runs(kind, operator))
+
+    def lanes_of(self, dimension: Dimension, kind: OperationKind) -> int:
+        """Lanes a dimension of this kind of layer can be spread over, on the engine with the most; 1 if on none.
+
+        A layer whose size is a multiple of it leaves none of them idle.
+        """
+        found = (
+            prod(axis.size for axis in engine.axes.values() if dimension in axis.unrolls)
+            for engine in self.engines.values()
+            if kind in engine.operations
+        )
+        return max(found, default=1)
 
     def passes(self, engine: str) -> int:
         """Cycles a lane takes for one MAC of the profile's weights and activations."""
@@ -141,9 +165,10 @@ def _inconsistencies(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _vector_unit_problems(unit: VectorUnit) -> Iterator[tuple[KeyPath, str]]:
-    for kind in unit.cycles_per_operation:
-        if kind not in unit.operations:
-            yield ("vector_unit", "cycles_per_operation", kind), "it is not among the unit's operations"
+    for key, kinds in (("operators", unit.operators), ("cycles_per_operation", unit.cycles_per_operation)):
+        for kind in kinds:
+            if kind not in unit.operations:
+                yield ("vector_unit", key, kind), "it is not among the unit's operations"
     for kind in unit.operations:
         if kind in MAC_KINDS or kind is OperationKind.HOST:
             place = "the host runs it unasked" if kind is OperationKind.HOST else "only an engine can run it"

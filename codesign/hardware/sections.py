@@ -18,6 +18,7 @@ Bits = Annotated[int, Field(ge=1, le=64, strict=True)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 KeyPath = tuple[str, ...]
 KERNEL = re.compile(r"[1-9][0-9]{0,3}x[1-9][0-9]{0,3}")
+OPERATOR = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
 
 Entry = TypeVar("Entry")
 
@@ -39,6 +40,15 @@ def _kernel(text: str) -> str:
 
 
 Kernel = Annotated[str, AfterValidator(_kernel)]
+
+
+def _operator(text: str) -> str:
+    if OPERATOR.fullmatch(text) is None:
+        raise ValueError(f'"{text}" is no ONNX operator: write it as ONNX does, Relu')
+    return text
+
+
+OperatorName = Annotated[str, AfterValidator(_operator)]
 
 
 class Section(BaseModel):
@@ -234,6 +244,8 @@ class Conventions(Section):
 class VectorUnit(Section):
     """The unit for everything that is no MAC array work: `lanes` operations a cycle.
 
+    operators: of these kinds, the ONNX operators it does, and no others (a unit whose one activation is Relu); every
+    operator of the kinds left out.
     cycles_per_operation: kinds of which an operation takes a lane longer than a cycle (an exponential; a sum of int8
     tensors that rescales both and the result), and as many times the energy; 1 for kinds left out.
     fused: of its operations, those it does on the outputs of the layer before on their way out, so that they are
@@ -244,6 +256,7 @@ class VectorUnit(Section):
     lanes: PositiveInt
     operations: Annotated[tuple[OperationKind, ...], Different] = Field(min_length=1)
     energy_pj_per_operation: NonNegativeFloat
+    operators: dict[OperationKind, Annotated[tuple[OperatorName, ...], Different, Field(min_length=1)]] = {}
     cycles_per_operation: dict[OperationKind, PositiveFloat] = {}
     fused: Annotated[tuple[OperationKind, ...], Different] | None = None
 
@@ -253,6 +266,11 @@ class VectorUnit(Section):
         if self.fused is None:
             return tuple(kind for kind in self.operations if kind is OperationKind.ACTIVATION)
         return self.fused
+
+    def runs(self, kind: OperationKind, operator: str = "") -> bool:
+        """Whether it does this kind of work; operator: this ONNX operator of it (left out: any of them)."""
+        allowed = self.operators.get(kind)
+        return kind in self.operations and (not operator or allowed is None or operator in allowed)
 
     def lane_cycles(self, kind: OperationKind, operations: int) -> float:
         """Cycles of one lane for so many operations."""

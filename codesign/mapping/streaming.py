@@ -33,7 +33,7 @@ def vector_cost(layer: Layer, profile: HardwareProfile) -> LayerCost:
     """A layer streamed through the vector unit."""
     unit = _vector_unit(profile)
     traffic = _stream(layer, profile)
-    lane_cycles = unit.lane_cycles(layer.nest.kind, layer.nest.operations)
+    lane_cycles = _lane_cycles(layer, unit)
     compute = ceil(lane_cycles / unit.lanes)
     port, busy = _busiest(traffic, profile)
     energies = memory_energies(traffic, profile)
@@ -66,7 +66,7 @@ def fused_cost(layer: Layer, profile: HardwareProfile, before: WayOut) -> tuple[
     """
     unit = _vector_unit(profile)
     traffic = _others(layer, profile)
-    lane_cycles = unit.lane_cycles(layer.nest.kind, layer.nest.operations)
+    lane_cycles = _lane_cycles(layer, unit)
     work = Energy(VECTOR_UNIT, lane_cycles * unit.energy_pj_per_operation)
     busy = dict(before.busy)
     own = {VECTOR_UNIT: float(ceil(lane_cycles / unit.lanes))} | _busy(traffic, profile)
@@ -172,6 +172,12 @@ def _busy(traffic: tuple[Traffic, ...], profile: HardwareProfile) -> dict[str, f
             if port and size:
                 busy[port] = busy.get(port, 0.0) + size / bandwidth
     return busy
+
+
+def _lane_cycles(layer: Layer, unit: VectorUnit) -> float:
+    """Of an activation of several nodes, the operations of each at the figure of its own kind."""
+    parts = layer.members or (layer,)
+    return sum(unit.lane_cycles(part.nest.kind, part.nest.operations) for part in parts)
 
 
 def _vector_unit(profile: HardwareProfile) -> VectorUnit:

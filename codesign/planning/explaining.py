@@ -96,14 +96,15 @@ class Explainer:
     profile: HardwareProfile
     objective: AnyObjective
     nests: Mapping[str, LoopNest]
-    known: dict[tuple[LoopNest, str], tuple[tuple[Outcome, ...], int]] = field(default_factory=dict)
+    known: dict[tuple[tuple[LoopNest, ...], str], tuple[tuple[Outcome, ...], int]] = field(default_factory=dict)
 
     def explain(self, planned: PlannedLayer) -> ExplainedLayer:
         """What would help one planned layer; nothing for what takes no cycles of its own."""
         before = figures_of(planned.layer.nest, planned.cost, self.profile)
         if not planned.cost.cycles or planned.fused_into:
             return ExplainedLayer(planned, before, (), 0)
-        key = self.nests[planned.layer.name], planned.engine
+        nests = self.nests[planned.layer.name], *(part.nest for part in planned.layer.members)
+        key = nests, planned.engine
         if key not in self.known:
             outcomes = list(self._outcomes(planned))
             self.known[key] = self._best_first(outcomes), len(outcomes)

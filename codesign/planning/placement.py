@@ -61,9 +61,10 @@ class Placer:
         if engines and layer.nest.has_macs:
             return self._on_engine(layer, engines)
         unit = self.profile.vector_unit
-        if unit is not None and kind in unit.operations:
+        if unit is not None and (layer.members or unit.runs(kind, layer.op)):
             return PlannedLayer(layer, VECTOR_UNIT, vector_cost(layer, self.profile))
-        what = layer.op if kind is OperationKind.HOST else not_run(layer.nest, self.profile.engines.values())
+        named = kind is OperationKind.HOST or (unit is not None and kind in unit.operations)
+        what = layer.op if named else not_run(layer.nest, self.profile.engines.values())
         return PlannedLayer(layer, HOST, host_cost(layer, self.profile), note=f"no engine runs {what}")
 
     def _on_engine(self, layer: Layer, engines: list[str]) -> PlannedLayer:
@@ -120,6 +121,22 @@ class Placer:
     def _value(self, cost: LayerCost) -> tuple[float, float]:
         first, second = self.objective.values(np.asarray(float(cost.cycles)), np.asarray(cost.energy_pj))
         return float(first), float(second)
+
+
+def as_units_run(layer: Layer, profile: HardwareProfile) -> tuple[Layer, ...]:
+    """A layer of several nodes as one where the vector unit does all of them in one go, else the nodes one by one.
+
+    It does where it runs every one of them, or the one operator that computes the same. A unit that does element-wise
+    work on the way out, but no activations, takes them one by one as well: as one they could cost more there.
+    """
+    unit = profile.vector_unit
+    if unit is None or not layer.members:
+        return layer.members or (layer,)
+    known = layer.op in unit.operators.get(OperationKind.ACTIVATION, ())
+    runs_all = known or all(unit.runs(part.nest.kind, part.op) for part in layer.members)
+    way_out = unit.on_the_way_out
+    better_apart = OperationKind.ELEMENTWISE in way_out and OperationKind.ACTIVATION not in way_out
+    return (layer,) if runs_all and not better_apart else layer.members
 
 
 def _nodes(names: list[str]) -> str:

@@ -71,7 +71,8 @@ class Plan:
     """A network on a machine. precision: `int8 (assumed; the model is float32)` until it is quantised.
 
     objective: latency, energy or edp. peak_macs_per_cycle: of the machine's largest engine; clock_mhz, dram bytes per
-    cycle and memory names serve the report. off_chip: name of the outermost memory.
+    cycle and memory names serve the report. off_chip: name of the outermost memory. pipeline: what named the passes and
+    who named it: `default, named by edge_npu`.
     """
 
     codesign: str
@@ -86,6 +87,7 @@ class Plan:
     passes: tuple[PassRecord, ...]
     layers: tuple[PlannedLayer, ...]
     totals: Totals
+    pipeline: str = ""
 
     def to_json(self) -> str:
         """The whole plan as indented JSON."""

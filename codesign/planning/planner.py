@@ -13,7 +13,7 @@ from codesign.mapping.mapper import search
 from codesign.mapping.objective import AnyObjective
 from codesign.planning.fusion import fuse
 from codesign.planning.instructions import Instruction
-from codesign.planning.placement import Placer, refuse_host
+from codesign.planning.placement import Placer, as_units_run, refuse_host
 from codesign.planning.plan import Identity, Plan, PlannedLayer, Totals
 from codesign.rewriting.record import PassRecord
 from codesign.workload.layer import Layer
@@ -24,7 +24,7 @@ class Network:
     """What is planned: the layers, the outputs' names, and what to call it all.
 
     where: what problems point at, the model's file. precision: as the report prints it. parameters: learned values,
-    shared ones counted once.
+    shared ones counted once. pipeline: which passes ran and who named them, as the report prints it.
     """
 
     model: Identity
@@ -34,6 +34,7 @@ class Network:
     parameters: int
     precision: str
     passes: tuple[PassRecord, ...]
+    pipeline: str = ""
 
 
 def plan_network(
@@ -56,10 +57,11 @@ def plan_network(
     `allow_host`.
     """
     placer = Placer(profile, objective, network.where, instructions or {}, search)
+    units = [unit for layer in network.layers for unit in as_units_run(layer, profile)]
     placed = []
-    for number, layer in enumerate(network.layers, 1):
+    for number, layer in enumerate(units, 1):
         if on_layer is not None:
-            on_layer(layer.name, number, len(network.layers))
+            on_layer(layer.name, number, len(units))
         placed.append(placer.place(layer))
     if placer.problems:
         raise DoesNotFitError.of(placer.problems)
@@ -78,6 +80,7 @@ def plan_network(
         off_chip=profile.off_chip,
         off_chip_bytes_per_cycle=_off_chip_bytes_per_cycle(profile),
         passes=network.passes,
+        pipeline=network.pipeline,
         layers=layers,
         totals=_totals(layers, network.parameters, profile),
     )

@@ -111,8 +111,9 @@ def _costliest(plan: Plan) -> str:
 
 
 def _passes(plan: Plan) -> str:
+    named = f"<p>Pipeline: {escape(shorten(plan.pipeline, 200))}.</p>" if plan.pipeline else ""
     if not plan.passes:
-        return "<p>No pass ran.</p>"
+        return f"{named}<p>No pass ran.</p>"
     rows = []
     for record in plan.passes:
         reasons = "".join(f"<li><b>{_short(d.where)}</b>: {escape(d.reason)}</li>" for d in record.declined)
@@ -124,7 +125,8 @@ def _passes(plan: Plan) -> str:
         )
     applied, seconds = (f'<th class="number">{name}</th>' for name in ("applied", "seconds"))
     head = f"<th>pass</th><th>effect</th>{applied}<th>declined</th>{seconds}"
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'{named}<div class="scroll">{table}</div>'
 
 
 def _assumptions(plan: Plan) -> str:

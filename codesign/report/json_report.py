@@ -42,6 +42,7 @@ def report_of(plan: Plan) -> Report:
         model=File(name=plan.model.name, sha256=plan.model.sha256),
         hardware=File(name=plan.hardware.name, sha256=plan.hardware.sha256),
         precision=plan.precision,
+        pipeline=plan.pipeline,
         passes=[_pass(record) for record in plan.passes],
         totals=ReportTotals(
             macs=totals.macs,

@@ -201,6 +201,8 @@ class Report(Part):
     hardware: File
     precision: str
     """`int8 (assumed; the model is float32)` until the network is quantised."""
+    pipeline: str
+    """Which passes ran and who named them: `default, named by edge_npu`, `none, named by --passes`."""
     passes: list[Pass]
     totals: ReportTotals
     layers: list[LayerReport]

@@ -187,7 +187,7 @@ def _paragraphs(plan: Plan) -> list[tuple[str, list[str]]]:
         ("given mappings", [given_text(plan)] if given_text(plan) else []),
         ("constraints", [constrained_text(plan)] if constrained_text(plan) else []),
         ("not proven best", _unproven_lines(plan)),
-        ("passes", [line for index in range(len(plan.passes)) for line in _pass_lines(plan, index)]),
+        ("passes", _passes_lines(plan)),
     ]
     return [(heading, lines) for heading, lines in paragraphs if lines]
 
@@ -222,6 +222,11 @@ def _unproven_lines(plan: Plan) -> list[str]:
         return []
     gap = f"the largest gap to the bound is {percent_text(layers[0].cost.gap)}, of {shorten(layers[0].layer.name, 60)}"
     return [f"{len(layers)} of {len(plan.layers)} layers; {gap}"]
+
+
+def _passes_lines(plan: Plan) -> list[str]:
+    ran = [line for index in range(len(plan.passes)) for line in _pass_lines(plan, index)]
+    return [f"pipeline: {shorten(plan.pipeline, 200)}", *ran] if plan.pipeline else ran
 
 
 def _pass_lines(plan: Plan, index: int) -> list[str]:

@@ -21,9 +21,11 @@ from types import ModuleType
 from codesign.errors import CodesignError, did_you_mean
 from codesign.rewriting.graph_pass import Effect, GraphPass
 from codesign.rewriting.options import options_of, value_text
+from codesign.rewriting.wording import Paragraph, hanging, paragraphs
 
 ENTRY_POINTS = "codesign.passes"
 SHIPPED = "passes"
+_WIDEST_SETTING = 28  # columns for `name = default`; a wider one pushes its own meaning to the right
 _LOG = logging.getLogger(__name__)
 
 
@@ -187,17 +189,28 @@ def summary_of(kind: type[GraphPass]) -> str:
     return _docstring(kind).splitlines()[0]
 
 
+def paragraphs_of(kind: type[GraphPass]) -> tuple[Paragraph, ...]:
+    """What its docstring says below the first line."""
+    return paragraphs("\n".join(_docstring(kind).splitlines()[1:]))
+
+
 def explain_pass(kind: type[GraphPass]) -> str:
-    """The docstring (what, picture, why exact), then effect and options with defaults."""
-    options = [
-        f"  {option.name} = {value_text(option.default)}  ({option.kind_name}): {option.meaning}"
-        for option in options_of(kind)
+    """For a terminal: what it does, picture, why exact; effect and options with defaults; source."""
+    told = paragraphs_of(kind)
+    body = [part.filled() for part in told if not part.is_source]
+    sources = [part.filled() for part in told if part.is_source]
+    return "\n\n".join([kind.name, hanging("", summary_of(kind)), *body, _effect_and_options(kind), *sources])
+
+
+def _effect_and_options(kind: type[GraphPass]) -> str:
+    """`Effect: EXACT`, below it `RESHAPES with mode=down`; then one option after the other, meanings aligned."""
+    start = "Effect: "
+    others = [f"{' ' * len(start)}{effect} with {choice}" for choice, effect in kind.effects.items()]
+    options = options_of(kind)
+    settings = [f"  {option.name} = {value_text(option.default)}" for option in options]
+    width = min(max(map(len, settings), default=0), _WIDEST_SETTING) + 2
+    lines = [
+        hanging(f"{setting:{width}}" if len(setting) < width else f"{setting}  ", option.sentence)
+        for setting, option in zip(settings, options, strict=True)
     ]
-    parts = [f"{kind.name}\n", _docstring(kind), f"\nEffect: {_effects(kind)}"]
-    return "\n".join([*parts, "Options:" if options else "Options: none", *options])
-
-
-def _effects(kind: type[GraphPass]) -> str:
-    """`EXACT; RESHAPES with mode=down`."""
-    others = [f"{effect} with {choice}" for choice, effect in kind.effects.items()]
-    return "; ".join([str(kind.effect), *others])
+    return "\n".join([f"{start}{kind.effect}", *others, "Options:" if options else "Options: none", *lines])

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from codesign.graph.graph import Graph, constant_of, node_name, shape_of
 from codesign.graph.operators import Convolution, Gemm, MatMul, TransposedConvolution, view_of
-from codesign.rewriting.edit import fresh_name, set_constant
+from codesign.rewriting.edit import insert_after, set_constant
 
 Linear: TypeAlias = Convolution | TransposedConvolution | Gemm | MatMul
 
@@ -29,10 +29,6 @@ class ScaleShift:
     scale: np.ndarray
     shift: np.ndarray
 
-    def repeated(self, times: int) -> ScaleShift:
-        """Every channel `times` times in a row: the same map after the channels' elements were flattened."""
-        return ScaleShift(np.repeat(self.scale, times), np.repeat(self.shift, times))
-
 
 @dataclass(frozen=True)
 class Folded:
@@ -42,11 +38,23 @@ class Folded:
     weights: np.ndarray
     bias: np.ndarray | None
 
+    @property
+    def node(self) -> ir.Node:
+        """The operator."""
+        return self.view.node
+
 
 def linear_of(node: ir.Node) -> Linear | None:
     """The view of a linear operator, or None."""
     found = view_of(node)
     return found if isinstance(found, Linear) else None
+
+
+def channel_axes(view: Linear) -> tuple[int, int]:
+    """The axis of the input an operator sums over, and the axis of its result the outputs lie on."""
+    if isinstance(view, MatMul):
+        return len(shape_of(view.x)) - 1, len(shape_of(view.y)) - 1
+    return 1, 1
 
 
 def fold_after(view: Linear, affine: ScaleShift, axis: int) -> Folded:
@@ -107,7 +115,7 @@ def write(graph: Graph, folded: Folded) -> None:
     if folded.bias is None:
         return
     if isinstance(view, MatMul):
-        _add_after(graph, view, folded.bias)
+        insert_after(graph, view.node, "Add", folded.bias, "bias")
         return
     set_constant(graph, view.node, 2, folded.bias, "bias")
     if isinstance(view, Gemm) and view.beta != 1.0:
@@ -132,8 +140,7 @@ def _constants(view: Linear) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _expect_channel_axis(view: Linear, axis: int) -> None:
-    rank = len(shape_of(view.y))
-    expected = rank - 1 if isinstance(view, MatMul) else 1
+    _, expected = channel_axes(view)
     if axis != expected:
         raise CannotFoldError(
             f"the channels lie on axis {axis} of {node_name(view.node)}, its outputs on axis {expected}"
@@ -167,22 +174,3 @@ def _per_input(term: np.ndarray, view: Convolution, weights: np.ndarray) -> np.n
     """A term per input channel, laid out to multiply weights [K, C / group, ...]: each group reads its own channels."""
     by_group = np.repeat(term.reshape(view.group, -1), len(weights) // view.group, axis=0)
     return by_group.reshape(*by_group.shape, *[1] * (weights.ndim - 2))
-
-
-def _add_after(graph: Graph, view: MatMul, bias: np.ndarray) -> None:
-    """Insert `y + bias` after a MatMul; the sum takes over the name of y."""
-    y = view.y
-    name = f"{node_name(view.node)}.bias_add"
-    add = ir.Node("", "Add", [y, None], name=name)
-    total = add.outputs[0]
-    total.shape, total.type = y.shape, y.type
-    readers = [use for use in y.uses() if use.node is not add]
-    for use in readers:
-        use.node.replace_input_with(use.idx, total)
-    outputs = graph.model.graph.outputs
-    for index, output in enumerate(outputs):
-        if output is y:
-            outputs[index] = total
-    total.name, y.name = y.name, fresh_name(graph, f"{y.name}.unbiased")
-    graph.model.graph.insert_after(view.node, add)
-    set_constant(graph, add, 1, bias, "bias")

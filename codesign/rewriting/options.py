@@ -39,6 +39,11 @@ class Option:
             return "one of " + ", ".join(get_args(self.kind))
         return _TYPE_NAMES[self.kind]
 
+    @property
+    def sentence(self) -> str:
+        """What it means and what it may be: `rows of a block (an integer)`."""
+        return f"{self.meaning} ({self.kind_name})"
+
     def accepts(self, value: YamlValue) -> bool:
         """Whether a value read from YAML has the right type (an integer is a number too; true is no integer)."""
         if get_origin(self.kind) is Literal:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from codesign.errors import CodesignError, Problem, did_you_mean
 from codesign.rewriting.catalogue import SHIPPED, catalogue, explain_pass, find_pass, pass_names, shipped_package
-from codesign.rewriting.graph_pass import GraphPass
+from codesign.rewriting.graph_pass import Effect, GraphPass
 from codesign.rewriting.options import configure, text_of
 from codesign.yaml_reader import YamlDocument, YamlPath, YamlValue, parse_yaml, read_yaml
 
@@ -42,6 +42,20 @@ def find_pipeline(name: str, where: str = "--passes", package: str = SHIPPED) ->
         hint = did_you_mean(name, known) or f"pipelines: {', '.join(known)}"
         raise CodesignError(where, f"no pipeline is called {name}", hint)
     return read_pipeline(shipped_package(package) / "pipelines" / f"{name}.yaml", package)
+
+
+def default_pipeline(name: str, where: str, package: str = SHIPPED) -> Pipeline:
+    """The pipeline a machine names for when the user names none: a shipped one of exact passes.
+
+    where: of the name in the machine's file. Raises CodesignError for an unknown name, with did-you-mean, and for a
+    pipeline with passes that change the numbers or the network: those run when the user asks for them.
+    """
+    pipeline = find_pipeline(name, where, package)
+    others = [f"{text_of(step)} ({step.effect_here})" for step in pipeline.passes if step.effect_here != Effect.EXACT]
+    if others:
+        problem = f"{name} runs {', '.join(others)}; what runs unasked holds EXACT passes only"
+        raise CodesignError(where, problem, f"name another pipeline, and ask for this one with --passes {name}")
+    return pipeline
 
 
 def read_pipeline(path: Path, package: str = SHIPPED) -> Pipeline:
@@ -166,6 +180,7 @@ __all__ = [
     "DEFAULT",
     "Pipeline",
     "catalogue",
+    "default_pipeline",
     "explain",
     "find_pipeline",
     "pipeline_names",

@@ -16,7 +16,7 @@ def followed_shape(old_input: Sizes, new_input: Sizes, old_output: Sizes) -> Siz
     not known.
     """
     result: list[int] = []
-    for inputs, outputs in _groups(old_input, old_output):
+    for inputs, outputs in dimension_groups(old_input, old_output):
         old, new = (sizes[inputs] for sizes in (old_input, new_input))
         target = list(old_output[outputs])
         if old != new:
@@ -28,8 +28,8 @@ def followed_shape(old_input: Sizes, new_input: Sizes, old_output: Sizes) -> Siz
     return tuple(result)
 
 
-def _groups(inputs: Sizes, outputs: Sizes) -> list[tuple[slice, slice]]:
-    """Pairs of index ranges with equal products; left-over ones belong to the last."""
+def dimension_groups(inputs: Sizes, outputs: Sizes) -> list[tuple[slice, slice]]:
+    """The finest pairs of index ranges with equal products, from the left; left-over ones belong to the last."""
     groups: list[tuple[slice, slice]] = []
     left = right = 0
     while left < len(inputs) and right < len(outputs):

@@ -1,13 +1,15 @@
-"""A graph as layers: every node as work for a machine, the host's share at the end included, and its parameters."""
+"""A graph as layers: its nodes as work for a machine, the host's share at the end included, and its parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from codesign.graph.division import is_part_of_pooling
 from codesign.graph.graph import Graph, HostTail, node_name
+from codesign.graph.marks import ActivationGroup, marked_groups
 from codesign.vocabulary import OperationKind
 from codesign.workload.layer import Layer
 from codesign.workload.loop_nest import LoopNest
@@ -26,11 +28,16 @@ _PICKS = frozenset({"Gather", "GatherElements", "GatherND", "Slice"})
 def layers_of(graph: Graph) -> tuple[Layer, ...]:
     """One Layer per node in topological order, then one of kind HOST per node of the host tail.
 
+    Nodes marked as one activation are one Layer, in the place of the last of them.
+
     An operator without an entry in the table, or in a form its entry cannot read, is host work: its bytes, and an
     operation for every element at least. Raises ValueError when a shape is not static.
     """
     tail = _tail_layers(graph.host_tail) if graph.host_tail is not None else ()
-    return (*(_layer(node) for node in graph.nodes), *tail)
+    groups = {group.nodes[-1]: group for group in marked_groups(graph) if _is_one_layer(group)}
+    inner = {node for group in groups.values() for node in group.nodes[:-1]}
+    nodes = (node for node in graph.nodes if node not in inner)
+    return (*(_grouped(groups[node]) if node in groups else _layer(node) for node in nodes), *tail)
 
 
 def parameters_of(graph: Graph) -> int:
@@ -44,12 +51,41 @@ def parameters_of(graph: Graph) -> int:
 
 
 def nest_of(node: ir.Node) -> LoopNest:
-    """The loops of one node. A node that reads constants alone is a view: it is computed before the network runs."""
-    if is_computed_once(node):
+    """The loops of one node.
+
+    A view is a node that reads constants alone: it is computed before the network runs. So is a multiplication marked
+    as the division of the pooling before it, whose operations are the pooling's: one for every element of a window.
+    """
+    if is_computed_once(node) or is_part_of_pooling(node):
         return view(node)
     nest = _entry(node).nest(node) or host_nest(node)
     is_moved = nest.kind not in (OperationKind.VIEW, OperationKind.HOST)
     return host_nest(node) if is_moved and _is_index_arithmetic(node) else nest
+
+
+def _is_one_layer(group: ActivationGroup) -> bool:
+    """Several nodes, all of them work element by element."""
+    kinds = (OperationKind.ACTIVATION, OperationKind.ELEMENTWISE)
+    return len(group.nodes) > 1 and all(nest_of(node).kind in kinds for node in group.nodes)
+
+
+def _grouped(group: ActivationGroup) -> Layer:
+    """One pass over the data: the input read once, the result written once, and every node's operations in between."""
+    members = tuple(_layer(node) for node in group.nodes)
+    nest = replace(
+        members[-1].nest,
+        kind=OperationKind.ACTIVATION,
+        input_elements=elements(group.x),
+        operations=sum(member.nest.operations for member in members),
+    )
+    return replace(
+        members[-1],
+        op=group.operator,
+        nest=nest,
+        inputs=(str(group.x.name),),
+        parameters=sum(member.parameters for member in members),
+        members=members,
+    )
 
 
 def _layer(node: ir.Node) -> Layer:
