@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from codesign.compiler import compile, estimate, explain
+    from codesign.training.conversion import to_torch
 
-__all__ = ["__version__", "compile", "estimate", "explain"]
+__all__ = ["__version__", "compile", "estimate", "explain", "to_torch"]
 
 __version__ = "0.1.0"
 
+_HOMES = {
+    "compile": "codesign.compiler",
+    "estimate": "codesign.compiler",
+    "explain": "codesign.compiler",
+    "to_torch": "codesign.training.conversion",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """`compile`, `estimate` and `explain` on first use, so that `import codesign` stays instant."""
-    if name not in ("compile", "estimate", "explain"):
+    """The public functions on first use, so that `import codesign` stays instant."""
+    if name not in _HOMES:
         raise AttributeError(f"module 'codesign' has no attribute '{name}'")
-    from codesign import compiler
-
-    return getattr(compiler, name)
+    return getattr(import_module(_HOMES[name]), name)

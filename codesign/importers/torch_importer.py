@@ -22,6 +22,7 @@ from codesign.errors import CodesignError
 from codesign.graph.graph import Graph
 from codesign.importers.onnx_importer import NO_SHAPES, import_proto
 
+TENSOR_NAMES = "codesign_tensor_names"  # in the meta of a torch.fx.GraphModule: names of its inputs and its outputs
 _OPSET = 18
 _FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # read by torch.load; wins over weights_only=False in the code
 _CODE_OBJECTS = ("custom_obj_", "opaque_obj_")  # archive entries that PyTorch unpickles in full
@@ -39,10 +40,10 @@ def load_torch(
     example_inputs: the module's positional arguments; their shapes become the network's. Raises CodesignError when
     torch is missing, example inputs are, or PyTorch cannot export the module.
     """
-    torch = _torch(name)
+    torch = require_torch(name)
     module = module_or_exported_program
     if isinstance(module, torch.export.ExportedProgram):
-        return _export(torch, module, (), name, None, _digest(module.state_dict))
+        return _export(torch, module, (), name, None, digest_of(module.state_dict))
     if not isinstance(module, torch.nn.Module):
         problem = f"cannot import an object of type {type(module).__name__}"
         raise CodesignError(name, problem, "give a path, a torch.nn.Module or an ExportedProgram")
@@ -51,7 +52,7 @@ def load_torch(
     was_training = module.training
     module.eval()
     try:
-        return _export(torch, module, tuple(example_inputs), name, None, _digest(module.state_dict()))
+        return _export(torch, module, tuple(example_inputs), name, None, digest_of(module.state_dict()))
     finally:
         module.train(was_training)
 
@@ -65,7 +66,7 @@ def load_pt2(path: Path, input_shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES
     if not path.is_file():
         raise CodesignError(where, "no such file", "give the path of a .onnx or .pt2 file")
     _refuse_code(path)
-    torch = _torch(where)
+    torch = require_torch(where)
     try:
         with _weights_only():
             program = torch.export.load(path)
@@ -75,7 +76,8 @@ def load_pt2(path: Path, input_shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES
     return _export(torch, program, (), path.stem, path, digest, input_shapes)
 
 
-def _torch(where: str) -> Any:
+def require_torch(where: str) -> Any:
+    """PyTorch, or a CodesignError that says how to get it."""
     try:
         import torch
         import torch.export
@@ -97,12 +99,20 @@ def _export(
     printed = io.StringIO()  # the exporter prints its progress; results belong on stdout, nothing else
     try:
         with redirect_stdout(printed):
-            exported = torch.onnx.export(program, arguments, dynamo=True, opset_version=_OPSET, optimize=False)
+            exported = torch.onnx.export(
+                program, arguments, dynamo=True, opset_version=_OPSET, optimize=False, **_names_of(program)
+            )
     except Exception as error:  # whatever the module or the exporter raises
         raise CodesignError(where, f"PyTorch cannot export it: {_reason(error)}", "try torch.onnx.export") from error
     logger.debug("%s", printed.getvalue())
     proto: onnx.ModelProto = exported.model_proto
     return import_proto(proto, name=name, sha256=digest, source=source, input_shapes=input_shapes)
+
+
+def _names_of(program: Any) -> dict[str, tuple[str, ...]]:
+    """The tensor names a module remembers from the network it was made from."""
+    names = getattr(program, "meta", {}).get(TENSOR_NAMES)
+    return {} if names is None else {"input_names": names[0], "output_names": names[1]}
 
 
 def _refuse_code(path: Path) -> None:
@@ -130,7 +140,7 @@ def _weights_only() -> Iterator[None]:
             os.environ[_FORCE_WEIGHTS_ONLY] = before
 
 
-def _digest(state: Mapping[str, Any]) -> str:
+def digest_of(state: Mapping[str, Any]) -> str:
     """A hash over names, shapes, types and bytes of every parameter and buffer."""
     digest = hashlib.sha256()
     for name, tensor in state.items():
