@@ -25,6 +25,7 @@ from codesign.report.facts import costliest
 from codesign.rewriting.graph_pass import PassContext
 from codesign.rewriting.pipeline import Pipeline, default_pipeline, resolve_pipeline
 from codesign.rewriting.runner import run_pipeline
+from codesign.training.sensitivity import GradientOracle
 from codesign.workload.layers import layers_of, parameters_of
 
 Model = str | PathLike[str] | object
@@ -146,7 +147,7 @@ def plan_model(model: Model, settings: Settings) -> Planned:
     graph, records = run_pipeline(
         imported,
         pipeline,
-        PassContext(hardware.profile, PlanningOracle(hardware.profile, objective, search)),
+        PassContext(hardware.profile, PlanningOracle(hardware.profile, objective, search), GradientOracle()),
         stop_after=settings.stop_after,
         dump_directory=settings.dump_graphs,
         on_progress=lambda step: settings.step("rewriting")(step.name, step.number, step.total),

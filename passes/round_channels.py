@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal
 
-from codesign.graph.coupling import Group, couple
+from codesign.graph.coupling import Coupling, Group, couple
 from codesign.graph.graph import Graph, node_name, shape_of
 from codesign.graph.operators import is_operator
 from codesign.rewriting.graph_pass import Applied, Declined, Effect, GraphPass, Outcome, PassContext
+from codesign.rewriting.importance import Rate, Scores, first_order_taylor, normalisation_scales, weight_norms
 from codesign.rewriting.rounding import Rounding, side_by_side
 from codesign.rewriting.width_search import Limits, Sizes, choose_sizes
 
@@ -42,8 +44,14 @@ class RoundChannels(GraphPass):
     or the multiple of an array's width that makes the network cheapest on the machine (by the objective of the run),
     while the share of parameters or MACs between `at_least` and `at_most` is kept.
 
-    Source: EfficientNet-HF, equation 7 (compound); importance as in Li et al. 2017 (arXiv:1608.08710) and Liu et al.
-    2017 (arXiv:1708.06519); coupling as in Fang et al. 2023 (arXiv:2301.12900).
+    criterion: which channels go. weight-norm: the sum of a filter's |w|. batch-norm-scale: |scale|. taylor: the squared
+    change of a loss, to first order, when the channel goes: (sum of weight x gradient)^2, the mean over samples. The
+    loss is cross-entropy of the first output where `data` has `labels`, else half the squared norm of the outputs.
+    Coupled layers are added up. Gradients need PyTorch.
+
+    Source: EfficientNet-HF, equation 7 (compound); importance as in Li et al. 2017 (arXiv:1608.08710), Liu et al. 2017
+    (arXiv:1708.06519), Molchanov et al. 2017 (arXiv:1611.06440) and 2019 (CVPR, equation 8); coupling as in Fang et al.
+    2023 (arXiv:2301.12900).
     """
 
     name: ClassVar[str] = "round-channels"
@@ -55,8 +63,10 @@ class RoundChannels(GraphPass):
     mode: Annotated[Literal["up", "down", "compound", "multiple-of", "auto"], "which size is taken"] = "up"
     multiple: Annotated[int, "mode=multiple-of: sizes are multiples of it"] = 8
     criterion: Annotated[
-        Literal["weight-norm", "batch-norm-scale"], "channels that go: small filters, or small scales"
+        Literal["weight-norm", "batch-norm-scale", "taylor"],
+        "channels that go: small filters, small scales, or those the loss misses least",
     ] = "weight-norm"
+    data: Annotated[str, "criterion=taylor: .npz file, inputs by name and integer labels if there are any"] = ""
     limit: Annotated[Literal["parameters", "macs"], "mode=auto: what is kept"] = "parameters"
     at_least: Annotated[float, "mode=auto: share of the original's that must be kept"] = 0.95
     at_most: Annotated[float, "mode=auto: share of the original's that must not be exceeded"] = 1.25
@@ -66,10 +76,12 @@ class RoundChannels(GraphPass):
             raise ValueError(f"multiple must be 1 or more, not {self.multiple}")
         if not 0 <= self.at_least <= 1 <= self.at_most:
             raise ValueError(f"1 must lie between at_least and at_most, not outside {self.at_least} to {self.at_most}")
+        if self.data and self.criterion != "taylor":
+            raise ValueError(f"data is read by criterion=taylor, not by {self.criterion}")
 
     def run(self, graph: Graph, context: PassContext) -> list[Outcome]:
         """Decide for every group, then change all of them in one go."""
-        rounding = Rounding(graph, self.criterion)
+        rounding = Rounding(graph, self._rate(graph, context))
         if self.mode == "auto":
             return self._cheapest(graph, rounding, context)
         wanted = {
@@ -77,7 +89,34 @@ class RoundChannels(GraphPass):
             for number, group in enumerate(rounding.groups)
             if (size := self._target(group.size)) != group.size
         }
+        if rounding.removes(wanted) and (reason := self._unrated(context)):
+            return [Declined(graph.name, reason)]
         return [*_carried_out(rounding, wanted), *self._odd_sums(graph)]
+
+    def _unrated(self, context: PassContext) -> str:
+        """Why nothing can tell which channels go, or nothing."""
+        if self.criterion != "taylor":
+            return ""
+        if not self.data:
+            return "criterion=taylor asks what a loss makes of data, and no data=FILE.npz is given"
+        if context.sensitivity_oracle is None:
+            return "criterion=taylor asks for gradients, and nothing here computes them"
+        return ""
+
+    def _rate(self, graph: Graph, context: PassContext) -> Rate:
+        """How much channels matter; `_unrated` says when that cannot be told."""
+        match self.criterion:
+            case "weight-norm":
+                return weight_norms
+            case "batch-norm-scale":
+                return normalisation_scales
+
+        def taylor(coupling: Coupling) -> Scores:
+            oracle = context.sensitivity_oracle
+            assert oracle is not None and self.data
+            return first_order_taylor(coupling, lambda wanted: oracle.sensitivities(graph, Path(self.data), wanted))
+
+        return taylor
 
     def _odd_sums(self, graph: Graph) -> list[Outcome]:
         """Concatenations and groups whose parts are rounded where they lie, but not their sum; each sum once."""
@@ -111,20 +150,17 @@ class RoundChannels(GraphPass):
         """The sizes the machine likes best, powers of two and multiples of the widths of its arrays among them."""
         if context.cost_oracle is None or context.profile is None:
             return [Declined(graph.name, "mode=auto asks what sizes cost, and no machine is given")]
+        if reason := self._unrated(context):
+            return [Declined(graph.name, reason)]
         multiples = {axis.size for engine in context.profile.engines.values() for axis in engine.axes.values()}
         candidates = {
             number: sizes
             for number, group in enumerate(rounding.groups)
-            if (sizes := [size for size in _near(group.size, multiples) if not rounding.refusal(group, size)])
+            if (sizes := [size for size in _near(group.size, multiples) if not rounding.refusal(number, size)])
         }
 
-        def resized(sizes: Sizes) -> Graph:
-            copy = graph.copy()
-            Rounding(copy, self.criterion).apply(sizes)
-            return copy
-
         limits = Limits(self.limit, self.at_least, self.at_most)
-        chosen = choose_sizes(graph, candidates, resized, context.cost_oracle, limits)
+        chosen = choose_sizes(graph, candidates, rounding.resized, context.cost_oracle, limits)
         if not chosen.sizes:
             return [Declined(graph.name, "no sizes within the limits cost less than those it has")]
         return _carried_out(rounding, chosen.sizes)

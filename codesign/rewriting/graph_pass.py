@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, Protocol, TypeAlias
+
+import numpy as np
 
 from codesign.graph.graph import Graph
 from codesign.hardware.profile import HardwareProfile
@@ -65,11 +68,35 @@ class CostOracle(Protocol):
 
 
 @dataclass(frozen=True)
+class ConstantAxis:
+    """An axis of a constant, by the name of its tensor."""
+
+    tensor: str
+    axis: int
+
+
+class SensitivityOracle(Protocol):
+    """Says what a loss makes of weights, for the passes that decide by data; only the compiler supplies one."""
+
+    def sensitivities(
+        self, graph: Graph, data: Path, wanted: Collection[ConstantAxis]
+    ) -> Mapping[ConstantAxis, np.ndarray]:
+        """weight x gradient of the loss, summed over all axes but the wanted one: [steps, entries], float64.
+
+        data: an .npz file with the network's inputs by name, samples along the first axis, and `labels` if there are
+        any. A step is one sample, or as many as the network takes at once. A constant that is no weight has no entry.
+        Raises CodesignError when the file does not fit or the gradients cannot be had.
+        """
+        ...
+
+
+@dataclass(frozen=True)
 class PassContext:
-    """What a pass may ask about beyond its graph; either may be absent."""
+    """What a pass may ask about beyond its graph; each may be absent."""
 
     profile: HardwareProfile | None = None
     cost_oracle: CostOracle | None = None
+    sensitivity_oracle: SensitivityOracle | None = None
 
 
 class GraphPass(ABC):
@@ -100,4 +127,15 @@ class GraphPass(ABC):
         """Change `graph` in place (the caller made the copy); say where it was done, and where not and why."""
 
 
-__all__ = ["Applied", "CostOracle", "Declined", "Effect", "GraphPass", "Outcome", "PassContext", "Price"]
+__all__ = [
+    "Applied",
+    "ConstantAxis",
+    "CostOracle",
+    "Declined",
+    "Effect",
+    "GraphPass",
+    "Outcome",
+    "PassContext",
+    "Price",
+    "SensitivityOracle",
+]

@@ -121,4 +121,6 @@ def text_of(configured: GraphPass) -> str:
 
 def value_text(value: object) -> str:
     """A value as YAML writes it, `nothing` for a missing one."""
+    if value == "":
+        return "''"
     return str(value).lower() if isinstance(value, bool) else "nothing" if value is None else str(value)

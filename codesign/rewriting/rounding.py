@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import groupby
-from typing import Literal, TypeAlias
 
 import numpy as np
 
-from codesign.graph.coupling import Group, couple
+from codesign.graph.coupling import couple
 from codesign.graph.graph import Graph
 from codesign.graph.segments import Dimension, Segment, resolved
-from codesign.rewriting.importance import normalisation_scales, weight_norms
+from codesign.rewriting.importance import Rate
 from codesign.rewriting.width_search import Sizes
 from codesign.rewriting.widths import Change, change_widths, grown, starved
 
-Criterion: TypeAlias = Literal["weight-norm", "batch-norm-scale"]
-
 
 class Rounding:
-    """The groups of a graph and what can be done to them. criterion: which channels go where some must."""
+    """The groups of a graph and what can be done to them. rate: how much channels matter, asked when some must go."""
 
-    def __init__(self, graph: Graph, criterion: Criterion) -> None:
+    def __init__(self, graph: Graph, rate: Rate) -> None:
         self._graph = graph
+        self._rate = rate
         self._coupling = couple(graph)
-        rate = weight_norms if criterion == "weight-norm" else normalisation_scales
-        self._scores = rate(self._coupling)
         self.groups = self._coupling.groups
 
-    def refusal(self, group: Group, size: int) -> str:
-        """Why a group cannot have this size, or nothing."""
+    @cached_property
+    def _scores(self) -> dict[int, np.ndarray]:
+        """How much each channel matters, by number of the group; a group nothing is known of is absent."""
+        rated = self._rate(self._coupling)
+        return {number: rated[group.segment] for number, group in enumerate(self.groups) if group.segment in rated}
+
+    def removes(self, sizes: Sizes) -> bool:
+        """Whether channels that may go would go."""
+        return any(size < self.groups[number].size and self.groups[number].shrinks for number, size in sizes.items())
+
+    def refusal(self, number: int, size: int) -> str:
+        """Why a group, by number, cannot have this size, or nothing."""
+        group = self.groups[number]
         stays = f"{group.size} channels stay, instead of {size}"
         frozen = [reason for reason in group.frozen if (reason.grows if size > group.size else reason.shrinks)]
         if frozen:
             reasons = "; ".join(dict.fromkeys(str(reason.reason) for reason in frozen))
             return f"{stays}: {reasons} ({_some([reason.where for reason in frozen])})"
-        if size < group.size and group.segment not in self._scores:
+        if size < group.size and number not in self._scores:
             return f"{stays}: nothing tells which of them matter"
         return ""
 
@@ -43,19 +51,27 @@ class Rounding:
         reasons: dict[int, str] = {}
         changes: dict[Segment, Change] = {}
         for number, size in sizes.items():
-            reason = self.refusal(self.groups[number], size)
+            reason = self.refusal(number, size)
             if reason:
                 reasons[number] = reason
             else:
-                changes[self.groups[number].segment] = self._change(self.groups[number], size)
+                changes[self.groups[number].segment] = self._change(number, size)
         reasons |= self._without_new(changes)
         change_widths(self._graph, self._coupling, changes)
         return reasons
 
-    def _change(self, group: Group, size: int) -> Change:
+    def resized(self, sizes: Sizes) -> Graph:
+        """A copy of the graph with these sizes; what matters is not asked again."""
+        copy = Rounding(self._graph.copy(), self._rate)
+        copy._scores = self._scores
+        copy.apply(sizes)
+        return copy._graph
+
+    def _change(self, number: int, size: int) -> Change:
+        group = self.groups[number]
         if size > group.size:
             return grown(group.segment, size)
-        best = np.argsort(-self._scores[group.segment], kind="stable")[:size]
+        best = np.argsort(-self._scores[number], kind="stable")[:size]
         return Change(np.sort(best))
 
     def _without_new(self, changes: dict[Segment, Change]) -> dict[int, str]:

@@ -67,6 +67,12 @@ class Builder:
             self._parameters[value] = self.torch.nn.Parameter(tensor)
         return self._parameters[value]
 
+    def parameter_names(self) -> dict[str, str]:
+        """How the module calls the parameter of every constant that has one."""
+        names = {id(parameter): name for name, parameter in self.root.named_parameters()}
+        held = ((value, names.get(id(parameter))) for value, parameter in self._parameters.items())
+        return {str(value.name): name for value, name in held if name is not None}
+
     def tensor(self, value: ir.Value | None) -> Any:
         """A constant as a tensor of its own memory. Raises UnsupportedError when it is computed."""
         array = constant_of(value)

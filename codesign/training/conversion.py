@@ -26,6 +26,8 @@ from codesign.training.batch import batch_of
 from codesign.training.builder import Builder, UnsupportedError, identifier
 from codesign.training.torch_operators import CONVERSIONS
 
+WEIGHT_NAMES = "codesign_weight_names"  # in the meta of the module: a parameter's name by that of its constant
+
 _LOG = logging.getLogger(__name__)
 _HINT = "docs/training.md lists what comes back to PyTorch"
 
@@ -59,6 +61,7 @@ def to_torch(network: Network) -> Any:
     builder.fx.output(results[0] if len(results) == 1 else tuple(results))
     module = torch.fx.GraphModule(builder.root, builder.fx, identifier(graph.name))
     module.meta[TENSOR_NAMES] = (_names(graph.inputs), _names(graph.outputs))
+    module.meta[WEIGHT_NAMES] = builder.parameter_names()
     return module.eval()
 
 

@@ -27,6 +27,7 @@ from codesign.rewriting.runner import run_pipeline
 from codesign.training.distillation import Distillation
 from codesign.training.fine_tuning import FineTuning, fine_tune
 from codesign.training.progress import training_progress
+from codesign.training.sensitivity import GradientOracle
 
 HERE = Path(__file__).resolve().parent
 
@@ -63,7 +64,9 @@ def main() -> None:
     torch.set_num_threads(1)  # more only wait for each other on a network as small as this
     images, heldout_images, labels, heldout_labels = split()
     graph = load_model(chosen.model)
-    rewritten, records = run_pipeline(graph, resolve_pipeline(chosen.passes), PassContext())
+    rewritten, records = run_pipeline(
+        graph, resolve_pipeline(chosen.passes), PassContext(sensitivity_oracle=GradientOracle())
+    )
     original, network = codesign.to_torch(graph), codesign.to_torch(rewritten)
     show(graph.name, original, heldout_images, heldout_labels)
     applied = ", ".join(f"{record.name} {record.applied} times" for record in records)

@@ -1,4 +1,4 @@
-"""Trains two digits networks and writes digits.onnx, digits_wide.onnx, heldout.npz and digit.npz beside this file.
+"""Trains two digits networks and writes digits.onnx, digits_wide.onnx and three .npz files beside this file.
 
 Needs the extras torch and dev: `pip install '.[torch,dev]'`, then `python examples/digits/train.py` (about a minute
 on one core). The seed, the split and the number of epochs are fixed; the held-out split is looked at once, at
@@ -22,6 +22,7 @@ SEED = 2024
 HELD_OUT_FRACTION = 0.2
 EPOCHS = 40
 BATCH = 64
+CALIBRATION = 256
 LARGEST_PIXEL = 16.0  # pixels are 0..16: dividing by a power of two is exact
 
 
@@ -130,6 +131,8 @@ def main() -> None:
         right = int((predicted == heldout_labels).sum())
         print(f"{name}: held-out accuracy: {right}/{len(heldout_labels)} = {right / len(heldout_labels):.2%}")
         export(model, HERE / name)
+    calibration = {"image": train_images[:CALIBRATION], "labels": train_labels[:CALIBRATION]}
+    np.savez_compressed(HERE / "calibration.npz", **calibration)
     np.savez_compressed(HERE / "heldout.npz", image=heldout_images, label=heldout_labels)
     np.savez_compressed(HERE / "digit.npz", image=heldout_images[:1])
 
