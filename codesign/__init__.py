@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from codesign.compiler import compile, estimate, explain
+    from codesign.compiler import advise, compile, estimate, explain
 
-__all__ = ["__version__", "compile", "estimate", "explain"]
+__all__ = ["__version__", "advise", "compile", "estimate", "explain"]
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """`compile`, `estimate` and `explain` on first use, so that `import codesign` stays instant."""
-    if name not in ("compile", "estimate", "explain"):
+    """`advise`, `compile`, `estimate` and `explain` on first use, so that `import codesign` stays instant."""
+    if name not in __all__:
         raise AttributeError(f"module 'codesign' has no attribute '{name}'")
     from codesign import compiler
 

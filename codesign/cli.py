@@ -84,6 +84,11 @@ ResultOption = Annotated[Path, typer.Option("--output", metavar="FILE", help="Wh
 DataOption = Annotated[
     Path | None, typer.Option("--data", metavar="FILE", help="Arrays by tensor name, .npz; random ones otherwise.")
 ]
+SamplesOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="FILE", help="Inputs to compare outputs on, .npz or .npy; random ones otherwise."),
+]
+ReasonsOption = Annotated[bool, typer.Option("--reasons", help="Print every place a rewrite declined, and why.")]
 OriginalOption = Annotated[
     Path | None, typer.Option("--model", metavar="FILE", help="The original model, when it has moved.")
 ]
@@ -220,6 +225,33 @@ def explain(
     from codesign.report.explanation import print_explanations
 
     print_explanations(explanation.plan, explanation.layers, _console())
+
+
+@app.command()
+def advise(
+    model: ModelArgument,
+    hw: HwOption,
+    data: SamplesOption = None,
+    reasons: ReasonsOption = False,
+    json: JsonOption = False,
+    passes: PassesOption = "none",
+    objective: ObjectiveOption = "latency",
+    input_shape: ShapeOption = None,
+) -> None:
+    """Rank all rewrites by what they save on a machine, alone and together, and say what they do to the network."""
+    from codesign.compiler import Settings, advise_model
+
+    shapes = parse_shapes(input_shape or [])
+    with _progress() as on_step:
+        advice = advise_model(model, Settings(hw, passes, objective, shapes, on_step=on_step), data)
+    if json:
+        from codesign.report.advice_json import advice_json
+
+        typer.echo(advice_json(advice), nl=False)
+        return
+    from codesign.report.advice_terminal import print_advice
+
+    print_advice(advice, _console(), reasons=reasons)
 
 
 @app.command()

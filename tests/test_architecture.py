@@ -23,7 +23,7 @@ LINES: tuple[frozenset[str], ...] = (
     frozenset({"importers", "workload", "rewriting", "quantization"}),
     frozenset({"mapping", "folding"}),
     frozenset({"planning"}),
-    frozenset({"program"}),
+    frozenset({"program", "advice"}),
     frozenset({"lowering", "rtl", "artifacts", "report"}),
     frozenset({"networks", "training", "search"}),
     frozenset({"compiler"}),

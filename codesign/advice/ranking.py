@@ -1,0 +1,149 @@
+"""Tries every rewrite alone, ranks them, and puts them on top of each other in that order.
+
+Ranked: EXACT before APPROXIMATE before RESHAPES, for nobody pays for an exact one; within each by the share of the
+objective saved alone, best first. From the top down each is run on the network as those taken so far left it, and is
+taken when that makes it better again. A pass is taken once: another choice of its options does not go on top of it but
+takes its place, if the whole is better for it. What costs more alone is not put on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from codesign.advice.advice import Ranked, Standing, Trial, improves, main_reason, same_cost, saving
+from codesign.advice.outputs import Judge
+from codesign.errors import CodesignError
+from codesign.graph.graph import Graph
+from codesign.rewriting.graph_pass import CostOracle, Effect, GraphPass, PassContext, Price
+from codesign.rewriting.options import short_text_of
+from codesign.rewriting.pipeline import Pipeline
+from codesign.rewriting.record import PassRecord
+from codesign.rewriting.runner import run_pipeline
+
+OnItem = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """Where rewrites are tried: the baseline network, the machine, and who knows prices and outputs."""
+
+    base: Graph
+    context: PassContext
+    oracle: CostOracle
+    judge: Judge
+
+    def run(self, graph: Graph, step: GraphPass) -> tuple[Graph, PassRecord]:
+        """A graph after a pass, and what it did. Raises CodesignError when the pass breaks it."""
+        after, [record] = run_pipeline(graph, Pipeline(step.name, (step,)), self.context)
+        return after, record
+
+    def trial(self, step: GraphPass) -> Trial:
+        """One rewrite alone."""
+        tried = Trial(step.name, short_text_of(step), str(step.effect_here), None, None)
+        try:
+            graph, record = self.run(self.base, step)
+            if not record.applied:
+                return replace(tried, record=record, price=self.oracle.price(self.base))
+            tried = replace(tried, record=record)
+            price = self.oracle.price(graph)
+        except CodesignError as error:
+            return replace(tried, problem=_first_line(error))
+        outputs = () if step.effect_here is Effect.EXACT else self.judge.changes(graph)
+        return replace(tried, price=price, outputs=outputs)
+
+
+@dataclass(frozen=True)
+class Level:
+    """A rewrite that is taken, and the network after it."""
+
+    step: GraphPass
+    graph: Graph
+
+
+@dataclass
+class Stack:
+    """Rewrites on top of each other. baseline: the price of the network before them; price: after them."""
+
+    bench: Workbench
+    baseline: Price
+    price: Price = field(init=False)
+    levels: list[Level] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self.price = self.baseline
+
+    @property
+    def steps(self) -> tuple[GraphPass, ...]:
+        """What is taken, in the order it runs."""
+        return tuple(level.step for level in self.levels)
+
+    @property
+    def graph(self) -> Graph:
+        """The network after all of it."""
+        return self._below(len(self.levels))
+
+    def offer(self, trial: Trial, step: GraphPass) -> Ranked:
+        """Take a rewrite if the network is better for it."""
+        before = self.price
+        if trial.price is None or not improves(trial.price, self.baseline):
+            return Ranked(trial, Standing.LOSES, before)
+        place = next((at for at, level in enumerate(self.levels) if level.step.name == step.name), len(self.levels))
+        instead_of = short_text_of(self.levels[place].step) if place < len(self.levels) else ""
+        ranked = Ranked(trial, Standing.REFUSED, before, instead_of=instead_of)
+        try:
+            levels, record = self._with(place, step)
+            price = self.bench.oracle.price(levels[-1].graph)
+        except CodesignError as error:
+            return replace(ranked, reason=_first_line(error))
+        if not record.applied:
+            return replace(ranked, standing=Standing.NOWHERE, reason=main_reason(record))
+        ranked = replace(ranked, after=price, applied=record.applied)
+        if not improves(price, before):
+            return replace(ranked, standing=Standing.NO_GAIN)
+        self.levels, self.price = levels, price
+        return replace(ranked, standing=Standing.INSTEAD if instead_of else Standing.TAKEN)
+
+    def _with(self, place: int, step: GraphPass) -> tuple[list[Level], PassRecord]:
+        """The levels with a step at a place, those above it run again."""
+        graph, record = self.bench.run(self._below(place), step)
+        levels = [*self.levels[:place], Level(step, graph)]
+        for level in self.levels[place + 1 :]:
+            graph, _ = self.bench.run(graph, level.step)
+            levels.append(Level(level.step, graph))
+        return levels, record
+
+    def _below(self, place: int) -> Graph:
+        return self.levels[place - 1].graph if place else self.bench.base
+
+
+def tried(bench: Workbench, steps: Sequence[GraphPass], on_item: OnItem) -> list[tuple[Trial, GraphPass]]:
+    """Every rewrite alone, in the order given."""
+    found = []
+    for number, step in enumerate(steps, 1):
+        on_item(short_text_of(step), number, len(steps))
+        found.append((bench.trial(step), step))
+    return found
+
+
+def ranked_first(trials: Iterable[tuple[Trial, GraphPass]], baseline: Price) -> list[tuple[Trial, GraphPass]]:
+    """Those that applied and change the cost, in their rank."""
+    changing = [
+        (trial, step)
+        for trial, step in trials
+        if trial.applied and trial.price is not None and not same_cost(trial.price, baseline)
+    ]
+    return sorted(changing, key=lambda item: _rank(item[0], baseline))
+
+
+def _rank(trial: Trial, baseline: Price) -> tuple[object, ...]:
+    price = trial.price or baseline
+    figures = ("score", "cycles", "energy_pj", "dram_bytes")
+    savings = (round(-saving(getattr(price, name), getattr(baseline, name)), 9) for name in figures)
+    return list(Effect).index(Effect(trial.effect)), *savings, trial.text
+
+
+def _first_line(error: CodesignError) -> str:
+    first = error.problems[0]
+    more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
+    return f"{first.where}: {first.problem}{more}"

@@ -1,0 +1,139 @@
+"""`codesign advise` on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from codesign.advice.advice import Advice, Ranked, Standing, Trial
+from codesign.report.advice_words import (
+    RANKING,
+    change_texts,
+    cosine_text,
+    figure_names,
+    objective_text,
+    output_note,
+    price_text,
+    size_text,
+    sqnr_text,
+    standing_text,
+    standing_word,
+    suggestion_texts,
+    worst,
+)
+from codesign.report.numbers import shorten
+
+_INDENT = (0, 0, 0, 2)
+
+
+def print_advice(advice: Advice, console: Console, *, reasons: bool = False) -> None:
+    """Ranked tables, what is left out, and what to take. reasons: every place a ranked rewrite declined as well."""
+    console.print(Text(f"{shorten(advice.model.name, 60)} on {advice.hardware.name}", style="bold"), soft_wrap=True)
+    base = advice.base or "no pass"
+    console.print(Text(f"  baseline ({base}): {price_text(advice, advice.baseline)}"), soft_wrap=True)
+    if advice.ranked:
+        _heading(console, f"what each saves ({objective_text(advice)} is minimised)")
+        console.print(Padding(_savings(advice), _INDENT))
+        _heading(console, "what each does to the network")
+        console.print(Padding(_changes(advice), _INDENT))
+        _lines(console, _notes(advice))
+    _section(console, "no effect on the cost", (_neutral_text(trial) for trial in advice.neutral))
+    _section(console, "applied nowhere", (f"{trial.text}: {trial.main_reason}" for trial in advice.unused))
+    _section(console, "refused", (f"{trial.text}: {trial.problem}" for trial in advice.refused))
+    _section(console, "cannot be loaded", (f"{name}: {problem}" for name, problem in advice.broken))
+    if reasons:
+        _section(console, "declined", _declined(advice))
+    _section(console, "take the EXACT ones that gain", suggestion_texts(advice, advice.exact))
+    same = advice.all.rewrites == advice.exact.rewrites
+    everything = ("the same",) if same else suggestion_texts(advice, advice.all)
+    _section(console, "take everything that gains", everything)
+
+
+def _savings(advice: Advice) -> Table:
+    names = figure_names(advice)
+    alone, on_top = ([f"{what}\n{name}" for name in names] for what in ("alone", "on top"))
+    table = _table("#", "rewrite", "effect", *alone, *on_top, "")
+    for number, ranked in enumerate(advice.ranked, 1):
+        trial = ranked.trial
+        texts = change_texts(advice, trial.price, advice.baseline) + change_texts(advice, ranked.after, ranked.before)
+        table.add_row(str(number), Text(trial.text), trial.effect, *texts, standing_word(ranked))
+    return table
+
+
+def _changes(advice: Advice) -> Table:
+    table = _table("#", "rewrite", "applied", "declined", "parameters", "MACs", "cosine", "SQNR")
+    for number, ranked in enumerate(advice.ranked, 1):
+        trial, shown = ranked.trial, worst(ranked.trial.outputs)
+        price = trial.price or advice.baseline
+        table.add_row(
+            str(number),
+            Text(trial.text),
+            str(trial.applied),
+            str(len(trial.record.declined) if trial.record else 0),
+            size_text(price.parameters, advice.baseline.parameters),
+            size_text(price.macs, advice.baseline.macs),
+            cosine_text(shown),
+            sqnr_text(shown),
+        )
+    return table
+
+
+def _notes(advice: Advice) -> Iterator[str]:
+    """On single rewrites, then on how it was ranked and on what outputs were compared."""
+    for number, ranked in enumerate(advice.ranked, 1):
+        parts = (_standing_note(ranked), output_note(ranked.trial))
+        if any(parts):
+            yield f"{number}: {'; '.join(filter(None, parts))}"
+    yield from RANKING
+    if any(ranked.trial.outputs for ranked in advice.ranked):
+        yield f"Outputs against the baseline's, on {advice.data}."
+
+
+def _standing_note(ranked: Ranked) -> str:
+    """What one word does not say."""
+    says_all = ranked.standing in (Standing.TAKEN, Standing.LOSES)
+    says_all = says_all or (ranked.standing is Standing.NO_GAIN and not ranked.instead_of)
+    return "" if says_all else standing_text(ranked)
+
+
+def _neutral_text(trial: Trial) -> str:
+    shown = worst(trial.outputs)
+    figures = [f"cosine {cosine_text(shown)}, SQNR {sqnr_text(shown)}"] if shown and shown.cosine is not None else []
+    places = f"{trial.applied} place{'s' * (trial.applied != 1)}"
+    return f"{trial.text} ({trial.effect}): {'; '.join(filter(None, (places, *figures, output_note(trial))))}"
+
+
+def _declined(advice: Advice) -> Iterator[str]:
+    for trial in (*(ranked.trial for ranked in advice.ranked), *advice.neutral, *advice.unused):
+        for part in trial.record.declined if trial.record else ():
+            yield f"{trial.text}: {part.where}: {part.reason}"
+
+
+def _section(console: Console, title: str, lines: Iterable[str]) -> None:
+    found = list(lines)
+    if found:
+        _heading(console, title)
+        _lines(console, found)
+
+
+def _heading(console: Console, title: str) -> None:
+    console.print()
+    console.print(Text(title, style="bold"))
+
+
+def _lines(console: Console, lines: Iterable[str]) -> None:
+    for line in lines:
+        console.print(Text(f"  {line}"), soft_wrap=True)
+
+
+def _table(*headings: str) -> Table:
+    """Columns without lines; rewrites and effects are words, all others numbers."""
+    table = Table(box=None, padding=(0, 1), show_edge=False, header_style="bold", pad_edge=False)
+    for heading in headings:
+        words = heading in ("rewrite", "effect", "")
+        table.add_column(heading, justify="left" if words else "right", overflow="fold", no_wrap=not words)
+    return table
