@@ -32,7 +32,8 @@ class Trial:
     """One rewrite on the baseline, alone.
 
     text: as `--passes` takes it. record: what it did, None when it was refused. price: of the network after it, None
-    when it was refused; problem says why then. outputs: for effects other than EXACT.
+    when it was refused; problem says why then. outputs: for effects other than EXACT. alike: other choices
+    of its options that come to the same here.
     """
 
     name: str
@@ -42,6 +43,13 @@ class Trial:
     price: Price | None
     problem: str = ""
     outputs: tuple[OutputChange, ...] = ()
+    alike: tuple[str, ...] = ()
+
+    @property
+    def outcome(self) -> tuple[object, ...]:
+        """All that it came to; equal for two choices between which nothing can be told here."""
+        declined = self.record.declined if self.record is not None else ()
+        return self.name, self.effect, self.applied, declined, self.price, self.problem, self.outputs
 
     @property
     def applied(self) -> int:

@@ -8,7 +8,7 @@ takes its place, if the whole is better for it. What costs more alone is not put
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from codesign.advice.advice import Ranked, Standing, Trial, improves, main_reason, same_cost, saving
@@ -118,12 +118,21 @@ class Stack:
 
 
 def tried(bench: Workbench, steps: Sequence[GraphPass], on_item: OnItem) -> list[tuple[Trial, GraphPass]]:
-    """Every rewrite alone, in the order given."""
+    """Every rewrite alone, in the order given; choices of a pass that come to the same are one."""
     found = []
     for number, step in enumerate(steps, 1):
         on_item(short_text_of(step), number, len(steps))
         found.append((bench.trial(step), step))
-    return found
+    return list(_told_apart(found))
+
+
+def _told_apart(trials: Sequence[tuple[Trial, GraphPass]]) -> Iterator[tuple[Trial, GraphPass]]:
+    """The first of all choices of a pass that come to the same, with the names of the others."""
+    groups: dict[tuple[object, ...], list[tuple[Trial, GraphPass]]] = {}
+    for trial, step in trials:
+        groups.setdefault(trial.outcome, []).append((trial, step))
+    for (first, step), *others in groups.values():
+        yield replace(first, alike=tuple(trial.text for trial, _ in others)), step
 
 
 def ranked_first(trials: Iterable[tuple[Trial, GraphPass]], baseline: Price) -> list[tuple[Trial, GraphPass]]:

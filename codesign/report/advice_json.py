@@ -47,6 +47,8 @@ class RewriteReport(Part):
     problem: str
     outputs: list[OutputReport]
     """For effects other than EXACT."""
+    alike: list[str]
+    """Other choices of its options that come to the same here."""
 
 
 class RankedReport(Part):
@@ -161,6 +163,7 @@ def _rewrite(trial: Trial) -> RewriteReport:
         price=None if trial.price is None else _price(trial.price),
         problem=trial.problem,
         outputs=_outputs(trial.outputs),
+        alike=list(trial.alike),
     )
 
 

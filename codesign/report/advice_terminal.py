@@ -12,6 +12,7 @@ from rich.text import Text
 from codesign.advice.advice import Advice, Ranked, Standing, Trial
 from codesign.report.advice_words import (
     RANKING,
+    alike_text,
     change_texts,
     cosine_text,
     figure_names,
@@ -36,14 +37,14 @@ def print_advice(advice: Advice, console: Console, *, reasons: bool = False) -> 
     base = advice.base or "no pass"
     console.print(Text(f"  baseline ({base}): {price_text(advice, advice.baseline)}"), soft_wrap=True)
     if advice.ranked:
-        _heading(console, f"what each saves ({objective_text(advice)} is minimised)")
+        _heading(console, f"what each saves (wanted: least {objective_text(advice)})")
         console.print(Padding(_savings(advice), _INDENT))
         _heading(console, "what each does to the network")
         console.print(Padding(_changes(advice), _INDENT))
         _lines(console, _notes(advice))
     _section(console, "no effect on the cost", (_neutral_text(trial) for trial in advice.neutral))
-    _section(console, "applied nowhere", (f"{trial.text}: {trial.main_reason}" for trial in advice.unused))
-    _section(console, "refused", (f"{trial.text}: {trial.problem}" for trial in advice.refused))
+    _section(console, "applied nowhere", (_left_text(trial, trial.main_reason) for trial in advice.unused))
+    _section(console, "refused", (_left_text(trial, trial.problem) for trial in advice.refused))
     _section(console, "cannot be loaded", (f"{name}: {problem}" for name, problem in advice.broken))
     if reasons:
         _section(console, "declined", _declined(advice))
@@ -56,11 +57,15 @@ def print_advice(advice: Advice, console: Console, *, reasons: bool = False) -> 
 def _savings(advice: Advice) -> Table:
     names = figure_names(advice)
     alone, on_top = ([f"{what}\n{name}" for name in names] for what in ("alone", "on top"))
-    table = _table("#", "rewrite", "effect", *alone, *on_top, "")
+    table = _table("#", "rewrite", *alone, *on_top, "")
+    effect = ""
     for number, ranked in enumerate(advice.ranked, 1):
         trial = ranked.trial
+        if trial.effect != effect:
+            effect = trial.effect
+            table.add_row("", Text(effect, style="dim"))
         texts = change_texts(advice, trial.price, advice.baseline) + change_texts(advice, ranked.after, ranked.before)
-        table.add_row(str(number), Text(trial.text), trial.effect, *texts, standing_word(ranked))
+        table.add_row(str(number), Text(trial.text), *texts, standing_word(ranked))
     return table
 
 
@@ -85,9 +90,9 @@ def _changes(advice: Advice) -> Table:
 def _notes(advice: Advice) -> Iterator[str]:
     """On single rewrites, then on how it was ranked and on what outputs were compared."""
     for number, ranked in enumerate(advice.ranked, 1):
-        parts = (_standing_note(ranked), output_note(ranked.trial))
+        parts = (_standing_note(ranked), output_note(ranked.trial), alike_text(ranked.trial))
         if any(parts):
-            yield f"{number}: {'; '.join(filter(None, parts))}"
+            yield f"{number}: {_joined(*parts)}"
     yield from RANKING
     if any(ranked.trial.outputs for ranked in advice.ranked):
         yield f"Outputs against the baseline's, on {advice.data}."
@@ -104,7 +109,15 @@ def _neutral_text(trial: Trial) -> str:
     shown = worst(trial.outputs)
     figures = [f"cosine {cosine_text(shown)}, SQNR {sqnr_text(shown)}"] if shown and shown.cosine is not None else []
     places = f"{trial.applied} place{'s' * (trial.applied != 1)}"
-    return f"{trial.text} ({trial.effect}): {'; '.join(filter(None, (places, *figures, output_note(trial))))}"
+    return f"{trial.text} ({trial.effect}): {_joined(places, *figures, output_note(trial), alike_text(trial))}"
+
+
+def _left_text(trial: Trial, why: str) -> str:
+    return f"{trial.text}: {_joined(why, alike_text(trial))}"
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(filter(None, parts))
 
 
 def _declined(advice: Advice) -> Iterator[str]:
@@ -131,9 +144,9 @@ def _lines(console: Console, lines: Iterable[str]) -> None:
 
 
 def _table(*headings: str) -> Table:
-    """Columns without lines; rewrites and effects are words, all others numbers."""
+    """Columns without lines; rewrites and what became of them are words, all others numbers."""
     table = Table(box=None, padding=(0, 1), show_edge=False, header_style="bold", pad_edge=False)
     for heading in headings:
-        words = heading in ("rewrite", "effect", "")
+        words = heading in ("rewrite", "")
         table.add_column(heading, justify="left" if words else "right", overflow="fold", no_wrap=not words)
     return table

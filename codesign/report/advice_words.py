@@ -81,6 +81,11 @@ def sqnr_text(change: OutputChange | None) -> str:
     return "-" if change is None or change.sqnr_db is None else f"{change.sqnr_db:.1f} dB"
 
 
+def alike_text(trial: Trial) -> str:
+    """`the same with a{b=c} and a{b=d}`, or nothing."""
+    return f"the same with {' and '.join(trial.alike)}" if trial.alike else ""
+
+
 def output_note(trial: Trial) -> str:
     """What qualifies the figures of the output shown, and which output it is where there are several."""
     return noted(trial.outputs)

@@ -1,0 +1,249 @@
+"""Advice: every figure is that of a plan, ranks and sums are what the page says, and outputs are judged with care."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from onnx import helper
+from rich.console import Console
+
+from codesign.advice.advice import Advice, Standing, improves, same_cost
+from codesign.advice.advising import Heading, advice_on
+from codesign.advice.outputs import Judge
+from codesign.advice.ranking import Workbench
+from codesign.advice.samples import synthetic
+from codesign.errors import DoesNotFitError
+from codesign.graph.graph import Graph
+from codesign.hardware.loading import load_profile
+from codesign.hardware.profile import HardwareProfile
+from codesign.mapping.cache import SearchMemory
+from codesign.mapping.mapper import search
+from codesign.mapping.objective import objective_named
+from codesign.planning.plan import Identity
+from codesign.planning.pricing import PlanningOracle
+from codesign.report.advice_json import AdviceReport, advice_json
+from codesign.report.advice_terminal import print_advice
+from codesign.report.schema import schema_text
+from codesign.rewriting.catalogue import catalogue
+from codesign.rewriting.graph_pass import Effect, GraphPass, PassContext
+from codesign.rewriting.options import short_text_of, variants_of
+from codesign.rewriting.pipeline import Pipeline, resolve_pipeline
+from codesign.rewriting.runner import run_pipeline
+from tests.advice_passes import Break, Choice, Mark, Nudge, Pad, Shrink, SkipNorm
+from tests.command import ROOT
+from tests.machines import examples, profiles
+from tests.pass_models import batch_norm, graph_of, normal, proto_of, statistics
+from tests.pass_networks import network
+
+FOLD = resolve_pipeline("fold-batch-norm").passes[0]
+OBJECTIVES = ("latency", "energy", "edp", "1*latency+0.002*energy")
+ORDER = list(Effect)
+
+
+def gated(random: np.random.Generator) -> onnx.ModelProto:
+    """Conv -> BatchNormalization -> Sigmoid -> Conv -> Sigmoid -> Conv to 16 channels, which nobody reads."""
+    constants = {
+        "w1": normal(random, 8, 3, 3, 3),
+        "w2": normal(random, 8, 8, 1, 1),
+        "w3": normal(random, 16, 8, 1, 1),
+        **statistics(random, 8),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], pads=[1, 1, 1, 1]),
+        batch_norm("c1", "n1"),
+        helper.make_node("Sigmoid", ["n1"], ["s1"]),
+        helper.make_node("Conv", ["s1", "w2"], ["c2"]),
+        helper.make_node("Sigmoid", ["c2"], ["s2"]),
+        helper.make_node("Conv", ["s2", "w3"], ["y"]),
+    ]
+    return proto_of(nodes, {"x": (1, 3, 16, 16)}, {"y": (1, 16, 16, 16)}, constants)
+
+
+@lru_cache
+def gated_graph() -> Graph:
+    return graph_of(gated(np.random.default_rng(1)))
+
+
+def advised(
+    graph: Graph,
+    steps: Sequence[GraphPass],
+    profile: HardwareProfile | None = None,
+    objective: str = "latency",
+    base: str = "none",
+) -> tuple[Advice, PlanningOracle]:
+    """Advice as the compiler asks for it, and who priced it."""
+    machine = profile or load_profile("edge_npu").profile
+    oracle = PlanningOracle(machine, objective_named(objective), SearchMemory(search).search)
+    context = PassContext(machine, oracle)
+    pipeline = resolve_pipeline(base)
+    start, _ = run_pipeline(graph, pipeline, context)
+    identity = Identity("network", "0" * 64)
+    heading = Heading("test", identity, Identity(machine.name, "0" * 64), objective, machine.off_chip, pipeline)
+    bench = Workbench(start, context, oracle, Judge(start, synthetic(start)))
+    return advice_on(bench, heading, steps, lambda _: lambda *_: None), oracle
+
+
+def every(*kinds: type[GraphPass]) -> list[GraphPass]:
+    return [variant for kind in kinds for variant in variants_of(kind)]
+
+
+OWN = every(type(FOLD), SkipNorm, Shrink, Choice, Pad, Mark, Nudge)
+
+
+def check_ranks(advice: Advice) -> None:
+    """What the page says of the order."""
+    keys = []
+    for ranked in advice.ranked:
+        price = ranked.trial.price
+        assert price is not None and not same_cost(price, advice.baseline)
+        keys.append((ORDER.index(Effect(ranked.trial.effect)), price.score / advice.baseline.score - 1))
+    for (kind, gain), (next_kind, next_gain) in zip(keys, keys[1:], strict=False):
+        assert kind < next_kind or (kind == next_kind and gain <= next_gain + 1e-9)
+
+
+def check_sums(advice: Advice) -> None:
+    """Those taken start at the baseline, go on where the one before ended, and end at what is suggested."""
+    price, exact = advice.baseline, advice.baseline
+    for ranked in advice.ranked:
+        assert ranked.before == price
+        if ranked.standing.is_taken:
+            assert ranked.after is not None and improves(ranked.after, price)
+            price = ranked.after
+        if ranked.trial.effect == Effect.EXACT:
+            exact = price
+    assert advice.exact.price == exact
+    assert advice.all.price == price
+
+
+def check_prices(advice: Advice, oracle: PlanningOracle, graph: Graph, steps: Sequence[GraphPass]) -> None:
+    """Alone and together, a price is that of the network after the passes named."""
+    kinds = {short_text_of(step): step for step in steps}
+    context = PassContext(oracle.profile, oracle)
+    fresh = PlanningOracle(oracle.profile, oracle.objective, oracle.search)
+
+    def price_after(names: Sequence[str]) -> object:
+        after, _ = run_pipeline(graph, Pipeline("these", tuple(kinds[name] for name in names)), context)
+        return fresh.price(after)
+
+    for trial in (*(ranked.trial for ranked in advice.ranked), *advice.neutral, *advice.unused):
+        assert trial.price == price_after([trial.text])
+    for suggestion in (advice.exact, advice.all):
+        assert suggestion.price == price_after(suggestion.rewrites)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_ranks_sums_and_prices(objective: str) -> None:
+    graph = gated_graph()
+    advice, oracle = advised(graph, OWN, objective=objective)
+    check_ranks(advice)
+    check_sums(advice)
+    check_prices(advice, oracle, graph, OWN)
+    trials = [*(ranked.trial for ranked in advice.ranked), *advice.neutral, *advice.unused, *advice.refused]
+    told = [trial.text for trial in trials] + [text for trial in trials for text in trial.alike]
+    assert sorted(told) == sorted(map(short_text_of, OWN))
+
+
+@given(profile=profiles())
+@examples(8)
+def test_ranks_sums_and_prices_on_any_machine(profile: HardwareProfile) -> None:
+    graph = network("classifier")
+    steps = [*every(*catalogue().passes.values()), *every(SkipNorm, Pad)]
+    try:
+        advice, oracle = advised(graph, steps, profile, "edp")
+    except DoesNotFitError:
+        return
+    check_ranks(advice)
+    check_sums(advice)
+    check_prices(advice, oracle, graph, steps)
+
+
+def test_a_wrong_rank_or_sum_would_be_seen() -> None:
+    from dataclasses import replace
+
+    advice, _ = advised(gated_graph(), OWN)
+    with pytest.raises(AssertionError):
+        check_ranks(replace(advice, ranked=advice.ranked[::-1]))
+    with pytest.raises(AssertionError):
+        check_sums(replace(advice, ranked=advice.ranked[1:]))
+
+
+def test_conflicts_and_other_choices_are_told() -> None:
+    advice, _ = advised(gated_graph(), OWN)
+    told = {ranked.trial.text: ranked for ranked in advice.ranked}
+    assert told["fold-batch-norm"].standing is Standing.TAKEN
+    assert told["choice"].standing is Standing.TAKEN
+    assert told["pad"].standing is Standing.LOSES and told["pad"].after is None
+    skipped = told["skip-norm"]
+    assert skipped.trial.alike == ("skip-norm{how=first}",)
+    assert (skipped.standing, skipped.reason) == (Standing.NOWHERE, "no normalisation is left")
+    assert (told["choice{take=all}"].standing, told["choice{take=all}"].instead_of) == (Standing.INSTEAD, "choice")
+    assert told["shrink{to=quarter}"].standing is Standing.TAKEN
+    half = told["shrink"]
+    assert (half.standing, half.instead_of) == (Standing.NO_GAIN, "shrink{to=quarter}")
+    assert [trial.text for trial in advice.neutral] == ["mark", "nudge"]
+    assert sorted(advice.exact.rewrites) == ["choice", "fold-batch-norm"]
+    assert sorted(advice.all.rewrites) == ["choice{take=all}", "fold-batch-norm", "shrink{to=quarter}"]
+
+
+def test_a_baseline_of_its_own() -> None:
+    advice, _ = advised(gated_graph(), OWN, base="default")
+    assert advice.base == "fold-batch-norm,shift-average-pool"
+    unused = {trial.text: trial.main_reason for trial in advice.unused}
+    assert unused["skip-norm"] == "no normalisation is left"
+    assert unused["fold-batch-norm"] == "nothing here to apply it to"
+    assert advice.exact.passes == "fold-batch-norm,shift-average-pool,choice"
+
+
+def test_what_breaks_or_does_not_fit_is_told_and_the_rest_goes_on() -> None:
+    advice, _ = advised(gated_graph(), [FOLD, Break()])
+    [refused] = advice.refused
+    assert refused.text == "break"
+    assert refused.problem == "pass break: network: the outputs were y and are now other"
+    assert advice.exact.rewrites == ("fold-batch-norm",)
+
+
+def test_nothing_to_take() -> None:
+    advice, _ = advised(gated_graph(), [Pad(), Mark()])
+    assert (advice.exact.passes, advice.exact.rewrites) == ("none", ())
+    assert shown(advice).endswith(
+        "take the EXACT ones that gain\n  nothing to take\n\ntake everything that gains\n  the same\n"
+    )
+
+
+# ---- reports
+
+
+def shown(advice: Advice, *, reasons: bool = False) -> str:
+    text = io.StringIO()
+    print_advice(advice, Console(file=text, width=100, highlight=False), reasons=reasons)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+
+
+def test_the_advice_in_full(golden: Callable[[str, str], None]) -> None:
+    advice, _ = advised(gated_graph(), [*OWN, Break()])
+    golden("advice.txt", shown(advice, reasons=True))
+
+
+def test_json_says_what_the_advice_says() -> None:
+    advice, _ = advised(gated_graph(), [*OWN, Break()], objective="edp")
+    report = AdviceReport.model_validate_json(advice_json(advice))
+    assert [part.rewrite.passes for part in report.ranked] == [ranked.trial.text for ranked in advice.ranked]
+    assert report.baseline.score == advice.baseline.score == advice.baseline.cycles * advice.baseline.energy_pj
+    assert report.all.passes == advice.all.passes
+    assert [part.passes for part in report.refused] == ["break"]
+    for part, ranked in zip(report.ranked, advice.ranked, strict=True):
+        assert (part.after is None) == (ranked.after is None)
+        assert part.rewrite.price is not None and ranked.trial.price is not None
+        assert part.rewrite.price.dram_bytes == ranked.trial.price.dram_bytes
+        assert [one.cosine for one in part.rewrite.outputs] == [one.cosine for one in ranked.trial.outputs]
+
+
+def test_the_schema_in_the_documentation_is_the_schema(golden: Callable[[Path, str], None]) -> None:
+    golden(ROOT / "docs" / "advice.schema.json", schema_text(AdviceReport))
