@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from codesign.mapping.mapper import search
 from codesign.mapping.objective import objective_named
 from codesign.planning.plan import Identity
 from codesign.planning.pricing import PlanningOracle
+from codesign.report.advice_html import advice_html
 from codesign.report.advice_json import AdviceReport, advice_json
 from codesign.report.advice_terminal import print_advice
 from codesign.report.schema import schema_text
@@ -37,10 +39,11 @@ from codesign.rewriting.options import short_text_of, variants_of
 from codesign.rewriting.pipeline import Pipeline, resolve_pipeline
 from codesign.rewriting.runner import run_pipeline
 from tests.advice_passes import Break, Choice, Mark, Nudge, Pad, Shrink, SkipNorm
-from tests.command import ROOT
+from tests.command import ROOT, Command
 from tests.machines import examples, profiles
 from tests.pass_models import batch_norm, graph_of, normal, proto_of, statistics
 from tests.pass_networks import network
+from tests.refusals import command as command  # the fixture
 
 FOLD = resolve_pipeline("fold-batch-norm").passes[0]
 OBJECTIVES = ("latency", "energy", "edp", "1*latency+0.002*energy")
@@ -165,8 +168,6 @@ def test_ranks_sums_and_prices_on_any_machine(profile: HardwareProfile) -> None:
 
 
 def test_a_wrong_rank_or_sum_would_be_seen() -> None:
-    from dataclasses import replace
-
     advice, _ = advised(gated_graph(), OWN)
     with pytest.raises(AssertionError):
         check_ranks(replace(advice, ranked=advice.ranked[::-1]))
@@ -229,6 +230,29 @@ def shown(advice: Advice, *, reasons: bool = False) -> str:
 def test_the_advice_in_full(golden: Callable[[str, str], None]) -> None:
     advice, _ = advised(gated_graph(), [*OWN, Break()])
     golden("advice.txt", shown(advice, reasons=True))
+
+
+def test_the_page_says_all_of_it_and_runs_nothing() -> None:
+    advice, _ = advised(gated_graph(), [*OWN, Break()])
+    page = advice_html(replace(advice, model=Identity("<b>net</b>", "0" * 64)))
+    assert "&lt;b&gt;net&lt;/b&gt;" in page and "<b>net" not in page
+    assert "<script" not in page and "http" not in page.replace("http-equiv", "")
+    for ranked in advice.ranked:
+        assert f">{ranked.trial.text} <" in page
+    assert [text for text in ("-23.1 %", "0.4993", "taken instead of choice") if text not in page] == []
+    assert "<pre>--passes &#x27;fold-batch-norm,choice{take=all},shrink{to=quarter}&#x27;</pre>" in page
+    assert "the outputs were y and are now other" in page
+
+
+def test_a_page_that_cannot_be_written(command: Command) -> None:
+    (command.folder / "file").write_text("")
+    done = command("advise", "good.onnx", "--hw", "edge_npu", "--html", "file/page.html")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "file/page.html: cannot be written: File exists\n  hint: choose another file\n"
+    done = command("advise", "good.onnx", "--hw", "edge_npu", "--html", "new/page.html")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.endswith("\nwrote new/page.html\n")
+    assert "<title>Advice: good on edge_npu</title>" in (command.folder / "new" / "page.html").read_text("utf-8")
 
 
 def test_json_says_what_the_advice_says() -> None:

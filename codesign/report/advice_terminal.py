@@ -9,19 +9,21 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from codesign.advice.advice import Advice, Ranked, Standing, Trial
+from codesign.advice.advice import Advice
 from codesign.report.advice_words import (
     RANKING,
     alike_text,
     change_texts,
     cosine_text,
     figure_names,
+    joined,
+    left_lines,
     objective_text,
     output_note,
     price_text,
     size_text,
     sqnr_text,
-    standing_text,
+    standing_note,
     standing_word,
     suggestion_texts,
     worst,
@@ -42,10 +44,8 @@ def print_advice(advice: Advice, console: Console, *, reasons: bool = False) -> 
         _heading(console, "what each does to the network")
         console.print(Padding(_changes(advice), _INDENT))
         _lines(console, _notes(advice))
-    _section(console, "no effect on the cost", (_neutral_text(trial) for trial in advice.neutral))
-    _section(console, "applied nowhere", (_left_text(trial, trial.main_reason) for trial in advice.unused))
-    _section(console, "refused", (_left_text(trial, trial.problem) for trial in advice.refused))
-    _section(console, "cannot be loaded", (f"{name}: {problem}" for name, problem in advice.broken))
+    for title, lines in left_lines(advice):
+        _section(console, title, lines)
     if reasons:
         _section(console, "declined", _declined(advice))
     _section(console, "take the EXACT ones that gain", suggestion_texts(advice, advice.exact))
@@ -90,34 +90,12 @@ def _changes(advice: Advice) -> Table:
 def _notes(advice: Advice) -> Iterator[str]:
     """On single rewrites, then on how it was ranked and on what outputs were compared."""
     for number, ranked in enumerate(advice.ranked, 1):
-        parts = (_standing_note(ranked), output_note(ranked.trial), alike_text(ranked.trial))
-        if any(parts):
-            yield f"{number}: {_joined(*parts)}"
+        note = joined(standing_note(ranked), output_note(ranked.trial), alike_text(ranked.trial))
+        if note:
+            yield f"{number}: {note}"
     yield from RANKING
     if any(ranked.trial.outputs for ranked in advice.ranked):
         yield f"Outputs against the baseline's, on {advice.data}."
-
-
-def _standing_note(ranked: Ranked) -> str:
-    """What one word does not say."""
-    says_all = ranked.standing in (Standing.TAKEN, Standing.LOSES)
-    says_all = says_all or (ranked.standing is Standing.NO_GAIN and not ranked.instead_of)
-    return "" if says_all else standing_text(ranked)
-
-
-def _neutral_text(trial: Trial) -> str:
-    shown = worst(trial.outputs)
-    figures = [f"cosine {cosine_text(shown)}, SQNR {sqnr_text(shown)}"] if shown and shown.cosine is not None else []
-    places = f"{trial.applied} place{'s' * (trial.applied != 1)}"
-    return f"{trial.text} ({trial.effect}): {_joined(places, *figures, output_note(trial), alike_text(trial))}"
-
-
-def _left_text(trial: Trial, why: str) -> str:
-    return f"{trial.text}: {_joined(why, alike_text(trial))}"
-
-
-def _joined(*parts: str) -> str:
-    return "; ".join(filter(None, parts))
 
 
 def _declined(advice: Advice) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from codesign.advice.advice import Advice, OutputChange, Ranked, Standing, Suggestion, Trial, saving
 from codesign.report.explanation import MINIMISED, signed_text
@@ -54,6 +54,13 @@ def standing_text(ranked: Ranked) -> str:
             return str(ranked.standing)
 
 
+def standing_note(ranked: Ranked) -> str:
+    """What one word does not say."""
+    says_all = ranked.standing in (Standing.TAKEN, Standing.LOSES)
+    says_all = says_all or (ranked.standing is Standing.NO_GAIN and not ranked.instead_of)
+    return "" if says_all else standing_text(ranked)
+
+
 def price_text(advice: Advice, price: Price) -> str:
     """`15.7 M cycles, 25.4 mJ, 41.2 MiB dram; 3.50 M parameters, 301 M MACs`."""
     cost = f"{count_text(price.cycles)} cycles, {energy_text(price.energy_pj)}"
@@ -100,6 +107,33 @@ def noted(outputs: Sequence[OutputChange]) -> str:
     return ": ".join(filter(None, (which, shown.note)))
 
 
+def left_lines(advice: Advice) -> Iterator[tuple[str, list[str]]]:
+    """What is not ranked, by title: a line for each rewrite, with the main reason."""
+    groups = {
+        "no effect on the cost": [_neutral_text(trial) for trial in advice.neutral],
+        "applied nowhere": [_left_text(trial, trial.main_reason) for trial in advice.unused],
+        "refused": [_left_text(trial, trial.problem) for trial in advice.refused],
+        "cannot be loaded": [f"{name}: {problem}" for name, problem in advice.broken],
+    }
+    yield from ((title, lines) for title, lines in groups.items() if lines)
+
+
+def _neutral_text(trial: Trial) -> str:
+    shown = worst(trial.outputs)
+    figures = f"cosine {cosine_text(shown)}, SQNR {sqnr_text(shown)}" if shown and shown.cosine is not None else ""
+    places = f"{trial.applied} place{'s' * (trial.applied != 1)}"
+    return f"{trial.text} ({trial.effect}): {joined(places, figures, output_note(trial), alike_text(trial))}"
+
+
+def _left_text(trial: Trial, why: str) -> str:
+    return f"{trial.text}: {joined(why, alike_text(trial))}"
+
+
+def joined(*parts: str) -> str:
+    """Those there are, as one sentence."""
+    return "; ".join(filter(None, parts))
+
+
 def suggestion_texts(advice: Advice, suggestion: Suggestion) -> tuple[str, ...]:
     """The line for `--passes`, what it saves, and what it does to the outputs."""
     if not suggestion.rewrites:
@@ -110,7 +144,7 @@ def suggestion_texts(advice: Advice, suggestion: Suggestion) -> tuple[str, ...]:
     shown = worst(suggestion.outputs)
     if shown is not None:
         figures = f"cosine {cosine_text(shown)}, SQNR {sqnr_text(shown)}" if shown.cosine is not None else ""
-        texts.append("outputs: " + "; ".join(filter(None, (figures, noted(suggestion.outputs)))))
+        texts.append(f"outputs: {joined(figures, noted(suggestion.outputs))}")
     return tuple(texts)
 
 
