@@ -15,6 +15,7 @@ from hypothesis import given
 from onnx import helper
 from rich.console import Console
 
+import codesign
 from codesign.advice.advice import Advice, Standing, improves, same_cost
 from codesign.advice.advising import Heading, advice_on
 from codesign.advice.outputs import Judge
@@ -165,6 +166,24 @@ def test_ranks_sums_and_prices_on_any_machine(profile: HardwareProfile) -> None:
     check_ranks(advice)
     check_sums(advice)
     check_prices(advice, oracle, graph, steps)
+
+
+def test_alone_and_together_are_what_an_estimate_says() -> None:
+    digits = ROOT / "examples" / "digits" / "digits.onnx"
+    advice = codesign.advise(digits, hw="edge_npu", data=digits.with_name("digit.npz"))
+    told = {ranked.trial.text: ranked.trial.price for ranked in advice.ranked}
+    assert "fold-batch-norm" in told
+    for passes, price in (
+        told | {advice.exact.passes: advice.exact.price, advice.all.passes: advice.all.price}
+    ).items():
+        totals = codesign.estimate(digits, hw="edge_npu", passes=passes).totals
+        assert price is not None
+        assert (price.cycles, price.energy_pj / 1e6, price.dram_bytes) == (
+            totals.cycles,
+            totals.energy_uj,
+            totals.dram_bytes,
+        )
+        assert (price.macs, price.parameters) == (totals.macs, totals.params)
 
 
 def test_a_wrong_rank_or_sum_would_be_seen() -> None:

@@ -73,9 +73,8 @@ class Judge:
     @cached_property
     def _dependence(self) -> dict[str, float]:
         """Of each output, how much an input of the same numbers in another order changes it."""
-        first = _outputs(self.original, self.samples.runs[:1])
         other = _outputs(self.original, (shuffled(self.samples.runs[0]),))
-        return {name: _relative(other[name], first[name]) for name in first}
+        return {name: _relative(other[name], found[:1]) for name, found in self._before.items()}
 
 
 def _change(name: str, before: np.ndarray, after: np.ndarray, dependence: float, note: str) -> OutputChange:

@@ -11,18 +11,15 @@ from codesign.advice.advice import Advice, Ranked, Suggestion, Trial
 from codesign.errors import CodesignError
 from codesign.report.advice_words import (
     RANKING,
-    alike_text,
     change_texts,
     cosine_text,
     figure_names,
-    joined,
     left_lines,
     objective_text,
-    output_note,
     price_text,
+    row_note,
     size_text,
     sqnr_text,
-    standing_note,
     standing_word,
     suggestion_texts,
     worst,
@@ -104,7 +101,7 @@ def _row(advice: Advice, number: int, ranked: Ranked) -> str:
         *_changes(change_texts(advice, ranked.after, ranked.before)),
         f'<td><span class="tag{taken}">{standing_word(ranked)}</span></td>',
         f'<td class="number edge">{cosine_text(shown)}</td><td class="number">{sqnr_text(shown)}</td>',
-        f'<td class="text">{escape(joined(standing_note(ranked), output_note(trial), alike_text(trial)))}</td>',
+        f'<td class="text">{escape(row_note(advice, ranked))}</td>',
     )
     return f"<tr>{''.join(cells)}</tr>"
 

@@ -12,18 +12,15 @@ from rich.text import Text
 from codesign.advice.advice import Advice
 from codesign.report.advice_words import (
     RANKING,
-    alike_text,
     change_texts,
     cosine_text,
     figure_names,
-    joined,
     left_lines,
     objective_text,
-    output_note,
     price_text,
+    row_note,
     size_text,
     sqnr_text,
-    standing_note,
     standing_word,
     suggestion_texts,
     worst,
@@ -90,7 +87,7 @@ def _changes(advice: Advice) -> Table:
 def _notes(advice: Advice) -> Iterator[str]:
     """On single rewrites, then on how it was ranked and on what outputs were compared."""
     for number, ranked in enumerate(advice.ranked, 1):
-        note = joined(standing_note(ranked), output_note(ranked.trial), alike_text(ranked.trial))
+        note = row_note(advice, ranked)
         if note:
             yield f"{number}: {note}"
     yield from RANKING

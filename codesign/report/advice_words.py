@@ -73,6 +73,21 @@ def size_text(after: int, before: int) -> str:
     return count_text(after) if after == before else f"{count_text(before)} -> {count_text(after)}"
 
 
+def per_mac_text(advice: Advice, trial: Trial) -> str:
+    """`-8.3 % cycles per MAC` where the number of MACs changes; nothing otherwise."""
+    before, after = advice.baseline, trial.price
+    if after is None or after.macs == before.macs or not before.macs or not after.macs or not before.score:
+        return ""
+    change = signed_text(after.score / after.macs / (before.score / before.macs) - 1)
+    return f"{change} {objective_text(advice)} per MAC"
+
+
+def row_note(advice: Advice, ranked: Ranked) -> str:
+    """All that the figures of a row do not say."""
+    trial = ranked.trial
+    return joined(standing_note(ranked), per_mac_text(advice, trial), output_note(trial), alike_text(trial))
+
+
 def worst(outputs: Sequence[OutputChange]) -> OutputChange | None:
     """The output to show: one that could not be compared before the one with the lowest cosine."""
     return min(outputs, key=lambda one: -2.0 if one.cosine is None else one.cosine, default=None)
