@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+import codesign
+from codesign.report.advice_json import advice_json
 from tests.refusals import convolution
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
@@ -65,12 +68,25 @@ def test_slow_advice_and_failed_commands_are_faults() -> None:
     assert "x: no such file" in page([failed])
 
 
+def in_this_process(words: Sequence[str], *_: object) -> tuple[str, float]:
+    """What the command would do; nothing is lowered, only the plan written."""
+    model, hw = words[1], words[3]
+    if words[0] == "advise":
+        return advice_json(codesign.advise(model, hw=hw)), 1.0
+    folder = Path(words[-1])
+    folder.mkdir()
+    plan = codesign.estimate(model, hw=hw, passes=words[5])
+    (folder / "plan.json").write_text(plan.to_json(), encoding="utf-8")
+    return "", 2.0
+
+
 def test_it_runs_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models, cache = tmp_path / "models", tmp_path / "rows.jsonl"
     models.mkdir()
     save(convolution(), models, "small.onnx")
     words = ["x", str(models), "--hw", "edge_npu", "--only", "small", "--output", str(tmp_path / "page.md")]
     monkeypatch.setattr(sys, "argv", [*words, "--cache", str(cache)])
+    monkeypatch.setattr(evidence_advice, "command", in_this_process)
     assert evidence_advice.main() == 0
     rows = list(read_cache(cache))
     assert [(part.passes, part.problem) for part in rows] == [("", ""), ("none", "")]
