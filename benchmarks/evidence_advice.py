@@ -77,7 +77,7 @@ def advised(path: Path, hardware: str, limit_seconds: int) -> Advised:
     text, seconds = command(words, limit_seconds, {"CODESIGN_CACHE": "off"})
     report = json.loads(text)
     base, ranked = report["baseline"], report["ranked"]
-    gaining = [part["rewrite"] for part in ranked if part["standing"] != "costs more alone"]
+    gaining = [part["rewrite"] for part in ranked if _in_order(part["rewrite"]["price"]) < _in_order(base)]
     prices = {"none": base, **{part["passes"]: part["price"] for part in gaining}}
     prices |= {report[kind]["passes"]: report[kind]["price"] for kind in ("exact", "all")}
     parts = [*(part["rewrite"] for part in ranked), *report["neutral"], *report["unused"], *report["refused"]]
@@ -89,6 +89,10 @@ def advised(path: Path, hardware: str, limit_seconds: int) -> Advised:
         all=report["all"]["passes"],
         confirm={passes: figures(price) for passes, price in prices.items()},
     )
+
+
+def _in_order(price: dict[str, float]) -> tuple[float, ...]:
+    return tuple(price[name] for name in ("score", "cycles", "energy_pj", "dram_bytes"))
 
 
 def figures(price: dict[str, float]) -> Figures:

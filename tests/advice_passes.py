@@ -80,7 +80,7 @@ class Shrink(GraphPass):
 
 @dataclass(frozen=True)
 class Choice(GraphPass):
-    """One activation left out as if that were exact, or all of them."""
+    """One activation left out as if that were exact, or all of them and a convolution as well."""
 
     name: ClassVar[str] = "choice"
     effect: ClassVar[Effect] = Effect.EXACT
@@ -89,7 +89,23 @@ class Choice(GraphPass):
     take: Annotated[Literal["one", "all"], "how many"] = "one"
 
     def run(self, graph: Graph, context: PassContext) -> list[Outcome]:
-        found = _nodes(graph, "Sigmoid")[: 1 if self.take == "one" else None]
+        found = _nodes(graph, "Sigmoid")[:1] if self.take == "one" else _nodes(graph, "Sigmoid", "Conv")[1:-1]
+        for node in found:
+            _bypass(graph, node)
+        return [Applied(node_name(node), "left out") for node in found]
+
+
+@dataclass(frozen=True)
+class Later(GraphPass):
+    """Leaves an activation out where no normalisation is left, as if that were exact."""
+
+    name: ClassVar[str] = "later"
+    effect: ClassVar[Effect] = Effect.EXACT
+
+    def run(self, graph: Graph, context: PassContext) -> list[Outcome]:
+        if _nodes(graph, "BatchNormalization"):
+            return [Declined("network", "fold its normalisations first")]
+        found = _nodes(graph, "Sigmoid")[:1]
         for node in found:
             _bypass(graph, node)
         return [Applied(node_name(node), "left out") for node in found]

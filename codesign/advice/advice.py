@@ -11,6 +11,7 @@ from codesign.rewriting.graph_pass import Price
 from codesign.rewriting.record import PassRecord
 
 SAME = 1e-9  # relative; a smaller difference is rounding
+LEAST_LOSSY_SAVING = 0.01  # nobody repairs a network by training for less
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,10 @@ class Standing(StrEnum):
 
     TAKEN = "taken"
     INSTEAD = "taken instead of another choice"
+    LITTLE = "saves too little on top"
     NO_GAIN = "no gain on top"
     NOWHERE = "applies nowhere on top"
     REFUSED = "refused on top"
-    LOSES = "costs more alone"
 
     @property
     def is_taken(self) -> bool:
@@ -93,7 +94,7 @@ class Ranked:
     """A rewrite in its rank. before, after: prices without and with it on top of those taken above it.
 
     instead_of: the other choice of the same pass whose place it takes, or would take. applied: places on top.
-    after: None where it was not tried on top, or refused. reason: of what declined or refused it there.
+    after: None where it applies nowhere on top, or was refused; reason says why.
     """
 
     trial: Trial
@@ -119,9 +120,10 @@ class Suggestion:
 class Advice:
     """Every rewrite of the catalogue on one network and one machine.
 
-    base: the pipeline of the baseline, empty for none. ranked: those that change the cost, EXACT before APPROXIMATE
-    before RESHAPES, and by what they save alone. neutral: applied, but cost the same. unused: applied nowhere. refused:
-    with the problem. broken: passes that cannot be loaded, and why. data: what outputs were compared on.
+    base: the pipeline of the baseline, empty for none. ranked: those that change the cost, alone or on top, EXACT
+    before APPROXIMATE before RESHAPES, and by what they save alone. neutral: applied, but cost the same. unused:
+    applied nowhere. refused: with the problem. broken: passes that cannot be loaded, and why. data: what outputs were
+    compared on.
     """
 
     codesign: str

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from codesign.advice.advice import Advice, Ranked, Suggestion
-from codesign.advice.ranking import OnItem, Stack, Workbench, ranked_first, tried
+from codesign.advice.ranking import OnItem, Stack, Workbench, changes_cost, in_rank, tried
 from codesign.planning.plan import Identity
 from codesign.rewriting.graph_pass import Effect, GraphPass
 from codesign.rewriting.options import short_text_of
@@ -35,20 +35,19 @@ def advice_on(
     """
     baseline = bench.oracle.price(bench.base)
     trials = tried(bench, steps, on_stage("trying"))
-    in_rank = ranked_first(trials, baseline)
-    stack = Stack(bench, baseline)
-    exact = [item for item in in_rank if item[1].effect_here is Effect.EXACT]
-    ranked: list[Ranked] = []
+    order = in_rank(trials, baseline)
+    exact = [item for item in order if item[1].effect_here is Effect.EXACT]
+    stack, offered = Stack(bench, baseline), list[Ranked]()
     suggestions: list[Suggestion] = []
     on_item = on_stage("stacking")
-    for part in (exact, in_rank[len(exact) :]):
+    for part in (exact, order[len(exact) :]):
         for trial, step in part:
-            on_item(trial.text, len(ranked) + 1, len(in_rank))
-            ranked.append(stack.offer(trial, step))
+            on_item(trial.text, len(offered) + 1, len(order))
+            offered.append(stack.offer(trial, step))
         suggestions.append(_suggestion(heading, stack))
-    refused = tuple(trial for trial, _ in trials if trial.problem)
-    told = {item.trial.text for item in ranked} | {trial.text for trial in refused}
-    left = [trial for trial, _ in trials if trial.text not in told]
+    ranked = tuple(one for one in offered if changes_cost(one, baseline))
+    told = {one.trial.text for one in ranked}
+    left = [trial for trial, _ in trials if trial.text not in told and not trial.problem]
     return Advice(
         codesign=heading.codesign,
         model=heading.model,
@@ -57,10 +56,10 @@ def advice_on(
         off_chip=heading.off_chip,
         base=_texts(heading.base.passes),
         baseline=baseline,
-        ranked=tuple(ranked),
+        ranked=ranked,
         neutral=tuple(trial for trial in left if trial.applied),
         unused=tuple(trial for trial in left if not trial.applied),
-        refused=refused,
+        refused=tuple(trial for trial, _ in trials if trial.problem),
         broken=heading.broken,
         exact=suggestions[0],
         all=suggestions[1],

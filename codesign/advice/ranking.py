@@ -2,8 +2,9 @@
 
 Ranked: EXACT before APPROXIMATE before RESHAPES, for nobody pays for an exact one; within each by the share of the
 objective saved alone, best first. From the top down each is run on the network as those taken so far left it, and is
-taken when that makes it better again. A pass is taken once: another choice of its options does not go on top of it but
-takes its place, if the whole is better for it. What costs more alone is not put on top.
+taken when that makes it better again; one that is not exact must save 1 % there. A pass is taken once: another choice
+of its options does not go on top of it but takes its place, if the whole is better for it. What saved nothing alone has
+its turn as well: it may apply where others have been.
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from codesign.advice.advice import Ranked, Standing, Trial, improves, main_reason, same_cost, saving
+from codesign.advice.advice import (
+    LEAST_LOSSY_SAVING,
+    Ranked,
+    Standing,
+    Trial,
+    improves,
+    main_reason,
+    same_cost,
+    saving,
+)
 from codesign.advice.outputs import Judge
 from codesign.errors import CodesignError
 from codesign.graph.graph import Graph
@@ -63,15 +73,11 @@ class Level:
 
 @dataclass
 class Stack:
-    """Rewrites on top of each other. baseline: the price of the network before them; price: after them."""
+    """Rewrites on top of each other. price: of the network after all of them."""
 
     bench: Workbench
-    baseline: Price
-    price: Price = field(init=False)
-    levels: list[Level] = field(default_factory=list, init=False)
-
-    def __post_init__(self) -> None:
-        self.price = self.baseline
+    price: Price
+    levels: list[Level] = field(default_factory=list)
 
     @property
     def steps(self) -> tuple[GraphPass, ...]:
@@ -86,8 +92,6 @@ class Stack:
     def offer(self, trial: Trial, step: GraphPass) -> Ranked:
         """Take a rewrite if the network is better for it."""
         before = self.price
-        if trial.price is None or not improves(trial.price, self.baseline):
-            return Ranked(trial, Standing.LOSES, before)
         place = next((at for at, level in enumerate(self.levels) if level.step.name == step.name), len(self.levels))
         instead_of = short_text_of(self.levels[place].step) if place < len(self.levels) else ""
         ranked = Ranked(trial, Standing.REFUSED, before, instead_of=instead_of)
@@ -101,6 +105,8 @@ class Stack:
         ranked = replace(ranked, after=price, applied=record.applied)
         if not improves(price, before):
             return replace(ranked, standing=Standing.NO_GAIN)
+        if step.effect_here is not Effect.EXACT and saving(price.score, before.score) < LEAST_LOSSY_SAVING:
+            return replace(ranked, standing=Standing.LITTLE)
         self.levels, self.price = levels, price
         return replace(ranked, standing=Standing.INSTEAD if instead_of else Standing.TAKEN)
 
@@ -135,14 +141,16 @@ def _told_apart(trials: Sequence[tuple[Trial, GraphPass]]) -> Iterator[tuple[Tri
         yield replace(first, alike=tuple(trial.text for trial, _ in others)), step
 
 
-def ranked_first(trials: Iterable[tuple[Trial, GraphPass]], baseline: Price) -> list[tuple[Trial, GraphPass]]:
-    """Those that applied and change the cost, in their rank."""
-    changing = [
-        (trial, step)
-        for trial, step in trials
-        if trial.applied and trial.price is not None and not same_cost(trial.price, baseline)
-    ]
-    return sorted(changing, key=lambda item: _rank(item[0], baseline))
+def in_rank(trials: Iterable[tuple[Trial, GraphPass]], baseline: Price) -> list[tuple[Trial, GraphPass]]:
+    """All but those refused, in their rank."""
+    fit = [(trial, step) for trial, step in trials if trial.price is not None]
+    return sorted(fit, key=lambda item: _rank(item[0], baseline))
+
+
+def changes_cost(ranked: Ranked, baseline: Price) -> bool:
+    """Whether a rewrite makes a difference, alone or on top."""
+    pairs = ((ranked.trial.price, baseline), (ranked.after, ranked.before))
+    return any(after is not None and not same_cost(after, before) for after, before in pairs)
 
 
 def _rank(trial: Trial, baseline: Price) -> tuple[object, ...]:

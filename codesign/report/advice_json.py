@@ -52,18 +52,18 @@ class RewriteReport(Part):
 
 
 class RankedReport(Part):
-    """A rewrite that changes the cost, on top of those taken above it."""
+    """A rewrite that changes the cost, alone or on top of those taken above it."""
 
     rewrite: RewriteReport
     standing: str
-    """`taken`, `taken instead of another choice`, `no gain on top`, `applies nowhere on top`, `refused on top` or
-    `costs more alone`."""
+    """`taken`, `taken instead of another choice`, `saves too little on top`, `no gain on top`, `applies nowhere on top`
+    or `refused on top`."""
     instead_of: str
     """The other choice of the same pass whose place it takes, or would take."""
     before: PriceReport
     """With those taken above it."""
     after: PriceReport | None
-    """With this one as well; null where it was not tried on top, or refused."""
+    """With this one as well; null where it applies nowhere on top, or was refused."""
     applied_on_top: int
     reason: str
     """Why it applies nowhere on top, or was refused there."""

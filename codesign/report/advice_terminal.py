@@ -67,15 +67,14 @@ def _savings(advice: Advice) -> Table:
 
 
 def _changes(advice: Advice) -> Table:
-    table = _table("#", "rewrite", "applied", "declined", "parameters", "MACs", "cosine", "SQNR")
+    table = _table("#", "rewrite", "applied /\ndeclined", "parameters", "MACs", "cosine", "SQNR")
     for number, ranked in enumerate(advice.ranked, 1):
         trial, shown = ranked.trial, worst(ranked.trial.outputs)
         price = trial.price or advice.baseline
         table.add_row(
             str(number),
             Text(trial.text),
-            str(trial.applied),
-            str(len(trial.record.declined) if trial.record else 0),
+            f"{trial.applied} / {len(trial.record.declined) if trial.record else 0}",
             size_text(price.parameters, advice.baseline.parameters),
             size_text(price.macs, advice.baseline.macs),
             cosine_text(shown),

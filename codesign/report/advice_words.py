@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from codesign.advice.advice import Advice, OutputChange, Ranked, Standing, Suggestion, Trial, saving
+from codesign.advice.advice import (
+    LEAST_LOSSY_SAVING,
+    Advice,
+    OutputChange,
+    Ranked,
+    Standing,
+    Suggestion,
+    Trial,
+    saving,
+)
 from codesign.report.explanation import MINIMISED, signed_text
-from codesign.report.numbers import bytes_text, count_text, energy_text
+from codesign.report.numbers import bytes_text, count_text, energy_text, percent_text
 from codesign.rewriting.graph_pass import Price
 
 RANKING = (
     "Ranked: EXACT first, then APPROXIMATE, then RESHAPES; within each by what it saves alone, best first.",
-    "On top: run on the network as those taken above leave it, in this order, and taken if that is better again.",
+    "On top: run on the network as those taken above leave it, in this order, and taken if that is better again;",
+    f"what is not EXACT must save {percent_text(LEAST_LOSSY_SAVING)} there.",
     "A pass is taken once: another choice of its options takes its place if the whole is better for it.",
 )
 
@@ -37,7 +47,7 @@ def change_texts(advice: Advice, after: Price | None, before: Price) -> tuple[st
 
 
 def standing_word(ranked: Ranked) -> str:
-    """`taken`, `instead`, `no gain`, `nowhere`, `refused`, `loses`."""
+    """`taken`, `instead`, `little`, `no gain`, `nowhere`, `refused`."""
     return ranked.standing.name.lower().replace("_", " ")
 
 
@@ -46,8 +56,8 @@ def standing_text(ranked: Ranked) -> str:
     match ranked.standing:
         case Standing.INSTEAD:
             return f"taken instead of {ranked.instead_of}"
-        case Standing.NO_GAIN if ranked.instead_of:
-            return f"no gain instead of {ranked.instead_of}"
+        case Standing.NO_GAIN | Standing.LITTLE if ranked.instead_of:
+            return f"{standing_word(ranked)} instead of {ranked.instead_of}"
         case Standing.NOWHERE | Standing.REFUSED:
             return f"{ranked.standing}: {ranked.reason}"
         case _:
@@ -56,9 +66,10 @@ def standing_text(ranked: Ranked) -> str:
 
 def standing_note(ranked: Ranked) -> str:
     """What one word does not say."""
-    says_all = ranked.standing in (Standing.TAKEN, Standing.LOSES)
-    says_all = says_all or (ranked.standing is Standing.NO_GAIN and not ranked.instead_of)
-    return "" if says_all else standing_text(ranked)
+    plain = (Standing.TAKEN, Standing.LITTLE, Standing.NO_GAIN)
+    says_all = ranked.standing in plain and not (ranked.standing is not Standing.TAKEN and ranked.instead_of)
+    places = f"{ranked.applied} place{'s' * (ranked.applied != 1)} on top"
+    return joined("" if says_all else standing_text(ranked), places if ranked.applied > ranked.trial.applied else "")
 
 
 def price_text(advice: Advice, price: Price) -> str:
@@ -104,8 +115,8 @@ def sqnr_text(change: OutputChange | None) -> str:
 
 
 def alike_text(trial: Trial) -> str:
-    """`the same with a{b=c} and a{b=d}`, or nothing."""
-    return f"the same with {' and '.join(trial.alike)}" if trial.alike else ""
+    """`the same with a{b=c}, a{b=d}`, or nothing."""
+    return f"the same with {', '.join(trial.alike)}" if trial.alike else ""
 
 
 def output_note(trial: Trial) -> str:
