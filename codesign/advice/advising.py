@@ -33,7 +33,7 @@ def advice_on(
 
     on_stage: who is told about the items of a stage. Raises DoesNotFitError when the baseline fits no engine.
     """
-    baseline = bench.oracle.price(bench.base)
+    baseline = bench.baseline
     trials = tried(bench, steps, on_stage("trying"))
     order = in_rank(trials, baseline)
     exact = [item for item in order if item[1].effect_here is Effect.EXACT]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from codesign.advice.advice import (
     LEAST_LOSSY_SAVING,
@@ -43,6 +44,11 @@ class Workbench:
     oracle: CostOracle
     judge: Judge
 
+    @cached_property
+    def baseline(self) -> Price:
+        """The price of the network before any rewrite."""
+        return self.oracle.price(self.base)
+
     def run(self, graph: Graph, step: GraphPass) -> tuple[Graph, PassRecord]:
         """A graph after a pass, and what it did. Raises CodesignError when the pass breaks it."""
         after, [record] = run_pipeline(graph, Pipeline(step.name, (step,)), self.context)
@@ -54,7 +60,7 @@ class Workbench:
         try:
             graph, record = self.run(self.base, step)
             if not record.applied:
-                return replace(tried, record=record, price=self.oracle.price(self.base))
+                return replace(tried, record=record, price=self.baseline)
             tried = replace(tried, record=record)
             price = self.oracle.price(graph)
         except CodesignError as error:
@@ -97,11 +103,11 @@ class Stack:
         ranked = Ranked(trial, Standing.REFUSED, before, instead_of=instead_of)
         try:
             levels, record = self._with(place, step)
+            if not record.applied:
+                return replace(ranked, standing=Standing.NOWHERE, reason=main_reason(record))
             price = self.bench.oracle.price(levels[-1].graph)
         except CodesignError as error:
             return replace(ranked, reason=_first_line(error))
-        if not record.applied:
-            return replace(ranked, standing=Standing.NOWHERE, reason=main_reason(record))
         ranked = replace(ranked, after=price, applied=record.applied)
         if not improves(price, before):
             return replace(ranked, standing=Standing.NO_GAIN)
@@ -113,6 +119,8 @@ class Stack:
     def _with(self, place: int, step: GraphPass) -> tuple[list[Level], PassRecord]:
         """The levels with a step at a place, those above it run again."""
         graph, record = self.bench.run(self._below(place), step)
+        if not record.applied:
+            return self.levels, record
         levels = [*self.levels[:place], Level(step, graph)]
         for level in self.levels[place + 1 :]:
             graph, _ = self.bench.run(graph, level.step)

@@ -54,20 +54,21 @@ def print_advice(advice: Advice, console: Console, *, reasons: bool = False) -> 
 def _savings(advice: Advice) -> Table:
     names = figure_names(advice)
     alone, on_top = ([f"{what}\n{name}" for name in names] for what in ("alone", "on top"))
-    table = _table("#", "rewrite", *alone, *on_top, "")
+    table = _table(1, "#", "rewrite", *alone, "", *on_top, "")
     effect = ""
     for number, ranked in enumerate(advice.ranked, 1):
         trial = ranked.trial
         if trial.effect != effect:
             effect = trial.effect
             table.add_row("", Text(effect, style="dim"))
-        texts = change_texts(advice, trial.price, advice.baseline) + change_texts(advice, ranked.after, ranked.before)
-        table.add_row(str(number), Text(trial.text), *texts, standing_word(ranked))
+        before = change_texts(advice, trial.price, advice.baseline)
+        after = change_texts(advice, ranked.after, ranked.before)
+        table.add_row(str(number), Text(trial.text), *before, "", *after, standing_word(ranked))
     return table
 
 
 def _changes(advice: Advice) -> Table:
-    table = _table("#", "rewrite", "applied /\ndeclined", "parameters", "MACs", "cosine", "SQNR")
+    table = _table(2, "#", "rewrite", "applied /\ndeclined", "parameters", "MACs", "cosine", "SQNR")
     for number, ranked in enumerate(advice.ranked, 1):
         trial, shown = ranked.trial, worst(ranked.trial.outputs)
         price = trial.price or advice.baseline
@@ -117,9 +118,9 @@ def _lines(console: Console, lines: Iterable[str]) -> None:
         console.print(Text(f"  {line}"), soft_wrap=True)
 
 
-def _table(*headings: str) -> Table:
-    """Columns without lines; rewrites and what became of them are words, all others numbers."""
-    table = Table(box=None, padding=(0, 1), show_edge=False, header_style="bold", pad_edge=False)
+def _table(gap: int, *headings: str) -> Table:
+    """Columns `gap` apart, without lines; rewrites and what became of them are words, all others numbers."""
+    table = Table(box=None, padding=(0, gap, 0, 0), show_edge=False, header_style="bold", pad_edge=False)
     for heading in headings:
         words = heading in ("rewrite", "")
         table.add_column(heading, justify="left" if words else "right", overflow="fold", no_wrap=not words)
