@@ -165,11 +165,15 @@ class Nudge(GraphPass):
 
 @dataclass(frozen=True)
 class Break(GraphPass):
-    """Renames an output, which no pass may."""
+    """Renames an output, which no pass may, or raises."""
 
     name: ClassVar[str] = "break"
     effect: ClassVar[Effect] = Effect.EXACT
 
+    loudly: Annotated[bool, "raise an exception"] = False
+
     def run(self, graph: Graph, context: PassContext) -> list[Outcome]:
+        if self.loudly:
+            raise KeyError("missing")
         graph.outputs[0].name = "other"
         return [Applied("other", "renamed")]

@@ -234,9 +234,10 @@ def test_a_baseline_of_its_own() -> None:
 
 
 def test_what_breaks_or_does_not_fit_is_told_and_the_rest_goes_on() -> None:
-    advice, _ = advised(gated_graph(), [FOLD, Break()])
-    [refused] = advice.refused
-    assert refused.text == "break"
+    advice, _ = advised(gated_graph(), [FOLD, Break(), Break(loudly=True)])
+    refused, failed = advice.refused
+    assert (refused.text, failed.text) == ("break", "break{loudly=true}")
+    assert failed.problem == "pass break: it failed: KeyError: 'missing'"
     assert refused.problem == "pass break: network: the outputs were y and are now other"
     assert advice.exact.rewrites == ("fold-batch-norm",)
 

@@ -9,6 +9,7 @@ its turn as well: it may apply where others have been.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,7 +25,7 @@ from codesign.advice.advice import (
     saving,
 )
 from codesign.advice.outputs import Judge
-from codesign.errors import CodesignError
+from codesign.errors import CodesignError, DoesNotFitError
 from codesign.graph.graph import Graph
 from codesign.rewriting.graph_pass import CostOracle, Effect, GraphPass, PassContext, Price
 from codesign.rewriting.options import short_text_of
@@ -32,6 +33,7 @@ from codesign.rewriting.pipeline import Pipeline
 from codesign.rewriting.record import PassRecord
 from codesign.rewriting.runner import run_pipeline
 
+_LOG = logging.getLogger(__name__)
 OnItem = Callable[[str, int, int], None]
 
 
@@ -50,8 +52,15 @@ class Workbench:
         return self.oracle.price(self.base)
 
     def run(self, graph: Graph, step: GraphPass) -> tuple[Graph, PassRecord]:
-        """A graph after a pass, and what it did. Raises CodesignError when the pass breaks it."""
-        after, [record] = run_pipeline(graph, Pipeline(step.name, (step,)), self.context)
+        """A graph after a pass, and what it did. Raises CodesignError when the pass breaks it, or fails."""
+        try:
+            after, [record] = run_pipeline(graph, Pipeline(step.name, (step,)), self.context)
+        except CodesignError:
+            raise
+        except Exception as error:
+            # A pass file is a stranger's program: it breaks its own row, not the advice on all others.
+            _LOG.info("%s failed", step.name, exc_info=True)
+            raise DoesNotFitError(f"pass {step.name}", f"it failed: {type(error).__name__}: {error}") from error
         return after, record
 
     def trial(self, step: GraphPass) -> Trial:
