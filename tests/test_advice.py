@@ -35,7 +35,7 @@ from codesign.report.advice_json import AdviceReport, advice_json
 from codesign.report.advice_terminal import print_advice
 from codesign.report.schema import schema_text
 from codesign.rewriting.catalogue import catalogue
-from codesign.rewriting.graph_pass import Effect, GraphPass, PassContext
+from codesign.rewriting.graph_pass import Effect, GraphPass, PassContext, Price
 from codesign.rewriting.options import short_text_of, variants_of
 from codesign.rewriting.pipeline import Pipeline, resolve_pipeline
 from codesign.rewriting.runner import run_pipeline
@@ -240,6 +240,21 @@ def test_what_breaks_or_does_not_fit_is_told_and_the_rest_goes_on() -> None:
     assert failed.problem == "pass break: it failed: KeyError: 'missing'"
     assert refused.problem == "pass break: network: the outputs were y and are now other"
     assert advice.exact.rewrites == ("fold-batch-norm",)
+
+
+def test_what_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    price = PlanningOracle.price
+
+    def without_abs(oracle: PlanningOracle, graph: Graph) -> Price:
+        if any(node.op_type == "Abs" for node in graph.nodes):
+            raise DoesNotFitError("network: node abs", "no room for it")
+        return price(oracle, graph)
+
+    monkeypatch.setattr(PlanningOracle, "price", without_abs)
+    advice, _ = advised(gated_graph(), [FOLD, Pad()])
+    [refused] = advice.refused
+    assert (refused.text, refused.problem, refused.applied) == ("pad", "network: node abs: no room for it", 1)
+    assert "refused\n  pad: network: node abs: no room for it\n" in shown(advice)
 
 
 def test_nothing_to_take() -> None:
