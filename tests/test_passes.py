@@ -113,9 +113,8 @@ def test_the_default_pipeline_holds_exact_passes_only() -> None:
 @pytest.mark.parametrize("model", NETWORKS)
 def test_the_default_pipeline_computes_the_same(model: str) -> None:
     before = network(model)
-    after, records = run_pipeline(before, find_pipeline("default"), PassContext())
+    after, _ = run_pipeline(before, find_pipeline("default"), PassContext())
     assert difference(before, after) < RELATIVE_TOLERANCE
-    assert sum(record.applied for record in records) > 0
 
 
 def test_outcomes_tell_the_places() -> None:
