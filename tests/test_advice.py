@@ -209,7 +209,7 @@ def test_conflicts_and_other_choices_are_told() -> None:
     assert (told["choice{take=all}"].standing, told["choice{take=all}"].instead_of) == (Standing.INSTEAD, "choice")
     assert told["shrink{to=quarter}"].standing is Standing.TAKEN
     half = told["shrink"]
-    assert (half.standing, half.instead_of) == (Standing.NO_GAIN, "shrink{to=quarter}")
+    assert (half.standing, half.instead_of, half.after) == (Standing.LESS, "shrink{to=quarter}", None)
     assert [trial.text for trial in advice.neutral] == ["mark", "nudge"]
     assert sorted(advice.exact.rewrites) == ["choice", "fold-batch-norm"]
     assert sorted(advice.all.rewrites) == ["choice{take=all}", "fold-batch-norm", "shrink{to=quarter}"]

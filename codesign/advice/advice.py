@@ -78,6 +78,7 @@ class Standing(StrEnum):
 
     TAKEN = "taken"
     INSTEAD = "taken instead of another choice"
+    LESS = "saves less alone than the choice taken"
     LITTLE = "saves too little on top"
     NO_GAIN = "no gain on top"
     NOWHERE = "applies nowhere on top"
@@ -94,7 +95,7 @@ class Ranked:
     """A rewrite in its rank. before, after: prices without and with it on top of those taken above it.
 
     instead_of: the other choice of the same pass whose place it takes, or would take. applied: places on top.
-    after: None where it applies nowhere on top, or was refused; reason says why.
+    after: None where it was not tried on top, applies nowhere there, or was refused; reason says why.
     """
 
     trial: Trial

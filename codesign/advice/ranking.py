@@ -3,8 +3,8 @@
 Ranked: EXACT before APPROXIMATE before RESHAPES, for nobody pays for an exact one; within each by the share of the
 objective saved alone, best first. From the top down each is run on the network as those taken so far left it, and is
 taken when that makes it better again; one that is not exact must save 1 % there. A pass is taken once: another choice
-of its options does not go on top of it but takes its place, if the whole is better for it. What saved nothing alone has
-its turn as well: it may apply where others have been.
+of its options does not go on top of it but takes its place, if it saves more alone and the whole is better for it. What
+saved nothing alone has its turn as well: it may apply where others have been.
 """
 
 from __future__ import annotations
@@ -80,10 +80,11 @@ class Workbench:
 
 @dataclass(frozen=True)
 class Level:
-    """A rewrite that is taken, and the network after it."""
+    """A rewrite that is taken, and the network after it. alone: the price of the baseline with it."""
 
     step: GraphPass
     graph: Graph
+    alone: Price
 
 
 @dataclass
@@ -110,8 +111,11 @@ class Stack:
         place = next((at for at, level in enumerate(self.levels) if level.step.name == step.name), len(self.levels))
         instead_of = short_text_of(self.levels[place].step) if place < len(self.levels) else ""
         ranked = Ranked(trial, Standing.REFUSED, before, instead_of=instead_of)
+        alone = trial.price or self.bench.baseline
+        if instead_of and not improves(alone, self.levels[place].alone):
+            return replace(ranked, standing=Standing.LESS)
         try:
-            levels, record = self._with(place, step)
+            levels, record = self._with(place, step, alone)
             if not record.applied:
                 return replace(ranked, standing=Standing.NOWHERE, reason=main_reason(record))
             price = self.bench.oracle.price(levels[-1].graph)
@@ -125,15 +129,15 @@ class Stack:
         self.levels, self.price = levels, price
         return replace(ranked, standing=Standing.INSTEAD if instead_of else Standing.TAKEN)
 
-    def _with(self, place: int, step: GraphPass) -> tuple[list[Level], PassRecord]:
+    def _with(self, place: int, step: GraphPass, alone: Price) -> tuple[list[Level], PassRecord]:
         """The levels with a step at a place, those above it run again."""
         graph, record = self.bench.run(self._below(place), step)
         if not record.applied:
             return self.levels, record
-        levels = [*self.levels[:place], Level(step, graph)]
+        levels = [*self.levels[:place], Level(step, graph, alone)]
         for level in self.levels[place + 1 :]:
             graph, _ = self.bench.run(graph, level.step)
-            levels.append(Level(level.step, graph))
+            levels.append(replace(level, graph=graph))
         return levels, record
 
     def _below(self, place: int) -> Graph:

@@ -56,14 +56,14 @@ class RankedReport(Part):
 
     rewrite: RewriteReport
     standing: str
-    """`taken`, `taken instead of another choice`, `saves too little on top`, `no gain on top`, `applies nowhere on top`
-    or `refused on top`."""
+    """`taken`, `taken instead of another choice`, `saves less alone than the choice taken`, `saves too little on top`,
+    `no gain on top`, `applies nowhere on top` or `refused on top`."""
     instead_of: str
     """The other choice of the same pass whose place it takes, or would take."""
     before: PriceReport
     """With those taken above it."""
     after: PriceReport | None
-    """With this one as well; null where it applies nowhere on top, or was refused."""
+    """With this one as well; null where it was not tried on top, applies nowhere there, or was refused."""
     applied_on_top: int
     reason: str
     """Why it applies nowhere on top, or was refused there."""

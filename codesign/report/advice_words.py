@@ -22,7 +22,7 @@ RANKING = (
     "Ranked: EXACT first, then APPROXIMATE, then RESHAPES; within each by what it saves alone, best first.",
     "On top: run on the network as those taken above leave it, in this order, and taken if that is better again;",
     f"what is not EXACT must save {percent_text(LEAST_LOSSY_SAVING)} there.",
-    "A pass is taken once: another choice of its options takes its place if the whole is better for it.",
+    "A pass is taken once: another choice of its options takes its place if it saves more alone and in the whole.",
 )
 
 
@@ -47,7 +47,7 @@ def change_texts(advice: Advice, after: Price | None, before: Price) -> tuple[st
 
 
 def standing_word(ranked: Ranked) -> str:
-    """`taken`, `instead`, `little`, `no gain`, `nowhere`, `refused`."""
+    """`taken`, `instead`, `less`, `little`, `no gain`, `nowhere`, `refused`."""
     return ranked.standing.name.lower().replace("_", " ")
 
 
@@ -56,6 +56,8 @@ def standing_text(ranked: Ranked) -> str:
     match ranked.standing:
         case Standing.INSTEAD:
             return f"taken instead of {ranked.instead_of}"
+        case Standing.LESS:
+            return f"saves less alone than {ranked.instead_of}"
         case Standing.NO_GAIN | Standing.LITTLE if ranked.instead_of:
             return f"{standing_word(ranked)} instead of {ranked.instead_of}"
         case Standing.NOWHERE | Standing.REFUSED:
