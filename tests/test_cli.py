@@ -26,7 +26,7 @@ DIGITS = ROOT / "examples" / "digits" / "digits.onnx"
 MACHINES = tuple(sorted(path.stem for path in (ROOT / "hw_profiles").glob("*.yaml")))
 COMMANDS = [
     [],
-    *([name] for name in ("compile", "estimate", "explain", "stream", "run", "verify", "hw", "passes")),
+    *([name] for name in ("compile", "estimate", "explain", "advise", "stream", "run", "verify", "hw", "passes")),
     *(["hw", name] for name in ("list", "show", "check", "copy", "schema", "boards", "fit")),
     *(["passes", name] for name in ("list", "explain")),
 ]
