@@ -225,7 +225,7 @@ def test_what_applies_only_on_top_is_found() -> None:
 
 
 def test_a_baseline_of_its_own() -> None:
-    advice, _ = advised(gated_graph(), OWN, base="default")
+    advice, _ = advised(gated_graph(), OWN, base="fold-batch-norm,shift-average-pool")
     assert advice.base == "fold-batch-norm,shift-average-pool"
     unused = {trial.text: trial.main_reason for trial in advice.unused}
     assert unused["skip-norm"] == "no normalisation is left"

@@ -159,7 +159,7 @@ def test_explaining_the_unknown() -> None:
 
 
 def test_explaining_a_pipeline() -> None:
-    assert explain("hardware-friendly").splitlines()[3:7] == [
+    assert explain("hardware-friendly").splitlines()[4:8] == [
         "Runs, in this order:",
         "  fix-resolution{size=0}  RESHAPES",
         "  remove-no-ops  EXACT",
