@@ -6,14 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from codesign.compiler import compile, estimate, explain
+    from codesign.compiler import advise, compile, estimate, explain
     from codesign.training.conversion import to_torch
 
-__all__ = ["__version__", "compile", "estimate", "explain", "to_torch"]
+__all__ = ["__version__", "advise", "compile", "estimate", "explain", "to_torch"]
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "advise": "codesign.compiler",
     "compile": "codesign.compiler",
     "estimate": "codesign.compiler",
     "explain": "codesign.compiler",

@@ -85,6 +85,14 @@ ResultOption = Annotated[Path, typer.Option("--output", metavar="FILE", help="Wh
 DataOption = Annotated[
     Path | None, typer.Option("--data", metavar="FILE", help="Arrays by tensor name, .npz; random ones otherwise.")
 ]
+SamplesOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="FILE", help="Inputs to compare outputs on, .npz or .npy; random ones otherwise."),
+]
+PageOption = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Write one page with all of it, over an earlier one.")
+]
+ReasonsOption = Annotated[bool, typer.Option("--reasons", help="Print every place a rewrite declined, and why.")]
 OriginalOption = Annotated[
     Path | None, typer.Option("--model", metavar="FILE", help="The original model, when it has moved.")
 ]
@@ -221,6 +229,40 @@ def explain(
     from codesign.report.explanation import print_explanations
 
     print_explanations(explanation.plan, explanation.layers, _console())
+
+
+@app.command()
+def advise(
+    model: ModelArgument,
+    hw: HwOption,
+    data: SamplesOption = None,
+    reasons: ReasonsOption = False,
+    json: JsonOption = False,
+    html: PageOption = None,
+    passes: PassesOption = "none",
+    objective: ObjectiveOption = "latency",
+    input_shape: ShapeOption = None,
+) -> None:
+    """Rank all rewrites by what they save on a machine, alone and together, and say what they do to the network."""
+    from codesign.compiler import Settings, advise_model
+
+    shapes = parse_shapes(input_shape or [])
+    with _progress() as on_step:
+        advice = advise_model(model, Settings(hw, passes, objective, shapes, on_step=on_step), data)
+    if html is not None:
+        from codesign.report.advice_html import write_advice_html
+
+        write_advice_html(advice, html)
+    if json:
+        from codesign.report.advice_json import advice_json
+
+        typer.echo(advice_json(advice), nl=False)
+        return
+    from codesign.report.advice_terminal import print_advice
+
+    print_advice(advice, _console(), reasons=reasons)
+    if html is not None:
+        typer.echo(f"\nwrote {html}")
 
 
 @app.command()

@@ -8,7 +8,13 @@ from os import PathLike
 from pathlib import Path
 
 from codesign import __version__
-from codesign.errors import DoesNotFitError
+from codesign.advice.advice import Advice
+from codesign.advice.advising import Heading, advice_on
+from codesign.advice.outputs import Judge
+from codesign.advice.ranking import Workbench
+from codesign.advice.samples import Samples, given, synthetic
+from codesign.artifacts.arrays import read_array, read_arrays
+from codesign.errors import CodesignError, DoesNotFitError
 from codesign.graph.graph import Graph
 from codesign.hardware.loading import LoadedProfile, load_profile
 from codesign.importers.model import load_model
@@ -22,7 +28,9 @@ from codesign.planning.plan import Identity, Plan
 from codesign.planning.planner import Network, plan_network
 from codesign.planning.pricing import PlanningOracle
 from codesign.report.facts import costliest
+from codesign.rewriting.catalogue import catalogue
 from codesign.rewriting.graph_pass import PassContext
+from codesign.rewriting.options import variants_of
 from codesign.rewriting.pipeline import Pipeline, default_pipeline, resolve_pipeline
 from codesign.rewriting.runner import run_pipeline
 from codesign.training.sensitivity import GradientOracle
@@ -104,6 +112,17 @@ def explain(model: Model, *, hw: str, layers: Sequence[str] = (), top: int = 5, 
     return explain_model(model, Settings(hw, **settings), layers, top)  # type: ignore[arg-type]
 
 
+def advise(model: Model, *, hw: str, data: str | PathLike[str] | None = None, **settings: object) -> Advice:
+    """Every rewrite of the catalogue on a model and a machine, ranked by what it saves.
+
+    data: inputs to compare outputs on, .npz by tensor name or .npy for a model with one input; random ones otherwise.
+    settings: as for `estimate`; `passes` makes the baseline, and is `none` unless given. Raises CodesignError (bad
+    input), or DoesNotFitError when the baseline does not fit.
+    """
+    chosen = Settings(hw, **{"passes": "none", **settings})  # type: ignore[arg-type]
+    return advise_model(model, chosen, None if data is None else Path(data))
+
+
 def compile(model: Model, *, hw: str, output: str | PathLike[str] = "build", **settings: object) -> Build:
     """Plan a model, lower it through TVM, and write reports, model.onnx, tir/ and model.so into `output`.
 
@@ -134,6 +153,41 @@ def explain_model(model: Model, settings: Settings, names: Sequence[str] = (), t
         settings.step("explaining")(layer.layer.name, number, len(layers))
         found.append(explainer.explain(layer))
     return Explanation(planned.plan, tuple(found))
+
+
+def advise_model(model: Model, settings: Settings, data: Path | None = None) -> Advice:
+    """As `advise`."""
+    objective = objective_named(settings.objective)
+    hardware = load_profile(settings.hw)
+    pipeline = resolve_pipeline(settings.passes or "none")
+    imported = load_model(model, settings.input_shapes, settings.example_inputs)
+    oracle = PlanningOracle(hardware.profile, objective, SearchMemory(cached_search()).search)
+    context = PassContext(hardware.profile, oracle)
+    graph, _ = run_pipeline(imported, pipeline, context)
+    samples = synthetic(graph) if data is None else _given(graph, data)
+    passes = catalogue()
+    heading = Heading(
+        __version__,
+        Identity(imported.name, imported.sha256),
+        Identity(hardware.profile.name, hardware.sha256),
+        str(objective),
+        hardware.profile.off_chip,
+        pipeline,
+        tuple((name, f"{part.where}: {part.reason}") for name, part in passes.broken.items()),
+    )
+    steps = [variant for kind in passes.passes.values() for variant in variants_of(kind)]
+    return advice_on(Workbench(graph, context, oracle, Judge(graph, samples)), heading, steps, settings.step)
+
+
+def _given(graph: Graph, data: Path) -> Samples:
+    if data.suffix != ".npy":
+        return given(graph, read_arrays(data), str(data))
+    array = read_array(data)
+    names = [str(value.name) for value in graph.inputs]
+    if len(names) != 1:
+        hint = "give an .npz file with one array per input, by tensor name"
+        raise CodesignError(str(data), f"one array, and the network has the inputs {', '.join(names)}", hint)
+    return given(graph, {names[0]: array}, str(data))
 
 
 def plan_model(model: Model, settings: Settings) -> Planned:

@@ -15,6 +15,7 @@ from codesign.rewriting.graph_pass import Applied, Declined, Effect, GraphPass, 
 from codesign.rewriting.importance import Rate, Scores, first_order_taylor, normalisation_scales, weight_norms
 from codesign.rewriting.rounding import Rounding, side_by_side
 from codesign.rewriting.width_search import Limits, Sizes, choose_sizes
+from codesign.vocabulary import Dimension
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class RoundChannels(GraphPass):
     are multiplied, as in attention, have no weights that are zero: there one of the two must be zero itself.
 
     down and compound give another network: train it further. auto does too: it takes for every group the power of two
-    or the multiple of an array's width that makes the network cheapest on the machine (by the objective of the run),
-    while the share of parameters or MACs between `at_least` and `at_most` is kept.
+    or the multiple of the lanes along an axis that makes the network cheapest on the machine, by the objective of the
+    run, while a share of parameters or MACs between `at_least` and `at_most` is kept.
 
     criterion: which channels go. weight-norm: the sum of a filter's |w|. batch-norm-scale: |scale|. taylor: the squared
     change of a loss, to first order, when the channel goes: (sum of weight x gradient)^2, the mean over samples. The
@@ -152,7 +153,8 @@ class RoundChannels(GraphPass):
             return [Declined(graph.name, "mode=auto asks what sizes cost, and no machine is given")]
         if reason := self._unrated(context):
             return [Declined(graph.name, reason)]
-        multiples = {axis.size for engine in context.profile.engines.values() for axis in engine.axes.values()}
+        axes = (axis for engine in context.profile.engines.values() for axis in engine.axes.values())
+        multiples = {axis.size for axis in axes if {Dimension.K, Dimension.C} & set(axis.unrolls)}
         candidates = {
             number: sizes
             for number, group in enumerate(rounding.groups)
@@ -167,10 +169,10 @@ class RoundChannels(GraphPass):
 
 
 def _near(size: int, multiples: Iterable[int]) -> list[int]:
-    """The powers of two and the multiples of each of these next to a size, from half to twice of it."""
+    """The powers of two and the multiples of each of these next to a size, as far as they are within a third of it."""
     below, above = 1 << (size.bit_length() - 1), 1 << (size - 1).bit_length()
     sizes = {below, above}.union(*({size // step * step, -(-size // step) * step} for step in multiples))
-    return sorted(found for found in sizes if found != size and size <= 2 * found <= 4 * size)
+    return sorted(found for found in sizes if found != size and 3 * abs(found - size) <= size)
 
 
 def _carried_out(rounding: Rounding, wanted: Sizes) -> list[Outcome]:

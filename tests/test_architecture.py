@@ -23,7 +23,7 @@ LINES: tuple[frozenset[str], ...] = (
     frozenset({"importers", "workload", "rewriting", "quantization"}),
     frozenset({"mapping", "folding"}),
     frozenset({"planning"}),
-    frozenset({"program"}),
+    frozenset({"program", "advice"}),
     frozenset({"lowering", "rtl", "artifacts", "report"}),
     frozenset({"networks", "training", "search"}),
     frozenset({"compiler"}),
@@ -222,7 +222,9 @@ def test_help_imports_nothing_heavy(arguments: str) -> None:
     assert imported & {"tvm", "torch", "onnx", "onnx_ir", "onnxruntime", "plotly", "networkx", "sklearn"} == set()
 
 
-@pytest.mark.parametrize("command", ["estimate {} --hw edge_npu --json", "stream {} --board zu9eg"])
+@pytest.mark.parametrize(
+    "command", ["estimate {} --hw edge_npu --json", "advise {} --hw edge_npu", "stream {} --board zu9eg"]
+)
 def test_estimates_need_neither_tvm_nor_torch(command: str) -> None:
     imported = imported_by(*command.format("examples/digits/digits.onnx").split())
     assert {"codesign", "onnx_ir"} <= imported

@@ -26,7 +26,7 @@ DIGITS = ROOT / "examples" / "digits" / "digits.onnx"
 MACHINES = tuple(sorted(path.stem for path in (ROOT / "hw_profiles").glob("*.yaml")))
 COMMANDS = [
     [],
-    *([name] for name in ("compile", "estimate", "explain", "stream", "run", "verify", "hw", "passes")),
+    *([name] for name in ("compile", "estimate", "explain", "advise", "stream", "run", "verify", "hw", "passes")),
     *(["hw", name] for name in ("list", "show", "check", "copy", "schema", "boards", "fit")),
     *(["passes", name] for name in ("list", "explain")),
 ]
@@ -138,7 +138,7 @@ def test_passes_are_listed_with_effect_and_line_and_pipelines_with_their_passes(
         assert all(choice in passes for choice in kind.effects)
     for name in pipeline_names():
         assert re.search(rf"^  {name} +[A-Z]", pipelines, re.MULTILINE)
-    assert "fix-resolution -> fold-batch-norm -> shift-average-pool" in pipelines
+    assert "fix-resolution -> remove-no-ops -> merge-branches ->" in pipelines
     assert max(map(len, done.out.splitlines())) <= 100
 
 
@@ -197,7 +197,10 @@ def test_objective_passes_and_stop_change_the_answer(command: Command) -> None:
     assert least_energy.totals.energy_uj < usual.totals.energy_uj and usual.totals.cycles < least_energy.totals.cycles
     assert [part.name for part in report("--passes", "none").passes] == []
     assert len(report("--passes", "none").layers) > len(usual.layers)
-    assert [part.name for part in report("--stop-after", "fold-batch-norm").passes] == ["fold-batch-norm"]
+    assert [part.name for part in report("--stop-after", "merge-branches").passes] == [
+        "remove-no-ops",
+        "merge-branches",
+    ]
 
 
 def test_graphs_are_dumped_after_every_pass(command: Command) -> None:

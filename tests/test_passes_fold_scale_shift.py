@@ -242,7 +242,7 @@ def test_gone(name: str) -> None:
 
 def test_attention_and_layer_scale() -> None:
     """Scales of queries and keys go through Squeeze, Split, Transpose and Reshape into their columns of one product."""
-    before = network("attention")
+    before = network("patches")
     after = folded(before)
     assert operators(after).count("Mul") == 0 and len(after.nodes) == len(before.nodes) - 3
 
@@ -255,7 +255,7 @@ def numbers(found: Graph) -> dict[str, np.ndarray]:
 
 
 def test_tensors_that_keep_their_name_keep_their_numbers() -> None:
-    for model in ("attention", "odd_stem", "grey_stem"):
+    for model in ("patches", "odd_stem", "grey_stem"):
         before, after = (numbers(found) for found in (network(model), folded(network(model))))
         kept = before.keys() & after.keys()
         assert len(kept) > len(before) // 3

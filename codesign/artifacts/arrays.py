@@ -1,4 +1,4 @@
-"""Arrays by tensor name in .npz files, read without pickle."""
+"""Arrays by tensor name in .npz files, and single ones in .npy files, read without pickle."""
 
 from __future__ import annotations
 
@@ -28,6 +28,22 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
         hint = "write it with numpy.savez(path, **{tensor_name: array})"
         raise CodesignError(str(path), "is no readable .npz file of plain arrays", hint) from error
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of an .npy file. Raises CodesignError for anything else, for pickled objects and for over 8 GiB."""
+    if not path.is_file():
+        raise CodesignError(str(path), "no such file", "give an .npy file with one array")
+    if path.stat().st_size > LARGEST_BYTES:
+        raise CodesignError(str(path), f"holds {path.stat().st_size} bytes, over the limit of {LARGEST_BYTES}")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        hint = "write it with numpy.save(path, array)"
+        raise CodesignError(str(path), "is no readable .npy file of a plain array", hint) from error
+    if not isinstance(array, np.ndarray):
+        raise CodesignError(str(path), "holds several arrays", "name it .npz")
+    return array
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -11,9 +11,11 @@ its channels may take several entries in a row (a flattened feature map).
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import accumulate, pairwise
 
 
 class Reason(StrEnum):
@@ -100,34 +102,25 @@ def repeated(dimension: Dimension, times: int) -> Dimension:
 
 def cut(dimension: Dimension, sizes: Sequence[int]) -> list[Dimension]:
     """The dimension as consecutive pieces of so many entries each. Raises CannotAlignError."""
+    _cut_at(dimension, list(accumulate(sizes)))
     pieces: list[Dimension] = []
-    rest = list(resolved(dimension))
+    rest = iter(resolved(dimension))
     for size in sizes:
         piece: list[Run] = []
-        while (missing := size - entries_of(piece)) > 0:
-            run, *rest = (*resolved(rest[:1]), *rest[1:])
-            if run.entries > missing:
-                run, *rest = (*_halves(run, missing), *rest)
-            piece.append(run)
+        while entries_of(piece) < size:
+            piece.append(next(rest))
         pieces.append(tuple(piece))
-    return [resolved(piece) for piece in pieces]
+    return pieces
 
 
 def agree(first: Dimension, second: Dimension) -> Dimension:
     """Make two dimensions of one size the same, entry by entry, and answer it. Raises CannotAlignError."""
-    left, right = list(resolved(first)), list(resolved(second))
-    while left:
-        x, *left = (*resolved(left[:1]), *left[1:])
-        y, *right = (*resolved(right[:1]), *right[1:])
-        if x.entries > y.entries:
-            x, *left = (*_halves(x, y.entries), *left)
-        elif y.entries > x.entries:
-            y, *right = (*_halves(y, x.entries), *right)
-        # Cutting one may have cut the other, which is a run of the same segment; then both are looked at again.
-        if x.segment.parts is not None or y.segment.parts is not None:
-            left, right = [x, *left], [y, *right]
-            continue
-        _join(x, y)
+    # A segment that stands in both, or twice in one, gets new borders in one place by those of another.
+    while (one := _borders(first)) != (other := _borders(second)):
+        _cut_at(first, other)
+        _cut_at(second, one)
+    for x, y in zip(resolved(first), resolved(second), strict=True):
+        _join(*resolved((x,)), *resolved((y,)))
     return resolved(first)
 
 
@@ -138,14 +131,31 @@ def freeze(dimension: Dimension, frozen: Frozen) -> None:
             run.segment.frozen.append(frozen)
 
 
-def _halves(run: Run, entries: int) -> Dimension:
-    """The run cut after so many entries; its segment is cut everywhere."""
-    if entries % run.repeat:
-        raise CannotAlignError(f"{entries} entries end within a channel of {run.repeat}")
-    size = entries // run.repeat
-    segment = run.segment
-    segment.parts = tuple(Run(Segment(part, list(segment.frozen))) for part in (size, segment.size - size))
-    return repeated(segment.parts, run.repeat)
+def _borders(dimension: Dimension) -> list[int]:
+    """Where its runs end."""
+    return list(accumulate(run.entries for run in resolved(dimension)))
+
+
+def _cut_at(dimension: Iterable[Run], borders: Sequence[int]) -> None:
+    """Cut what lies across these borders, each segment at all of them at once and everywhere it stands."""
+    offset = 0
+    for run in resolved(dimension):
+        inside = slice(bisect_right(borders, offset), bisect_left(borders, offset + run.entries))
+        within = [border - offset for border in borders[inside]]
+        offset += run.entries
+        if run.segment.parts is not None:
+            _cut_at((run,), within)
+        elif within:
+            _cut_run(run, within)
+
+
+def _cut_run(run: Run, borders: Sequence[int]) -> None:
+    for border in borders:
+        if border % run.repeat:
+            raise CannotAlignError(f"{border} entries end within a channel of {run.repeat}")
+    ends = [0, *(border // run.repeat for border in borders), run.segment.size]
+    frozen = run.segment.frozen
+    run.segment.parts = tuple(Run(Segment(end - start, list(frozen))) for start, end in pairwise(ends))
 
 
 def _join(x: Run, y: Run) -> None:

@@ -10,7 +10,7 @@ from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.cache import Search
 from codesign.mapping.objective import AnyObjective
 from codesign.planning.fusion import fuse
-from codesign.planning.placement import FirstWith, Placer
+from codesign.planning.placement import FirstWith, Placer, as_units_run
 from codesign.planning.plan import PlannedLayer
 from codesign.planning.planner import off_chip_bytes
 from codesign.rewriting.graph_pass import Price
@@ -48,7 +48,7 @@ class PlanningOracle:
     def _planned(self, graph: Graph, layers: tuple[Layer, ...]) -> list[PlannedLayer]:
         where = str(graph.source or graph.name)
         placer = Placer(self.profile, self.objective, where, search=self.search, first_with=self._first_with)
-        placed = [placer.place(layer) for layer in layers]
+        placed = [placer.place(unit) for layer in layers for unit in as_units_run(layer, self.profile)]
         if placer.problems:
             raise DoesNotFitError.of(placer.problems)
         return fuse(placed, frozenset(str(value.name) for value in graph.outputs), self.profile)

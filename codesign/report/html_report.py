@@ -46,6 +46,7 @@ def report_html(plan: Plan) -> str:
 
     folder = files("codesign.report")
     return PageTemplate((folder / "page.html").read_text(encoding="utf-8")).substitute(
+        style=(folder / "style.html").read_text(encoding="utf-8"),
         title=f"{_short(plan.model.name)} on {escape(plan.hardware.name)}",
         model=_short(plan.model.name),
         hardware=escape(plan.hardware.name),

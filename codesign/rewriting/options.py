@@ -119,6 +119,13 @@ def text_of(configured: GraphPass) -> str:
     return configured.name + (f"{{{','.join(options)}}}" if options else "")
 
 
+def short_text_of(configured: GraphPass) -> str:
+    """The same with those options alone that are not at their default: `fix-resolution`."""
+    given = [(option, getattr(configured, option.name)) for option in options_of(type(configured))]
+    options = [f"{option.name}={value_text(value)}" for option, value in given if value != option.default]
+    return configured.name + (f"{{{','.join(options)}}}" if options else "")
+
+
 def value_text(value: object) -> str:
     """A value as YAML writes it, `nothing` for a missing one."""
     if value == "":

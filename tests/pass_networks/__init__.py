@@ -12,11 +12,11 @@ import onnx
 from codesign.graph.graph import Graph
 from tests.pass_models import graph_of
 
-NETWORKS: dict[str, Callable[[np.random.Generator], onnx.ModelProto]] = {
-    name: build
-    for module in sorted(info.name for info in pkgutil.iter_modules(__path__))
-    for name, build in importlib.import_module(f"{__name__}.{module}").NETWORKS.items()
-}
+NETWORKS: dict[str, Callable[[np.random.Generator], onnx.ModelProto]] = {}
+for _module in sorted(info.name for info in pkgutil.iter_modules(__path__)):
+    _own = importlib.import_module(f"{__name__}.{_module}").NETWORKS
+    assert not _own.keys() & NETWORKS.keys(), f"{_module}: a network of that name is there already"
+    NETWORKS |= _own
 
 
 def network(name: str, seed: int = 0) -> Graph:

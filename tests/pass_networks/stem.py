@@ -47,7 +47,7 @@ def grey_stem(random: np.random.Generator) -> onnx.ModelProto:
     return proto_of(nodes, {"x": (1, 1, 31, 34)}, {"y": None}, constants)
 
 
-def attention(random: np.random.Generator) -> onnx.ModelProto:
+def patches(random: np.random.Generator) -> onnx.ModelProto:
     """4x4 stride 4 patches -> BatchNormalization -> tokens -> attention with scaled queries and keys -> LayerScale."""
     constants = {
         "patch": normal(random, 12, 3, 4, 4) / 4,
@@ -89,4 +89,4 @@ def attention(random: np.random.Generator) -> onnx.ModelProto:
     return proto_of(nodes, {"x": (1, 3, 12, 12)}, {"y": None}, constants)
 
 
-NETWORKS = {"odd_stem": odd_stem, "grey_stem": grey_stem, "attention": attention}
+NETWORKS = {"odd_stem": odd_stem, "grey_stem": grey_stem, "patches": patches}
