@@ -46,6 +46,7 @@ def first_order_taylor(coupling: Coupling, ask: Ask) -> Scores:
     For one layer that is (sum over the channel's filter and bias of weight x gradient)^2, the mean over samples; where
     a BatchNormalization alone reads the layer, its scale and shift stand for the filter, as without them the channel is
     gone and without the filter its shift would stay. Coupled layers are summed, not scaled: all speak of one loss.
+    Groups that change nothing, as behind weights that are all zero, are not in the answer: they cannot be ranked.
     ask: weight x gradient along axes of constants. Weights that layers share have one gradient, through all of them.
 
     Source: Molchanov et al. 2019, "Importance estimation for neural network pruning" (CVPR 2019), equation 8, and
@@ -61,7 +62,7 @@ def first_order_taylor(coupling: Coupling, ask: Ask) -> Scores:
                 changes[segment] = changes.get(segment, np.zeros_like(own)) + own
         for segment, change in changes.items():
             scores[segment] = scores.get(segment, np.zeros(segment.size)) + (change**2).mean(axis=0)
-    return scores
+    return {segment: score for segment, score in scores.items() if score.any()}
 
 
 def _gates(coupling: Coupling) -> Iterator[dict[ConstantAxis, Dimension]]:
