@@ -9,7 +9,7 @@ import pytest
 from codesign.graph.graph import Graph
 from codesign.rewriting.catalogue import Catalogue, catalogue, explain_pass
 from codesign.rewriting.graph_pass import Applied, Effect, GraphPass, PassContext
-from codesign.rewriting.options import options_of, text_of, value_text, variants_of
+from codesign.rewriting.options import options_of, short_text_of, value_text, variants_of
 from codesign.rewriting.pipeline import Pipeline, explain, find_pipeline, pipeline_names
 from codesign.rewriting.runner import run_pipeline
 from tests.pass_models import RELATIVE_TOLERANCE, difference
@@ -17,7 +17,7 @@ from tests.pass_networks import NETWORKS, network
 
 FOUND: Catalogue = catalogue()
 VARIANTS: dict[str, GraphPass] = {
-    text_of(variant): variant for kind in FOUND.passes.values() for variant in variants_of(kind)
+    short_text_of(variant): variant for kind in FOUND.passes.values() for variant in variants_of(kind)
 }
 EXACT = [text for text, variant in VARIANTS.items() if variant.effect_here is Effect.EXACT]
 
