@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from codesign.graph.graph import Graph, node_name, shape_of
-from codesign.rewriting.edit import fresh_name, remove_node
+from codesign.rewriting.edit import fresh_name, new_constant, remove_node
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,7 @@ class Builder:
 
     def constant(self, array: np.ndarray, role: str) -> ir.Value:
         """An initializer."""
-        name = fresh_name(self.graph, f"{node_name(self.node)}.{role}")
-        value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-        value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
-        self.graph.model.graph.register_initializer(value)
-        return value
+        return new_constant(self.graph, f"{node_name(self.node)}.{role}", array)
 
     def number(self, value: float, like: ir.Value, role: str) -> ir.Value:
         """A single number of the type of `like`."""

@@ -22,7 +22,7 @@ def set_constant(graph: Graph, node: ir.Node, index: int, array: np.ndarray, rol
         old.shape = ir.Shape(array.shape)
         old.dtype = ir.DataType.from_numpy(array.dtype)
         return
-    value = _constant(graph, f"{node_name(node)}.{role}", array)
+    value = new_constant(graph, f"{node_name(node)}.{role}", array)
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)
     node.replace_input_with(index, value)
@@ -44,7 +44,7 @@ def insert_before(
     shape: of the result, which has the type of the first input. Nobody reads it yet.
     """
     name = fresh_name(graph, f"{node_name(reader)}.{role}")
-    values = [item if isinstance(item, ir.Value) else _constant(graph, f"{name}.constant", item) for item in inputs]
+    values = [item if isinstance(item, ir.Value) else new_constant(graph, f"{name}.constant", item) for item in inputs]
     node = ir.node(op_type, values, attributes, name=name)
     result = node.outputs[0]
     result.name, result.shape, result.type = name, ir.Shape(shape), values[0].type
@@ -129,8 +129,8 @@ def only_reader(value: ir.Value) -> ir.Node | None:
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
-def _constant(graph: Graph, wanted: str, array: np.ndarray) -> ir.Value:
-    """A new initializer."""
+def new_constant(graph: Graph, wanted: str, array: np.ndarray) -> ir.Value:
+    """A new initializer, called so or with a number behind it."""
     name = fresh_name(graph, wanted)
     value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
     value.shape = ir.Shape(array.shape)
