@@ -214,6 +214,14 @@ def test_ten_epochs_repair_channels_rounded_down(tmp_path: Path) -> None:
     assert int((logits.argmax(1) == labels).sum()) == trained
 
 
+def test_the_example_asks_data_which_channels_go() -> None:
+    pytest.importorskip("sklearn")
+    data = DIGITS / "calibration.npz"
+    done = finetune("--epochs", "1", "--passes", f"round-channels{{mode=down,criterion=taylor,data={data}}}")
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"([\d,]+) parameters", done.stdout) == ["88,098", "42,618", "42,618"]
+
+
 def test_the_example_says_what_is_wrong() -> None:
     pytest.importorskip("sklearn")
     done = finetune("--passes", "round-chanels")
