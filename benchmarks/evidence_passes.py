@@ -1,7 +1,7 @@
 """Tries every exact pass on every network in a folder: equal outputs, valid, idempotent, a planted error caught.
 
-    python benchmarks/evidence_passes.py MODELS [--only a,b] [--passes c,d] [--jobs 2] [--largest-mebibytes N]
-                                         [--output FILE.md] [--rows FILE.csv]
+    python benchmarks/evidence_passes.py MODELS [--only a,b] [--passes c,d] [--jobs 2] [--keep]
+                                         [--largest-mebibytes N] [--output FILE.md] [--rows FILE.csv]
 
 MODELS: a folder searched for *.onnx; the folder a file lies in is called its exporter. Rows go to FILE.csv as soon as
 a file is done; those of the same file and the same code are not done again. Exit code 1 when a pass fails on a network.
@@ -142,7 +142,7 @@ def tasks(files: list[Path], codes: dict[str, str], options: argparse.Namespace)
         left = tuple(
             (step, code)
             for step, code in codes.items()
-            if step not in known or done[step, name].code != code or done[step, name].problem
+            if step not in known or done[step, name].problem or (done[step, name].code != code and not options.keep)
         )
         if left:
             yield Task(path, name, digest, left)
@@ -163,6 +163,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("models", type=Path)
     parser.add_argument("--only", default="", help="networks: names without .onnx, between commas")
     parser.add_argument("--passes", default="", help="names of passes, between commas")
+    parser.add_argument("--keep", action="store_true", help="rows of earlier code are not done again")
     parser.add_argument("--jobs", type=int, default=2, help="files at a time")
     parser.add_argument("--largest-mebibytes", type=int, default=LARGEST_MEBIBYTES, help="skip larger files")
     parser.add_argument("--output", type=Path, default=ROOT / "docs/evidence/passes.md")
@@ -198,18 +199,18 @@ def main() -> int:
 
 
 def report(options: argparse.Namespace, skipped: list[Path]) -> int:
-    """Write the CSV file in order, without passes that are gone, and the page of the rows of the present code."""
+    """Write the CSV file in order, without passes that are gone, and the page of all others."""
     codes = {text_of(step): code_digest(step) for step in exact_variants(set())}
     rows = [row for _, row in sorted(read_rows(options.rows).items()) if row.step in codes]
     beside = options.rows.with_suffix(".new")
     beside.unlink(missing_ok=True)
     append_rows(beside, rows)
     os.replace(beside, options.rows)
-    current = [row for row in rows if row.code == codes[row.step]]
+    older = sum(row.code != codes[row.step] for row in rows)
     names = [path.relative_to(options.models).as_posix() for path in skipped]
-    options.output.write_text(page(current, len(rows) - len(current), names), encoding="utf-8")
-    failed = [f"{row.step} on {row.file}: {row.problem}" for row in current if row.problem]
-    print("\n".join([f"{len(current)} runs, {len(failed)} failed", *failed]))
+    options.output.write_text(page(rows, older, names), encoding="utf-8")
+    failed = [f"{row.step} on {row.file}: {row.problem}" for row in rows if row.problem]
+    print("\n".join([f"{len(rows)} runs, {len(failed)} failed", *failed]))
     return 1 if failed else 0
 
 

@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper
 
 SEED = 2
 BIAS_DEVIATION = 0.1
+SMALL = 1e-2
 _LAYERS = ("Conv", "Gemm", "MatMul")
 _ACTIVATIONS = ("Relu", "PRelu", "LeakyRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Erf", "Tanh")
 
@@ -45,9 +46,13 @@ def negate_a_weight(model: onnx.ModelProto, place: int) -> None:
     weights.CopyFrom(numpy_helper.from_array(values, weights.name))
 
 
-def enliven(model: onnx.ModelProto, gain: int) -> None:
+def enliven(model: onnx.ModelProto, gain: float) -> None:
     """Scale the weights of every convolution and dense layer to a deviation of sqrt(gain / fan in), or sqrt(2 / fan in)
-    where an activation follows, its biases to 0.1, and the scales of BatchNormalization to 1."""
+    where an activation follows, its biases to 0.1, and the scales of BatchNormalization and of layers to 1.
+
+    What is zero throughout, as untrained last normalisations of a block are, becomes Gaussian; indices of an untrained
+    CondenseNet, which all say channel 0, become a permutation.
+    """
     done: set[str] = set()
     activated, stored = _activated(model), _stored(model)
     for weights, node in _layers(model):
@@ -58,6 +63,23 @@ def enliven(model: onnx.ModelProto, gain: int) -> None:
     for node in model.graph.node:
         if node.op_type == "BatchNormalization" and node.input[1] in stored:
             _scale(stored[node.input[1]], 1.0, done)
+        for name in node.input if node.op_type == "Mul" else ():
+            if name in stored and _is_small(numpy_helper.to_array(stored[name])):
+                _scale(stored[name], 1.0, done)
+        if node.op_type == "Gather" and node.input[1] in stored:
+            _permute(stored[node.input[1]])
+
+
+def _is_small(values: np.ndarray) -> bool:
+    """A scale of its own for many channels, close to zero: a branch that hardly counts."""
+    return values.size > 1 and values.dtype.kind == "f" and float(np.abs(values).max()) < SMALL
+
+
+def _permute(tensor: onnx.TensorProto) -> None:
+    indices = numpy_helper.to_array(tensor)
+    if indices.size > 1 and not indices.any():
+        order = np.random.default_rng(SEED).permutation(indices.size).astype(indices.dtype)
+        tensor.CopyFrom(numpy_helper.from_array(order.reshape(indices.shape), tensor.name))
 
 
 def _activated(model: onnx.ModelProto) -> set[str]:
@@ -94,7 +116,10 @@ def _fan_in(node: onnx.NodeProto, shape: tuple[int, ...]) -> int:
 def _scale(tensor: onnx.TensorProto, deviation: float, done: set[str]) -> None:
     values = numpy_helper.to_array(tensor)
     size = float(np.sqrt(np.square(values.astype(np.float64)).mean()))
-    if tensor.name in done or size == 0 or values.dtype.kind != "f":
+    if tensor.name in done or values.dtype.kind != "f":
         return
+    if size == 0:
+        values = np.random.default_rng(SEED).standard_normal(values.shape).astype(values.dtype)
+        size = 1.0
     done.add(tensor.name)
     tensor.CopyFrom(numpy_helper.from_array((values * (deviation / size)).astype(values.dtype), tensor.name))

@@ -121,14 +121,14 @@ def append_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def page(rows: list[Row], old: int, skipped: list[str]) -> str:
-    """The whole page. rows: those that count, sorted. old: how many others there are. skipped: too large files."""
+    """The whole page. rows: sorted. old: how many of them are of earlier code. skipped: too large files."""
     by_step: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_step[row.step].append(row)
     bad = [row for row in rows if row.problem]
     lines = ["# Exact passes on published networks", "", *_origin(rows), "", *_WHAT, "", *_summary(rows, by_step), ""]
     if old:
-        lines += [f"{old} rows of passes.csv are of earlier code and are left out here.", ""]
+        lines += [f"{old} rows are of earlier states of the code.", ""]
     if skipped:
         lines += [f"Skipped, because they are too large: {', '.join(skipped)}.", ""]
     lines += [*_overview(by_step), ""]
