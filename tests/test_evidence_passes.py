@@ -110,7 +110,7 @@ def test_a_failure_is_on_the_page() -> None:
     assert "**1 pass variants x 2 files of 2 networks**" in text and "2 of them changed the network, 1 failed" in text
     assert "| `a-pass{mode=up}` | bn/other.onnx | the outputs differ by 1.0e+00 |" in text
     assert "| x, y | 4 | 2 | net, other |" in text
-    assert "3 rows of passes.csv are of earlier code" in text and "too large: ts/huge.onnx." in text
+    assert "3 rows are of earlier states of the code." in text and "too large: ts/huge.onnx." in text
 
 
 def test_a_digest_is_of_the_pass_and_what_it_imports() -> None:
