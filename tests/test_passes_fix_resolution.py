@@ -232,11 +232,7 @@ def test_hardware_friendly_in_order() -> None:
         helper.make_node("GlobalAveragePool", ["c"], ["y"]),
     ]
     graph, records = run_pipeline(graph_of(proto(nodes, 224, {})), resolve_pipeline("hardware-friendly"), PassContext())
-    assert [(record.name, record.applied) for record in records] == [
-        ("fix-resolution", 1),
-        ("fold-batch-norm", 0),
-        ("shift-average-pool", 1),
-    ]
+    assert [record.name for record in records if record.applied] == ["fix-resolution", "shift-average-pool"]
     assert operators(graph) == ["Conv", "GlobalAveragePool"]
     assert graph.nodes[1].metadata_props["codesign.division"] == "shift:6"
 
