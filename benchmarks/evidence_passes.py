@@ -133,9 +133,9 @@ def _row(task: Task, step: GraphPass, code: str, enlivened: bool, trial: Trial) 
 
 
 def tasks(files: list[Path], codes: dict[str, str], options: argparse.Namespace) -> Iterator[Task]:
-    """What is left to do, the largest file first."""
+    """What is left to do, the smallest file first."""
     done = read_rows(options.rows)
-    for path in sorted(files, key=lambda path: path.stat().st_size, reverse=True):
+    for path in sorted(files, key=lambda path: path.stat().st_size):
         name = path.relative_to(options.models).as_posix()
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
         known = {step for step in codes if (row := done.get((step, name))) is not None and row.digest == digest}
@@ -149,8 +149,8 @@ def tasks(files: list[Path], codes: dict[str, str], options: argparse.Namespace)
 
 
 def run_all(left: list[Task], jobs: int, keep: Callable[[list[Row]], None]) -> None:
-    """The first and largest file alone, then as many at a time as there are jobs; now and then in new processes."""
-    for start, end in pairwise([0, *range(1, len(left), FILES_PER_POOL), len(left)]):
+    """As many files at a time as there are jobs; now and then in new processes."""
+    for start, end in pairwise([*range(0, len(left), FILES_PER_POOL), len(left)]):
         # Not max_tasks_per_child, with which the pool of Python 3.11 waits for ever once a process has done its share.
         with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
             futures: list[Future[list[Row]]] = [pool.submit(try_file, task) for task in left[start:end]]

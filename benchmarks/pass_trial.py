@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,14 @@ class Subject:
     """A network to try passes on. expected: what onnxruntime makes of `feeds` with the file itself, before any import.
 
     enlivened: its weights were scaled first, or its outputs would hardly have depended on its first layer.
+    judged: difference, control and problem by pass and digest of what it made: other options often make the same.
     """
 
     graph: Graph
     feeds: Arrays
     expected: Arrays
     enlivened: bool
+    judged: dict[tuple[str, bytes], tuple[float, float, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -131,12 +134,20 @@ def try_pass(subject: Subject, step: GraphPass) -> Trial:
         if not applied and not same(after, subject.graph):
             problem = problem or "it applied nowhere and changed the graph"
         if applied and not problem:
-            difference = relative_difference(_outputs(after, subject), subject.expected)
-            control = _control(after, subject)
-            problem = _fault(difference, control) or _second_run(after, step)
+            made = (step.name, sha256(ir.to_proto(after.model).SerializeToString(deterministic=True)).digest())
+            if made not in subject.judged:
+                subject.judged[made] = _judged(after, subject, step)
+            difference, control, problem = subject.judged[made]
     except Exception as error:  # a pass may raise anything, and onnxruntime has errors of its own
         problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300]}"
     return Trial(applied, declined, difference, control, problem, time.process_time() - started)
+
+
+def _judged(after: Graph, subject: Subject, step: GraphPass) -> tuple[float, float, str]:
+    """Difference, control and problem of a network a pass made."""
+    difference = relative_difference(_outputs(after, subject), subject.expected)
+    control = _control(after, subject)
+    return difference, control, _fault(difference, control) or _second_run(after, step)
 
 
 def _fault(difference: float, control: float) -> str:
