@@ -25,7 +25,7 @@ from codesign.rewriting.graph_pass import Applied, Declined, GraphPass, Outcome,
 from codesign.rewriting.linear import linear_of
 
 TOLERANCE = 1e-4
-GAINS = (0, 1, 2, 0.5, 0.2)
+GAINS = (0, 1, 2, 0.5, 0.2, 1.5, 3, 4)
 CALM = 3e-5  # rounding that grows more than that would say nothing of a rewrite
 FELT = 1e-3  # a negated weight must change the outputs of a network that is worth comparing by that much
 _FILTERS = 8  # of so many one weight is negated, until one is felt: what leads there may be zero
