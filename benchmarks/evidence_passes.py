@@ -167,7 +167,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="files at a time")
     parser.add_argument("--largest-mebibytes", type=int, default=LARGEST_MEBIBYTES, help="skip larger files")
     parser.add_argument("--output", type=Path, default=ROOT / "docs/evidence/passes.md")
-    parser.add_argument("--rows", type=Path, default=ROOT / "docs/evidence/passes.csv")
+    parser.add_argument("--rows", type=Path, default=ROOT / "build/evidence/passes.csv")
     return parser.parse_args()
 
 

@@ -24,7 +24,7 @@ _WHAT = (
     "wrote is negated (of the first layer of all, if it wrote none); the same comparison must then exceed",
     f"{TOLERANCE:g}. Where the outputs of an untrained network hardly depend on its first layer, its weights were",
     "scaled to the usual deviation, sqrt(2 / fan in), first. Means and variances of BatchNormalization are random",
-    "in all files. Reasons are grouped, without names and numbers; passes.csv has every row.",
+    "in all files. Reasons are grouped, without names and numbers; build/evidence/passes.csv has every row of the run.",
 )
 
 
