@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -12,7 +12,14 @@ import onnx_ir as ir
 from codesign.graph.graph import Graph, constant_of, node_name, shape_of
 from codesign.graph.operators import is_operator, optional_input
 from codesign.rewriting.building import Builder
-from codesign.rewriting.decomposing import CannotDecomposeError, Decomposition, Parts, form_for
+from codesign.rewriting.decomposing import (
+    CannotDecomposeError,
+    Decomposition,
+    DivisionOption,
+    Parts,
+    ReductionsOption,
+    form_for,
+)
 from codesign.rewriting.graph_pass import Applied, Declined, Effect, GraphPass, Outcome, PassContext
 from codesign.vocabulary import OperationKind
 
@@ -51,12 +58,8 @@ class DecomposeLayerNorm(GraphPass):
     name: ClassVar[str] = "decompose-layer-norm"
     effect: ClassVar[Effect] = Effect.EXACT
 
-    reductions: Annotated[
-        Literal["auto", "pool"], "auto: as reductions, or as poolings where the machine has those alone"
-    ] = "auto"
-    division: Annotated[Literal["reciprocal", "divide"], "one reciprocal a row and products, or divisions"] = (
-        "reciprocal"
-    )
+    reductions: ReductionsOption = "auto"
+    division: DivisionOption = "reciprocal"
 
     def run(self, graph: Graph, context: PassContext) -> list[Outcome]:
         """Every normalisation but BatchNormalization, which is none at inference."""

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 import onnx_ir as ir
 
 from codesign.graph.graph import Graph, node_name, shape_of
 from codesign.graph.operators import is_operator
 from codesign.rewriting.building import Builder
-from codesign.rewriting.decomposing import CannotDecomposeError, Decomposition, Parts, form_for
+from codesign.rewriting.decomposing import (
+    CannotDecomposeError,
+    Decomposition,
+    DivisionOption,
+    Parts,
+    ReductionsOption,
+    form_for,
+)
 from codesign.rewriting.graph_pass import Applied, Declined, Effect, GraphPass, Outcome, PassContext
 from codesign.vocabulary import OperationKind
 
@@ -47,12 +54,8 @@ class DecomposeSoftmax(GraphPass):
     name: ClassVar[str] = "decompose-softmax"
     effect: ClassVar[Effect] = Effect.EXACT
 
-    reductions: Annotated[
-        Literal["auto", "pool"], "auto: as reductions, or as poolings where the machine has those alone"
-    ] = "auto"
-    division: Annotated[Literal["reciprocal", "divide"], "one reciprocal a row and products, or divisions"] = (
-        "reciprocal"
-    )
+    reductions: ReductionsOption = "auto"
+    division: DivisionOption = "reciprocal"
 
     def run(self, graph: Graph, context: PassContext) -> list[Outcome]:
         """Every Softmax and LogSoftmax."""

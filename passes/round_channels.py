@@ -13,6 +13,7 @@ from codesign.graph.graph import Graph, node_name, shape_of
 from codesign.graph.operators import is_operator
 from codesign.rewriting.graph_pass import Applied, Declined, Effect, GraphPass, Outcome, PassContext
 from codesign.rewriting.importance import Rate, Scores, first_order_taylor, normalisation_scales, weight_norms
+from codesign.rewriting.resolution import powers_of_two_around
 from codesign.rewriting.rounding import Rounding, side_by_side
 from codesign.rewriting.width_search import Limits, Sizes, choose_sizes
 from codesign.vocabulary import Dimension
@@ -136,7 +137,7 @@ class RoundChannels(GraphPass):
         return list(found.values())
 
     def _target(self, size: int) -> int:
-        below, above = 1 << (size.bit_length() - 1), 1 << (size - 1).bit_length()
+        below, above = powers_of_two_around(size)
         match self.mode:
             case "up":
                 return above
@@ -170,8 +171,9 @@ class RoundChannels(GraphPass):
 
 def _near(size: int, multiples: Iterable[int]) -> list[int]:
     """The powers of two and the multiples of each of these next to a size, as far as they are within a third of it."""
-    below, above = 1 << (size.bit_length() - 1), 1 << (size - 1).bit_length()
-    sizes = {below, above}.union(*({size // step * step, -(-size // step) * step} for step in multiples))
+    sizes = set(powers_of_two_around(size)).union(
+        *({size // step * step, -(-size // step) * step} for step in multiples)
+    )
     return sorted(found for found in sizes if found != size and 3 * abs(found - size) <= size)
 
 

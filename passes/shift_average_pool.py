@@ -22,6 +22,7 @@ from codesign.rewriting.resolution import (
     is_power_of_two,
     nearest_power_of_two,
     plan_resolution,
+    powers_of_two_around,
     times,
 )
 from codesign.vocabulary import OperationKind
@@ -158,8 +159,7 @@ class _Resolutions:
         except CannotResizeError:
             return "its input is no picture whose resolution could be changed"
         window = pool.input_size
-        above = tuple(1 << (side - 1).bit_length() for side in window)
-        below = tuple(1 << (side.bit_length() - 1) for side in window)
+        below, above = zip(*map(powers_of_two_around, window), strict=True)
         for target in dict.fromkeys((tuple(map(nearest_power_of_two, window)), above, below)):
             scaled = (rows * target[0], columns * target[1])
             if scaled[0] % window[0] or scaled[1] % window[1]:

@@ -87,7 +87,12 @@ def difference(before: Graph, after: Graph, seed: int = 0) -> float:
     """The largest relative difference max|a - b| / max|b| over the outputs, which must have the same names."""
     feeds = feeds_for(before, seed)
     expected, found = run(before.model, feeds), run(after.model, feeds)
-    assert list(expected) == list(found)
+    return distance(found, expected)
+
+
+def distance(found: Arrays, expected: Arrays) -> float:
+    """The largest relative difference max|a - b| / max|b| of an output; both have the same names."""
+    assert list(found) == list(expected)
     return max(float(np.abs(found[name] - value).max() / np.abs(value).max()) for name, value in expected.items())
 
 

@@ -17,15 +17,9 @@ from codesign.rewriting.edit import set_constant
 from codesign.rewriting.graph_pass import Effect
 from codesign.rewriting.widths import Change, change_widths, grown, layout, starved
 from tests.machines import examples
-from tests.pass_models import RELATIVE_TOLERANCE, Arrays, feeds_for, graph_of, normal, proto_of, run
+from tests.pass_models import RELATIVE_TOLERANCE, distance, feeds_for, graph_of, normal, proto_of, run
 from tests.pass_networks import network
 from tests.random_networks import Network, networks
-
-
-def distance(found: Arrays, expected: Arrays) -> float:
-    """The largest relative difference of an output."""
-    assert list(found) == list(expected)
-    return max(float(np.abs(found[name] - value).max() / np.abs(value).max()) for name, value in expected.items())
 
 
 def starving(graph: Graph, sizes: dict[int, Change]) -> bool:

@@ -18,7 +18,7 @@ from codesign.rewriting.options import text_of, variants_of
 from codesign.rewriting.pipeline import Pipeline
 from codesign.rewriting.runner import run_pipeline
 from tests.machines import examples
-from tests.pass_models import RELATIVE_TOLERANCE, Arrays, run
+from tests.pass_models import RELATIVE_TOLERANCE, distance, run
 from tests.random_builder import Builder, Tensor
 from tests.random_networks import MIXING_CHANNELS, STEPS, Network, networks, steps
 from tests.random_steps import Function, Step
@@ -29,12 +29,6 @@ EXACT = [
     for variant in variants_of(kind)
     if variant.effect_here is Effect.EXACT
 ]
-
-
-def distance(found: Arrays, expected: Arrays) -> float:
-    """The largest relative difference of an output."""
-    assert list(found) == list(expected)
-    return max(float(np.abs(found[name] - value).max() / np.abs(value).max()) for name, value in expected.items())
 
 
 def contents(graph: Graph) -> onnx.ModelProto:

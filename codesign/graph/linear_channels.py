@@ -125,7 +125,7 @@ def normalisation(tracker: Tracker, node: ir.Node) -> None:
     """Normalisations over the channels: layer, group, local response, and others along an axis."""
     axes = tracker.axes_of(node.inputs[0])
     first = node.attributes.get_int("axis", -1) % len(axes) if node.op_type in _FROM_AXIS else 1
-    for axis in axes[first:] if node.op_type in _FROM_AXIS else axes[1:]:
+    for axis in axes[first:]:
         tracker.freeze(axis, Reason.NORMALISATION, node)
     tracker.set(node.outputs[0], axes, Extra.FINITE)
 

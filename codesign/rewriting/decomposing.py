@@ -9,7 +9,7 @@ A reduction has one of two forms, which compute the same:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import onnx_ir as ir
 
@@ -21,6 +21,10 @@ from codesign.vocabulary import OperationKind
 Form: TypeAlias = Literal["reduce", "pool"]
 FormOrAuto: TypeAlias = Literal["auto", "pool"]
 Division: TypeAlias = Literal["reciprocal", "divide"]
+ReductionsOption: TypeAlias = Annotated[
+    FormOrAuto, "auto: as reductions, or as poolings where the machine has those alone"
+]
+DivisionOption: TypeAlias = Annotated[Division, "one reciprocal a row and products, or divisions"]
 Statistic: TypeAlias = Literal["max", "mean", "sum"]
 Work: TypeAlias = tuple[OperationKind, str]  # a kind, and the ONNX operator of it
 

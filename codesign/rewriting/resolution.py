@@ -138,10 +138,15 @@ def is_power_of_two(number: int) -> bool:
     return number > 0 and number & (number - 1) == 0
 
 
+def powers_of_two_around(number: int) -> tuple[int, int]:
+    """The largest power of two that is not above a positive number, and the smallest that is not below it."""
+    return 1 << (number.bit_length() - 1), 1 << (number - 1).bit_length()
+
+
 def nearest_power_of_two(number: int) -> int:
     """In distance; of two equally near the larger."""
-    below = 1 << (number.bit_length() - 1)
-    return below if number - below < 2 * below - number else 2 * below
+    below, above = powers_of_two_around(number)
+    return below if number - below < above - number else above
 
 
 def times(shape: Sizes) -> str:
