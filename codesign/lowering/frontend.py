@@ -53,6 +53,10 @@ class NetworkImporter(ONNXGraphImporter):  # type: ignore[misc]
                 result = self.bb.emit_output(relax.Tuple([self._nodes[tensor] for tensor in tensors]))
             self.bb.emit_func_output(result)
 
+    def expression(self, tensor: str) -> Expression:
+        """What stands for a tensor of the function being added. Raises KeyError before its node was reached."""
+        return self._nodes[tensor]
+
     def _parse_graph_initializers(self, graph: Any) -> None:
         super()._parse_graph_initializers(graph)
         for name, tensor in self._weights.items():

@@ -18,9 +18,11 @@ from codesign.graph.graph import Graph, node_name
 from codesign.graph.operators import Convolution, Gemm, MatMul, TransposedConvolution, view_of
 from codesign.lowering.borders import call_layer
 from codesign.lowering.frontend import Convert, NetworkImporter
+from codesign.lowering.integers.calls import integer_calls
 from codesign.lowering.interface import Interface, Tensor
 from codesign.lowering.schedule import ScheduledLayer
 from codesign.mapping.mapping import Mapping as LayerMapping
+from codesign.quantization.reading import integer_network, is_quantized
 from codesign.workload.loop_nest import LoopNest
 
 _LOG = logging.getLogger(__name__)
@@ -54,6 +56,8 @@ def build_network(
     values = {str(value.name): value for node in graph.nodes for value in node.outputs}
     importer = NetworkImporter(graph)
     importer.own.update(_layer_calls(importer, nodes, scheduled))
+    if is_quantized(graph):
+        importer.own.update(integer_calls(importer, integer_network(graph)))
     watched = compute_outputs(graph, scheduled) if observed is None else tuple(observed)
     interface = Interface(
         inputs=tuple(Tensor.of(value) for value in graph.inputs),

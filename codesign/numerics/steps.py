@@ -75,7 +75,7 @@ class Convolve(Step):
 
 @dataclass(frozen=True, eq=False)
 class Multiply(Step):
-    """Product with constants: y[..., n] = requantise(sum over k of (x[..., k] - x.zero_point) * weights[k, n] + bias[n]).
+    """Product with constants: y[..., n] = requantise(sum over k of (x[..., k] - zero point) * weights[k, n] + bias[n]).
 
     weights: int8 or int16 [K, N], zero points taken away. bias: int32 [N].
     """
