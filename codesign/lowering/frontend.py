@@ -57,10 +57,15 @@ class NetworkImporter(ONNXGraphImporter):  # type: ignore[misc]
         """What stands for a tensor of the function being added. Raises KeyError before its node was reached."""
         return self._nodes[tensor]
 
+    def nothing(self, node: str) -> Convert:
+        """What stands for a node whose results nobody reads any more."""
+        results = [relax.const(np.zeros((), np.float32)) for _ in self._ir_nodes[node].outputs]
+        return lambda builder, inputs: results[0] if len(results) == 1 else relax.Tuple(results)
+
     def _parse_graph_initializers(self, graph: Any) -> None:
         super()._parse_graph_initializers(graph)
         for name, tensor in self._weights.items():
-            self._nodes[name] = relax.const(tensor.numpy())
+            self._nodes[name] = relax.const(tensor.numpy(), str(tensor.numpy().dtype))
 
     def _convert_operator(self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int) -> Expression:
         node = self._ir_nodes[attrs["tvm_custom"]["name"]]

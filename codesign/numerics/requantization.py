@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, floor
+from math import floor
 
 import numpy as np
 
@@ -132,7 +132,7 @@ def ratio_of(factor: Fraction, largest_sum: int, minimum: int, maximum: int) -> 
 
 def _near(factor: Fraction, bits: int) -> Iterable[Ratio]:
     """The multiplications of `bits` bits closest to a factor."""
-    shift = bits - (floor(factor).bit_length() if factor >= 1 else 1 - ceil(1 / factor).bit_length())
+    shift = bits - (floor(factor).bit_length() if factor >= 1 else 1 - floor(1 / factor).bit_length())
     shift = min(max(shift, 0), _WORD_BITS)
     scaled = factor * 2**shift
     nearest = round(scaled)

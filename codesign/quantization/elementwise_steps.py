@@ -167,8 +167,9 @@ def _constant(site: Site, codes: ConstantCodes, name: str) -> Constant:
     if codes.scales.size != 1:
         raise StaysFloatError("a constant operand has several scales")
     dtype = str(codes.codes.dtype)
-    tensor = Tensor(name, codes.codes.shape, dtype, float(codes.scales[0]), int(codes.zero_points[0]))
-    return Constant(f"{site.island.name}.{name}", (), tensor, codes.codes)
+    full_name = f"{site.island.name}.{name}"  # the name alone is that of numbers
+    tensor = Tensor(full_name, codes.codes.shape, dtype, float(codes.scales[0]), int(codes.zero_points[0]))
+    return Constant(full_name, (), tensor, codes.codes)
 
 
 def _magnitude(tensor: Tensor) -> int:

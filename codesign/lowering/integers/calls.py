@@ -49,16 +49,10 @@ def integer_calls(importer: NetworkImporter, network: IntegerNetwork) -> dict[st
         if not step.nodes:  # a constant, or a table in front of the step that follows
             continue
         if not isinstance(step, Floating):
-            calls.update({name: _nothing for name in step.nodes[:-1] if name not in kept})
+            calls.update({name: importer.nothing(name) for name in step.nodes[:-1] if name not in kept})
             calls[step.nodes[-1]] = _converter(importer, tuple(steps))
         steps = []
     return calls
-
-
-def _nothing(builder: Any, inputs: Sequence[Expression]) -> Expression:
-    """In the place of a float nobody reads any more."""
-    del builder, inputs
-    return relax.const(np.zeros((), np.float32))
 
 
 def _converter(importer: NetworkImporter, steps: tuple[Step, ...]) -> Convert:
@@ -79,7 +73,7 @@ def step_expression(builder: Any, step: Step, inputs: Sequence[Expression]) -> E
 
     def emit(function: Any, *arrays: np.ndarray) -> Expression:
         name = type(step).__name__.lower()
-        constants = [relax.const(np.ascontiguousarray(array)) for array in arrays]
+        constants = [constant(array) for array in arrays]
         return builder.emit_te(
             lambda *tensors: function(step, *tensors), *inputs, *constants, primfunc_name_hint=f"integer_{name}"
         )
@@ -96,7 +90,7 @@ def step_expression(builder: Any, step: Step, inputs: Sequence[Expression]) -> E
         case Product():
             return emit(elements.multiplied_elements)
         case Constant():
-            return relax.const(np.ascontiguousarray(step.values))
+            return constant(step.values)
         case Lookup():
             return emit(elements.looked_up, step.table)
         case MaximumPool():
@@ -120,6 +114,11 @@ def step_expression(builder: Any, step: Step, inputs: Sequence[Expression]) -> E
     raise TypeError(f"{step.name}: no lowering of {type(step).__name__}")
 
 
+def constant(array: np.ndarray) -> Expression:
+    """The array as it is; relax.const left to itself makes 32 bits of 64."""
+    return relax.const(np.ascontiguousarray(array), str(array.dtype))
+
+
 def _move(builder: Any, step: Move, x: Expression) -> Expression:
     if step.source is None:
         return builder.emit(relax.op.reshape(x, step.output.shape))
@@ -128,7 +127,7 @@ def _move(builder: Any, step: Move, x: Expression) -> Expression:
     if affine is not None:
         result = builder.emit_te(lambda tensor: elements.moved(affine, tensor), flat, primfunc_name_hint="integer_move")
     else:
-        source = relax.const(step.source.astype(np.int32))
+        source = constant(step.source.astype(np.int32))
         result = builder.emit_te(
             lambda tensor, places: elements.gathered(step.output.elements, tensor, places),
             flat,

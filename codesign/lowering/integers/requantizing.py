@@ -47,8 +47,9 @@ class Requantizer:
 
     def codes(self, total: Expression, tensors: tuple[Any, ...] = (), channel: Expression = None) -> Expression:
         """Codes of a sum (int32 or int64). tensors: of `constants`, read at `channel`."""
-        from tvm import tirx
+        from tvm import te, tirx
 
+        total = total + tirx.const(0, total.dtype) if isinstance(total, te.TensorSlice) else total
         narrow = self.requantization.fits_32_bits and str(total.ty.dtype) == "int32"
         dtype = "int32" if narrow else "int64"
         value = total.astype(dtype)
