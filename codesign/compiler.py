@@ -15,6 +15,7 @@ from codesign.advice.ranking import Workbench
 from codesign.advice.samples import Samples, given, synthetic
 from codesign.artifacts.arrays import read_array, read_arrays
 from codesign.errors import CodesignError, DoesNotFitError
+from codesign.graph.codes import is_quantized
 from codesign.graph.graph import Graph
 from codesign.hardware.loading import LoadedProfile, load_profile
 from codesign.importers.model import load_model
@@ -27,6 +28,7 @@ from codesign.planning.placement import as_units_run
 from codesign.planning.plan import Identity, Plan
 from codesign.planning.planner import Network, plan_network
 from codesign.planning.pricing import PlanningOracle
+from codesign.quantization.reading import integer_network
 from codesign.report.facts import costliest
 from codesign.rewriting.catalogue import catalogue
 from codesign.rewriting.graph_pass import PassContext
@@ -209,7 +211,7 @@ def plan_model(model: Model, settings: Settings) -> Planned:
     network = Network(
         model=Identity(imported.name, imported.sha256),
         where=str(imported.source or imported.name),
-        layers=layers_of(graph),
+        layers=layers_of(graph, floating_layers(graph)),
         outputs=frozenset(str(value.name) for value in graph.outputs),
         parameters=parameters_of(graph),
         precision=precision_text(graph, hardware),
@@ -242,6 +244,7 @@ def build(planned: Planned, settings: Settings, output: Path) -> Build:
     from codesign.artifacts.annotated_model import write_model
     from codesign.artifacts.manifest import write_manifest
     from codesign.artifacts.output_folder import output_folder
+    from codesign.lowering.integers.scheduled import operand_types
     from codesign.lowering.layers import schedule_layers, tir_text
     from codesign.lowering.library import write_library
     from codesign.lowering.network import build_network
@@ -254,7 +257,8 @@ def build(planned: Planned, settings: Settings, output: Path) -> Build:
         if refused:
             last = replace(refused[-1], hint="`codesign estimate` costs the network all the same")
             raise DoesNotFitError.of([*refused[:-1], last])
-        scheduled = schedule_layers(plan, planned.hardware.profile, settings.step("scheduling"))
+        types = operand_types(integer_network(graph)) if is_quantized(graph) else None
+        scheduled = schedule_layers(plan, planned.hardware.profile, settings.step("scheduling"), types)
         (folder / "tir").mkdir()
         for name, layer in {layer.name: layer for layer in scheduled.values()}.items():
             (folder / "tir" / f"{name}.py").write_text(tir_text(layer), encoding="utf-8")
@@ -266,8 +270,17 @@ def build(planned: Planned, settings: Settings, output: Path) -> Build:
     return Build(plan, output)
 
 
+def floating_layers(graph: Graph) -> frozenset[str]:
+    """Layers of a quantised graph that stay in floating point."""
+    return frozenset(step.name for step in integer_network(graph).floating) if is_quantized(graph) else frozenset()
+
+
 def precision_text(graph: Graph, hardware: LoadedProfile) -> str:
     """The widths the costs assume, and what the model really is."""
     bits = hardware.profile.precision
+    if is_quantized(graph):
+        types = sorted({tensor.dtype for tensor in integer_network(graph).tensors.values() if tensor.is_codes})
+        priced = "" if types == [f"int{bits.activations_bits}"] else f", priced as int{bits.activations_bits}"
+        return f"{', '.join(types)} (quantised{priced})"
     types = sorted({str(value.dtype.numpy()) for value in graph.inputs if value.dtype is not None})
     return f"int{bits.activations_bits} (assumed; the model is {', '.join(types) or 'float32'})"

@@ -15,6 +15,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from codesign.graph.codes import is_quantized
 from codesign.graph.graph import Graph
 from codesign.importers.model import load_model
 from codesign.lowering.library import write_library
@@ -22,7 +23,7 @@ from codesign.lowering.network import build_network
 from codesign.lowering.runtime import load_library
 from codesign.numerics.execution import run_network
 from codesign.numerics.steps import Floating, IntegerNetwork, Step
-from codesign.quantization.reading import integer_network, is_quantized, run_floating
+from codesign.quantization.reading import integer_network, run_floating
 from tests.quantized_networks import NETWORKS, WITHIN_ONE_CODE, Builder, make_network
 
 Arrays = dict[str, np.ndarray]

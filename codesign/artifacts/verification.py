@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from codesign.artifacts.integers import IntegerArrays, integer_arrays
 from codesign.artifacts.manifest import Manifest, changed_files, read_manifest, sha256_of
 from codesign.artifacts.onnx_runner import OnnxRunner, open_model
 from codesign.errors import CodesignError
@@ -17,6 +18,8 @@ from codesign.planning.plan import Plan
 MODEL_FILE = "model.onnx"
 PLAN_FILE = "plan.json"
 ORIGINAL = "the original"
+INTEGERS = "codesign.numerics"
+_ROUNDED = f"not all scales are powers of two: onnxruntime rounds in float32 what {INTEGERS} computes exactly"
 FLOAT_TOLERANCE = 1e-4
 SEED = 0
 _LARGEST_RANDOM_INDEX = 8
@@ -110,7 +113,13 @@ def verify(build_folder: Path, data: Mapping[str, np.ndarray] | None, model: Pat
     if passes:
         notes.append(f"{', '.join(passes)} change the numbers: {MODEL_FILE} is expected to differ from {ORIGINAL}")
     finish = _finish(build_folder, interface, inputs, notes)
-    return VerificationReport(tuple(_differences(artifacts, original, finish, expected=bool(passes))), tuple(notes))
+    integers = integer_arrays(build_folder / MODEL_FILE, inputs)
+    if integers is None:
+        differences = _differences(artifacts, original, finish, expected=bool(passes))
+    else:
+        notes += [] if integers.exact_in_float32 else [_ROUNDED]
+        differences = _integer_differences(artifacts, original, integers, finish, changed=bool(passes))
+    return VerificationReport(tuple(differences), tuple(notes))
 
 
 def random_inputs(interface: Interface) -> Arrays:
@@ -236,6 +245,27 @@ def _differences(
         if name != MODEL_FILE and model is not None and (expected or original is None):
             truth = _finished(model, model, finish)
             yield from _compare(name, _finished(found, model, finish), MODEL_FILE, truth, expected=False)
+
+
+def _integer_differences(
+    artifacts: Mapping[str, tuple[Arrays, Arrays]],
+    original: tuple[Arrays, Arrays] | None,
+    integers: IntegerArrays,
+    finish: Finish,
+    *,
+    changed: bool,
+) -> Iterable[Difference]:
+    """Of a quantised network: every artifact against the integer semantics, whose codes have no tolerance.
+
+    What onnxruntime makes of it in float32 is held to them where float32 is exact, and expected to differ elsewhere.
+    """
+    for name, found in artifacts.items():
+        rounded = name == MODEL_FILE and not integers.exact_in_float32
+        truth = _finished(integers.of(found), integers.of(found), finish)
+        yield from _compare(name, _finished(found, truth, finish), INTEGERS, truth, expected=rounded)
+        if original is not None:
+            expected = changed or not integers.exact_in_float32
+            yield from _compare(name, _finished(found, original, finish), ORIGINAL, original, expected=expected)
 
 
 def _finished(found: tuple[Arrays, Arrays], reference: tuple[Arrays, Arrays], finish: Finish) -> tuple[Arrays, Arrays]:

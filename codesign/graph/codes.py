@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import onnx_ir as ir
 
-from codesign.graph.graph import constant_of
+from codesign.graph.graph import Graph, constant_of
 from codesign.graph.operators import is_operator, optional_input
 
 CODE_TYPES = frozenset({"int8", "uint8", "int16", "uint16"})
@@ -105,6 +105,11 @@ def is_dequantize(node: ir.Node | None) -> bool:
     if node is None or not is_operator(node, "DequantizeLinear") or node.inputs[0] is None:
         return False
     return constant_codes(node.outputs[0]) is None and scaling_of(node) is not None
+
+
+def is_quantized(graph: Graph) -> bool:
+    """Whether any activation of a graph is codes."""
+    return any(is_quantize(node) or is_dequantize(node) for node in graph.nodes)
 
 
 def constant_codes(value: ir.Value | None) -> ConstantCodes | None:

@@ -36,9 +36,9 @@ class Island:
 
     @property
     def name(self) -> str:
-        """The name a user recognises: of the operator that does the work, or of the quantiser alone."""
+        """The name a user recognises: of the operator that does the work last, or of the quantiser alone."""
         if self.nodes:
-            return node_name(self.nodes[0])
+            return node_name(clamps_behind(self.nodes)[0][-1])
         node = self.quantizer or self.result.producer()
         assert node is not None
         return node_name(node)

@@ -16,6 +16,7 @@ from onnxscript.optimizer._constant_folding import FoldConstantsPass
 
 from codesign.errors import CodesignError
 from codesign.importers.blame import blaming
+from codesign.importers.quantized_operators import spread_quantized_operators
 from codesign.importers.structure import name_nodes
 
 OLDEST_OPSET_AFTER_IMPORT = 18
@@ -37,6 +38,7 @@ def simplify(model: ir.Model, where: str) -> ir.Model:
         if model.functions:
             common.InlinePass()(model)
             common.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
+    spread_quantized_operators(model)
     declared = _forget_inferable_shapes(model)
     _fold(model, declared, where)
     if model.graph.opset_imports[""] < OLDEST_OPSET_AFTER_IMPORT:

@@ -16,7 +16,7 @@ from codesign.workload.loop_nest import LoopNest
 
 PAD_STAGE = "pad_temp"
 COMPUTE_STAGE = "outputs"
-ACCUMULATORS = {"float32": "float32", "int8": "int32"}
+ACCUMULATORS = {"float32": "float32", "int8": "int32", "int16": "int32"}
 
 Expression = Any  # an expression of TIR; tvm carries no types
 
@@ -27,7 +27,7 @@ def layer_function(nest: LoopNest, name: str, dtype: str = "float32") -> Any:
     Convolutions: inputs [B, G, C, IY, IX], weights [G, K, C, FY, FX], outputs [B, G, K, OY, OX]. Transposed
     convolutions: the same, weights [G, C, K, FY, FX] with the taps as ONNX stores them (flipped against the loops).
     Dense and matmul: inputs [G, OX, C], weights [G, C, K], outputs [G, OX, K]. Outputs are of the accumulator's type
-    (int32 for int8). Raises ValueError for a nest without MACs and for a matrix product with other loops than those.
+    (int32 for int8 and int16). Raises ValueError for a nest without MACs and for a matrix product with other loops.
     """
     from tvm import te
 

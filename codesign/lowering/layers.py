@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from codesign.errors import DoesNotFitError, Problem
@@ -17,28 +17,39 @@ from codesign.planning.plan import Plan, PlannedLayer
 
 
 def schedule_layers(
-    plan: Plan, profile: HardwareProfile, on_layer: Callable[[str, int, int], None] | None = None
+    plan: Plan,
+    profile: HardwareProfile,
+    on_layer: Callable[[str, int, int], None] | None = None,
+    types: Mapping[str, str] | None = None,
 ) -> dict[str, ScheduledLayer]:
-    """Scheduled TIR by layer name; layers with the same nest share one function.
+    """Scheduled TIR by layer name; layers with the same nest and types share one function.
+
+    types: of a quantised network, the operands' type by layer name (one without is not scheduled); else float32.
 
     MACs, transfers and allocations are read back off every function. Raises DoesNotFitError naming every layer whose
     counts differ from the plan's, number by number. on_layer: told name, number from 1, and how many functions there
     are.
     """
-    first = [planned for planned in plan.layers if planned.cost.mapping is not None and not planned.repeats_of]
-    functions: dict[str, ScheduledLayer] = {}
+    mapped = {planned.layer.name: planned for planned in plan.layers if planned.cost.mapping is not None}
+    if types is not None:
+        mapped = {name: planned for name, planned in mapped.items() if name in types}
+    wanted = {
+        name: (planned.repeats_of or name, (types or {}).get(name, "float32")) for name, planned in mapped.items()
+    }
+    first = {key: mapped[name] for name, key in reversed(wanted.items())}
+    functions: dict[tuple[str, str], ScheduledLayer] = {}
     problems: list[Problem] = []
-    for number, planned in enumerate(first, 1):
+    for number, key in enumerate(dict.fromkeys(wanted.values()), 1):
+        planned = first[key]
         if on_layer is not None:
             on_layer(planned.layer.name, number, len(first))
-        layer = _schedule(planned, profile, f"layer_{number:03}_{identifier(planned.layer.name)}")
-        functions[planned.layer.name] = layer
+        layer = _schedule(planned, profile, f"layer_{number:03}_{identifier(planned.layer.name)}", key[1])
+        functions[key] = layer
         counted = counts_of_function(layer.function, profile.homes)
         problems.extend(count_problems(plan.model.name, as_executed(planned, profile), counted))
     if problems:
         raise DoesNotFitError.of(problems)
-    mapped = (planned for planned in plan.layers if planned.cost.mapping is not None)
-    return {planned.layer.name: functions[planned.repeats_of or planned.layer.name] for planned in mapped}
+    return {name: functions[key] for name, key in wanted.items()}
 
 
 def as_executed(planned: PlannedLayer, profile: HardwareProfile) -> PlannedLayer:
@@ -84,10 +95,10 @@ def _shown(numbers: list[int]) -> str:
     return " and ".join(map(str, numbers)) or "none"
 
 
-def _schedule(planned: PlannedLayer, profile: HardwareProfile, name: str) -> ScheduledLayer:
+def _schedule(planned: PlannedLayer, profile: HardwareProfile, name: str, dtype: str) -> ScheduledLayer:
     if planned.cost.mapping is None:
         raise ValueError(f"{planned.layer.name} has no mapping")
-    return schedule_layer(planned.layer.nest, planned.cost.mapping, profile, name)
+    return schedule_layer(planned.layer.nest, planned.cost.mapping, profile, name, dtype)
 
 
 def tir_text(layer: ScheduledLayer) -> str:

@@ -14,15 +14,18 @@ from typing import Any
 import onnx_ir as ir
 
 from codesign.errors import DoesNotFitError
+from codesign.graph.codes import is_quantize, is_quantized
 from codesign.graph.graph import Graph, node_name
 from codesign.graph.operators import Convolution, Gemm, MatMul, TransposedConvolution, view_of
 from codesign.lowering.borders import call_layer
-from codesign.lowering.frontend import Convert, NetworkImporter
-from codesign.lowering.integers.calls import integer_calls
+from codesign.lowering.frontend import Convert, Expression, NetworkImporter
+from codesign.lowering.integers.calls import integer_calls, step_expression
+from codesign.lowering.integers.scheduled import Scheduled, scheduled_step
 from codesign.lowering.interface import Interface, Tensor
 from codesign.lowering.schedule import ScheduledLayer
 from codesign.mapping.mapping import Mapping as LayerMapping
-from codesign.quantization.reading import integer_network, is_quantized
+from codesign.numerics.steps import Step
+from codesign.quantization.reading import integer_network
 from codesign.workload.loop_nest import LoopNest
 
 _LOG = logging.getLogger(__name__)
@@ -55,10 +58,12 @@ def build_network(
     nodes = {node_name(node): node for node in graph.nodes}
     values = {str(value.name): value for node in graph.nodes for value in node.outputs}
     importer = NetworkImporter(graph)
-    importer.own.update(_layer_calls(importer, nodes, scheduled))
+    functions = _functions(importer, scheduled)
     if is_quantized(graph):
-        importer.own.update(integer_calls(importer, integer_network(graph)))
-    watched = compute_outputs(graph, scheduled) if observed is None else tuple(observed)
+        importer.own.update(_integer_calls(importer, graph, nodes, scheduled, functions))
+    else:
+        importer.own.update(_layer_calls(nodes, scheduled, functions))
+    watched = _watched(graph, scheduled) if observed is None else tuple(observed)
     interface = Interface(
         inputs=tuple(Tensor.of(value) for value in graph.inputs),
         outputs=tuple(Tensor.of(value) for value in graph.outputs),
@@ -74,6 +79,13 @@ def build_network(
     return LoweredNetwork(importer.bb.get(), interface, tail)
 
 
+def _watched(graph: Graph, scheduled: Collection[str]) -> tuple[str, ...]:
+    """What `main_layers` returns: all codes of a quantised network, what compute layers write of any other."""
+    if not is_quantized(graph):
+        return compute_outputs(graph, scheduled)
+    return tuple(str(node.outputs[0].name) for node in graph.nodes if is_quantize(node))
+
+
 def compute_outputs(graph: Graph, scheduled: Collection[str] = ()) -> tuple[str, ...]:
     """What convolutions, matrix products and the nodes named in `scheduled` write, in order."""
     compute = (Convolution, TransposedConvolution, Gemm, MatMul)
@@ -81,11 +93,27 @@ def compute_outputs(graph: Graph, scheduled: Collection[str] = ()) -> tuple[str,
     return tuple(str(node.outputs[0].name) for node in nodes)
 
 
+Functions = dict[tuple[LoopNest, LayerMapping, str], Any]
+
+
+def _functions(importer: NetworkImporter, scheduled: Mapping[str, ScheduledLayer]) -> Functions:
+    """Every scheduled function in the module, once."""
+    functions: Functions = {}
+    for layer in scheduled.values():
+        if _key(layer) not in functions:
+            opaque = layer.function.without_attr("global_symbol").with_attr("op_pattern", _OPAQUE)
+            functions[_key(layer)] = importer.bb.add_func(opaque, layer.name)
+    return functions
+
+
+def _key(layer: ScheduledLayer) -> tuple[LoopNest, LayerMapping, str]:
+    return layer.nest, layer.mapping, _operand_type(layer)
+
+
 def _layer_calls(
-    importer: NetworkImporter, nodes: Mapping[str, ir.Node], scheduled: Mapping[str, ScheduledLayer]
+    nodes: Mapping[str, ir.Node], scheduled: Mapping[str, ScheduledLayer], functions: Functions
 ) -> dict[str, Convert]:
     """A lowering for every layer's node. Identical layers share one function in the module."""
-    functions: dict[tuple[LoopNest, LayerMapping], Any] = {}
     calls: dict[str, Convert] = {}
     for name, layer in scheduled.items():
         if name not in nodes:
@@ -93,12 +121,26 @@ def _layer_calls(
         if not _same_types(nodes[name], layer):
             _LOG.warning("%s: its tensors are not %s; TVM lowers it without its schedule", name, _operand_type(layer))
             continue
-        key = (layer.nest, layer.mapping)
-        if key not in functions:
-            opaque = layer.function.without_attr("global_symbol").with_attr("op_pattern", _OPAQUE)
-            functions[key] = importer.bb.add_func(opaque, layer.name)
-        calls[name] = call_layer(nodes[name], layer, functions[key])
+        calls[name] = call_layer(nodes[name], layer, functions[_key(layer)])
     return calls
+
+
+def _integer_calls(
+    importer: NetworkImporter,
+    graph: Graph,
+    nodes: Mapping[str, ir.Node],
+    scheduled: Mapping[str, ScheduledLayer],
+    functions: Functions,
+) -> dict[str, Convert]:
+    """A lowering for every integer step, by its schedule if it has one."""
+
+    def make(builder: Any, step: Step, inputs: list[Expression]) -> Expression:
+        layer = scheduled.get(step.name)
+        if layer is None or not isinstance(step, Scheduled):
+            return step_expression(builder, step, inputs)
+        return scheduled_step(builder, step, nodes[step.name], layer, functions[_key(layer)], inputs)
+
+    return integer_calls(importer, integer_network(graph), make)
 
 
 def _same_types(node: ir.Node, layer: ScheduledLayer) -> bool:

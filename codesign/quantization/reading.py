@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from codesign.graph.codes import is_dequantize, is_quantize, scaling_of
+from codesign.graph.codes import is_dequantize, scaling_of
 from codesign.graph.graph import Graph, shape_of
 from codesign.graph.islands import Island, islands_of
 from codesign.graph.operators import Pool, is_operator, view_of
@@ -20,11 +20,6 @@ from codesign.quantization.linear_steps import linear_step
 from codesign.quantization.move_steps import concatenate_steps, fill_steps, is_move, is_resize, move_steps, resize_mode
 from codesign.quantization.site import Site, StaysFloatError, codes_tensor, number_tensor, site_of
 from codesign.quantization.window_steps import average_step, is_average, linear_resize_step, maximum_steps, pool_factor
-
-
-def is_quantized(graph: Graph) -> bool:
-    """Whether any activation of a graph is codes."""
-    return any(is_quantize(node) or is_dequantize(node) for node in graph.nodes)
 
 
 def integer_network(graph: Graph) -> IntegerNetwork:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from codesign.graph.codes import is_quantized
 from codesign.graph.division import is_part_of_pooling
 from codesign.graph.graph import Graph, HostTail, node_name
 from codesign.graph.marks import ActivationGroup, marked_groups
@@ -17,6 +18,7 @@ from codesign.workload.operators.entry import Entry
 from codesign.workload.operators.host import host_nest
 from codesign.workload.operators.movement import view
 from codesign.workload.operators.table import OPERATORS
+from codesign.workload.quantized import quantized_layers
 from codesign.workload.tensors import activations, elements, is_computed_once, results, tensor_bytes
 
 _UNKNOWN = Entry(host_nest)
@@ -25,15 +27,18 @@ _SIZES = frozenset({"Shape", "Size"})
 _PICKS = frozenset({"Gather", "GatherElements", "GatherND", "Slice"})
 
 
-def layers_of(graph: Graph) -> tuple[Layer, ...]:
+def layers_of(graph: Graph, floating: Collection[str] = ()) -> tuple[Layer, ...]:
     """One Layer per node in topological order, then one of kind HOST per node of the host tail.
 
-    Nodes marked as one activation are one Layer, in the place of the last of them.
+    Nodes marked as one activation are one Layer, in the place of the last of them; so is in a quantised graph what
+    stands between codes and codes. floating: names of those no integer step computes, which are host work then.
 
     An operator without an entry in the table, or in a form its entry cannot read, is host work: its bytes, and an
     operation for every element at least. Raises ValueError when a shape is not static.
     """
     tail = _tail_layers(graph.host_tail) if graph.host_tail is not None else ()
+    if is_quantized(graph):
+        return (*quantized_layers(graph, floating, _layer), *tail)
     groups = {group.nodes[-1]: group for group in marked_groups(graph) if _is_one_layer(group)}
     inner = {node for group in groups.values() for node in group.nodes[:-1]}
     nodes = (node for node in graph.nodes if node not in inner)

@@ -5,7 +5,7 @@ codes -> DequantizeLinear -> Conv -> Relu -> QuantizeLinear -> codes    -->    c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,11 +35,14 @@ from codesign.numerics.steps import (
     Sum,
 )
 
+Make = Callable[[Any, Step, list[Expression]], Expression]  # block builder, a step, its inputs -> its codes
 
-def integer_calls(importer: NetworkImporter, network: IntegerNetwork) -> dict[str, Convert]:
+
+def integer_calls(importer: NetworkImporter, network: IntegerNetwork, make: Make) -> dict[str, Convert]:
     """A lowering for every node of an integer step; those of floating steps are TVM's.
 
-    The last node of a step makes its codes; the others make nothing anyone reads.
+    The last node of a step makes its codes; the others make nothing anyone reads. make: step_expression, or what does
+    better for some steps.
     """
     kept = {name for step in network.floating for name in step.nodes}
     calls: dict[str, Convert] = {}
@@ -50,19 +53,19 @@ def integer_calls(importer: NetworkImporter, network: IntegerNetwork) -> dict[st
             continue
         if not isinstance(step, Floating):
             calls.update({name: importer.nothing(name) for name in step.nodes[:-1] if name not in kept})
-            calls[step.nodes[-1]] = _converter(importer, tuple(steps))
+            calls[step.nodes[-1]] = _converter(importer, tuple(steps), make)
         steps = []
     return calls
 
 
-def _converter(importer: NetworkImporter, steps: tuple[Step, ...]) -> Convert:
+def _converter(importer: NetworkImporter, steps: tuple[Step, ...], make: Make) -> Convert:
     def convert(builder: Any, inputs: Sequence[Expression]) -> Expression:
         del inputs  # floats; a step reads codes
         made: dict[str, Expression] = {}
         for step in steps:
             names = [tensor.name for tensor in step.inputs]
             read = [made[name] if name in made else importer.expression(name) for name in names]
-            made[step.output.name] = step_expression(builder, step, read)
+            made[step.output.name] = make(builder, step, read)
         return made[steps[-1].output.name]
 
     return convert
