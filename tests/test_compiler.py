@@ -158,8 +158,8 @@ def test_a_schedule_of_another_mapping_fails_the_compilation(name: str, command:
     alter, expected = ALTERED[name]
     honest = lowering.schedule_layer
 
-    def schedule(nest: Any, mapping: Mapping, profile: Any, function: str) -> Any:
-        return honest(nest, alter(mapping) if "reduce_conv" in function else mapping, profile, function)
+    def schedule(nest: Any, mapping: Mapping, profile: Any, function: str, dtype: str) -> Any:
+        return honest(nest, alter(mapping) if "reduce_conv" in function else mapping, profile, function, dtype)
 
     command.monkeypatch.setattr(lowering, "schedule_layer", schedule)
     done = command("compile", DIGITS, "--hw", "edge_npu")

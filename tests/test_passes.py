@@ -80,11 +80,17 @@ def contents(graph: Graph) -> bytes:
 
 
 def plant_an_error(graph: Graph) -> None:
-    """Change one weight of the first convolution."""
+    """Change one weight of the first convolution, or the sign of all where they are codes."""
     value = next(node for node in graph.nodes if node.op_type.startswith("Conv")).inputs[1]
+    assert value is not None
+    if value.const_value is None:  # a DequantizeLinear makes it
+        value = value.producer().inputs[0]  # type: ignore[union-attr]
     assert value is not None and value.const_value is not None
     weights = value.const_value.numpy().copy()
-    weights.flat[0] += 0.5
+    if weights.dtype.kind == "f":
+        weights.flat[0] += 0.5
+    else:
+        weights = -weights
     value.const_value = ir.tensor(weights, name=value.name)
 
 
