@@ -114,9 +114,15 @@ def _views(node: ir.Node, sizes: dict[ir.Value, int], layout: TensorLayout) -> I
         if first is not None:
             offset = first * sizes[x] // elements(x)
             yield Run(str(writes[0].name), str(x.name), offset, sizes[writes[0]])
-    elif nest_of(node).kind is OperationKind.VIEW and len(writes) == 1 and sizes[x] == sizes[writes[0]]:
-        if shape_of(x) == shape_of(writes[0]) or (_is_plain(shape_of(x), layout) and _is_plain(shape_of(writes[0]), layout)):
-            yield Run(str(writes[0].name), str(x.name), 0, sizes[x])
+    elif len(writes) == 1 and _keeps_bytes(node, x, writes[0], layout) and sizes[x] == sizes[writes[0]]:
+        yield Run(str(writes[0].name), str(x.name), 0, sizes[x])
+
+
+def _keeps_bytes(node: ir.Node, x: ir.Value, y: ir.Value, layout: TensorLayout) -> bool:
+    """Whether a node gives another shape or name to the bytes it reads."""
+    shapes = shape_of(x), shape_of(y)
+    same = shapes[0] == shapes[1] or all(_is_plain(shape, layout) for shape in shapes)
+    return nest_of(node).kind is OperationKind.VIEW and same
 
 
 def _joined(node: ir.Node, sizes: dict[ir.Value, int], layout: TensorLayout) -> Iterator[Joined]:
@@ -140,9 +146,7 @@ def _joined(node: ir.Node, sizes: dict[ir.Value, int], layout: TensorLayout) -> 
     yield Joined(str(result.name), tuple(runs))
 
 
-def _first_element(
-    node: ir.Node, before: tuple[int, ...], after: tuple[int, ...], layout: TensorLayout
-) -> int | None:
+def _first_element(node: ir.Node, before: tuple[int, ...], after: tuple[int, ...], layout: TensorLayout) -> int | None:
     """The first element of a Slice that is a run of elements, or None."""
     starts, steps = constant_of(optional_input(node, 1)), constant_of(optional_input(node, 4))
     axes = constant_of(optional_input(node, 3))

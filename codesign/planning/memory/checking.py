@@ -57,6 +57,7 @@ class _Run:
     arena: NDArray[np.int64] = field(init=False)
     tags: dict[str, int] = field(init=False)
     sizes: dict[str, int] = field(init=False)
+    below: dict[str, list[str]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.sizes = {tensor.name: tensor.size_bytes for tensor in self.problem.tensors}
@@ -66,6 +67,8 @@ class _Run:
             self.tags[name] = tag
             tag += self.sizes[name]
         self.offsets = dict(self.plan.offsets)
+        together = _sharing(self.problem)
+        self.below = {name: [n for n in together[name] if n in self.tags] for name in self.sizes}
 
     def faults(self) -> Iterator[str]:
         """Whatever goes wrong from the first step to the outputs."""
@@ -128,23 +131,26 @@ class _Run:
         """Whether a tensor's bytes are those written for it, or for the tensors it shares them with."""
         low, high, _ = self._span(name)
         wanted = np.full(high - low, _NOBODY, dtype=np.int64)
-        for other in _sharing(self.problem, name) if name not in self.tags else [name]:
+        for other in [name] if name in self.tags else self.below[name]:
             begin, end, _ = self._span(other)
             first, last = max(low, begin), min(high, end)
-            if other in self.tags and first < last:
+            if first < last:
                 tag = self.tags[other] - begin
                 wanted[first - low : last - low] = np.arange(first + tag, last + tag)
         return bool((wanted != _NOBODY).all()) and bool((self.arena[low:high] == wanted).all())
 
 
-def _sharing(problem: MemoryProblem, name: str) -> list[str]:
-    """Tensors that share memory with one, by way of parts."""
-    found, waiting = [name], [name]
-    while waiting:
-        at = waiting.pop()
-        for part in problem.parts:
-            pair = {part.tensor: part.whole, part.whole: part.tensor}
-            if at in pair and pair[at] not in found:
-                found.append(pair[at])
-                waiting.append(pair[at])
+def _sharing(problem: MemoryProblem) -> dict[str, list[str]]:
+    """By tensor, all tensors that share memory with it by way of parts, itself among them."""
+    beside: dict[str, list[str]] = {tensor.name: [] for tensor in problem.tensors}
+    for part in problem.parts:
+        beside[part.tensor].append(part.whole)
+        beside[part.whole].append(part.tensor)
+    found: dict[str, list[str]] = {}
+    for name in beside:
+        together = found.get(name, [name])
+        for member in together:
+            if member not in found:
+                found[member] = together
+                together += [other for other in beside[member] if other not in found]
     return found

@@ -21,7 +21,7 @@ from codesign.planning.memory.sharing import Sharing
 from codesign.planning.plan import PlannedLayer
 from codesign.vocabulary import Dimension, OperationKind
 from codesign.workload.layer import Layer
-from codesign.workload.storage import Joined, Storage
+from codesign.workload.storage import Joined, Run, Storage
 
 _ELEMENT_BY_ELEMENT = frozenset({OperationKind.ELEMENTWISE, OperationKind.ACTIVATION})
 _ALSO_ELEMENT_BY_ELEMENT = frozenset({"BatchNormalization"})
@@ -127,15 +127,30 @@ class _Builder:
         copied, pieces = [], []
         for number, run in enumerate(joined.operands):
             fits = run.tensor and self.rules.concat_in_place and run.offset_bytes % self.rules.part_alignment == 0
-            if fits and self._share(run.tensor, joined.result, run.offset_bytes):
+            if fits and not self._reaches_out(run, joined) and self._share(run.tensor, run.whole, run.offset_bytes):
                 continue
             piece = f"{joined.result}[{number}]"
             self.sharing.add(piece, run.size_bytes)
-            self._share(piece, joined.result, run.offset_bytes)
+            self._share(piece, run.whole, run.offset_bytes)
             pieces.append(piece)
             copied += [run.tensor] if run.tensor else []
         if pieces:
             self.steps.append(Step(layer.name, tuple(dict.fromkeys(copied)), tuple(pieces)))
+
+    def _reaches_out(self, run: Run, joined: Joined) -> bool:
+        """Whether memory the operand shares already would cover places in the result that are others'.
+
+        Operands it shares memory with may lie there already as the result wants them: DenseNet joins the same tensors
+        again and again.
+        """
+        root, at = self.sharing.place(run.tensor)
+        shared = self.sharing.around(run.tensor)
+        for other in joined.operands:
+            distance = other.offset_bytes - run.offset_bytes
+            there = other.tensor and self.sharing.place(other.tensor) == (root, at + distance)
+            if not there and any(begin < distance + other.size_bytes and distance < end for begin, end in shared):
+                return True
+        return False
 
     def _share(self, tensor: str, whole: str, offset_bytes: int) -> bool:
         if self.sharing.refusal(tensor, whole, offset_bytes):
@@ -144,7 +159,7 @@ class _Builder:
         return True
 
     def _overwrites(self, unit: _Unit) -> Iterator[Overwrite]:
-        """Operands the result may be written over: read by one layer alone, element by element or channel by channel."""
+        """Operands the result may be written over: those one layer alone reads, by elements or by channels."""
         if len(unit.writes) != 1:
             return
         (output,) = unit.writes
@@ -156,9 +171,14 @@ class _Builder:
                     continue
                 if _is_element_by_element(layer) and sizes[name] == sizes[output]:
                     yield Overwrite(output, name)
-                elif number == 0 and self.rules.depthwise_in_place and _is_depthwise(layer):
-                    if sizes[output] <= sizes[name]:
-                        yield Overwrite(output, name, sizes[output] // layer.nest.size(Dimension.G))
+                elif number == 0 and self._runs_in_place(layer) and sizes[output] <= sizes[name]:
+                    yield Overwrite(output, name, sizes[output] // layer.nest.size(Dimension.G))
+
+    def _runs_in_place(self, layer: Layer) -> bool:
+        """A depthwise convolution of one image whose channels make one each."""
+        sizes = layer.nest.size(Dimension.B), layer.nest.size(Dimension.K)
+        depthwise = layer.nest.kind is OperationKind.DEPTHWISE_CONVOLUTION and sizes == (1, 1)
+        return depthwise and self.rules.depthwise_in_place
 
     def problem(self) -> MemoryProblem:
         """All of it, tensors nobody touches left out."""
@@ -178,9 +198,3 @@ class _Builder:
 
 def _is_element_by_element(layer: Layer) -> bool:
     return layer.nest.kind in _ELEMENT_BY_ELEMENT or layer.op in _ALSO_ELEMENT_BY_ELEMENT
-
-
-def _is_depthwise(layer: Layer) -> bool:
-    """Of one image, and every channel makes one."""
-    sizes = layer.nest.size(Dimension.B), layer.nest.size(Dimension.K)
-    return layer.nest.kind is OperationKind.DEPTHWISE_CONVOLUTION and sizes == (1, 1)

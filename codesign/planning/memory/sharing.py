@@ -49,6 +49,11 @@ class Sharing:
         """A tensor that is written, and that no group holds yet."""
         self.stored[name] = size_bytes
 
+    def around(self, name: str) -> list[tuple[int, int]]:
+        """Where the stored tensors of its group begin and end, from where this tensor begins."""
+        root, at = self.place(name)
+        return [(begin - at, begin - at + self.stored[other]) for begin, other in self._stored(root)]
+
     def groups(self, names: Iterable[str]) -> list[dict[str, int]]:
         """Every group: where its tensors begin, the first of them at 0."""
         found: dict[str, dict[str, int]] = {}
