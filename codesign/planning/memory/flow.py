@@ -1,10 +1,11 @@
-"""Flow: a MemoryProblem by numbers, checked: what is stored, who needs what, and which bytes are the same."""
+"""Flow: a MemoryProblem by numbers, checked: pieces of memory, who needs which, and which bytes are the same."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from math import gcd, lcm
 
 from codesign.planning.memory.problem import MemoryProblem, Overwrite
@@ -22,29 +23,31 @@ class Range:
 
 @dataclass(frozen=True)
 class Overwriting:
-    """An Overwrite by numbers. output: a stored tensor. inputs: the stored tensors below the input."""
+    """An Overwrite by numbers: the pieces written and written over, and where both tensors lie in their groups."""
 
-    output: int
+    overwrite: Overwrite
+    outputs: tuple[int, ...]
     inputs: tuple[int, ...]
-    place: Range
-    input: str
-    scratch_bytes: int
+    output_place: Range
+    input_place: Range
 
 
 @dataclass(frozen=True)
 class Flow:
-    """Stored tensors (those steps write, and inputs) and steps by number; sets of steps are bits of an int.
+    """Pieces and steps by number; sets of steps are bits of an int.
 
-    stored: names. ranges: by stored tensor; views: the same of all other tensors, by name. writes, reads: stored
-    tensors by step. readers: steps by stored tensor. writer: the step by stored tensor, -1 of inputs. kept: stored
-    tensors that stay. needs: steps that must run before, by step. alignments: by group. unit: all groups begin at
-    multiples of this many bytes.
+    A piece is a run of bytes of a tensor that is written (or an input), cut where any view of it begins or ends: every
+    reader needs all of it or nothing. pieces: names of their tensors; ranges: where they lie. places: where all tensors
+    lie; below: pieces of the bytes of all tensors. writes, reads: pieces by step. readers: steps by piece. writer: the
+    step by piece, -1 of inputs. kept: pieces that stay. needs: steps that must run before, by step. alignments: by
+    group.
     """
 
     problem: MemoryProblem
-    stored: tuple[str, ...]
+    pieces: tuple[str, ...]
     ranges: tuple[Range, ...]
-    views: dict[str, Range]
+    places: dict[str, Range]
+    below: dict[str, tuple[int, ...]]
     writes: tuple[tuple[int, ...], ...]
     reads: tuple[tuple[int, ...], ...]
     readers: tuple[int, ...]
@@ -56,7 +59,7 @@ class Flow:
 
     @cached_property
     def unit(self) -> int:
-        """The greatest common divisor of all alignments."""
+        """All groups begin at multiples of this many bytes: the greatest common divisor of all alignments."""
         return gcd(*self.alignments) or 1
 
     @cached_property
@@ -66,9 +69,9 @@ class Flow:
 
     @cached_property
     def weights(self) -> tuple[int, ...]:
-        """Bytes by stored tensor that no other live tensor can use: its units, counted by their first bytes.
+        """Bytes by piece that no other live piece can use: its units, counted by their first bytes.
 
-        A unit of the arena has one first byte, so the weights of tensors that are live together never count it twice,
+        A unit of the arena has one first byte, so the weights of pieces that are live together never count it twice,
         and the arena, a whole number of units, holds them all. Of a tensor alone it is its size in whole units.
         """
         unit = self.unit
@@ -83,49 +86,48 @@ class Flow:
         """A size rounded up to units."""
         return -(-size_bytes // self.unit) * self.unit
 
-    def below(self, names: Iterable[str]) -> tuple[int, ...]:
-        """Stored tensors whose bytes are those of any of these tensors."""
-        return tuple(dict.fromkeys(number for name in names for number in self._below[name]))
-
-    @cached_property
-    def _below(self) -> dict[str, tuple[int, ...]]:
-        return _stored_below(self.stored, self.ranges, self.views)
-
 
 def flow_of(problem: MemoryProblem) -> Flow:
     """A problem by numbers. Raises ValueError naming what is wrong with it."""
-    sizes = {tensor.name: tensor.size_bytes for tensor in problem.tensors}
-    _check_names(problem, sizes)
+    _check_names(problem)
+    writer = _writers(problem)
+    places, alignments = _groups(problem, writer)
+    pieces = _pieces(places, writer)
+    names, ranges = tuple(name for name, _ in pieces), tuple(place for _, place in pieces)
+    below = _below(ranges, places)
+    reads = tuple(_all_below(step.reads, below) for step in problem.steps)
+    writers = tuple(writer[name] for name in names)
+    needs = tuple(_bits(writers[piece] for piece in read if writers[piece] >= 0) for read in reads)
+    _check_runs(problem, needs)
+    readers = [0] * len(pieces)
+    for step, read in enumerate(reads):
+        for piece in read:
+            readers[piece] |= 1 << step
+    return Flow(
+        problem=problem,
+        pieces=names,
+        ranges=ranges,
+        places=places,
+        below=below,
+        writes=tuple(_all_below(step.writes, below) for step in problem.steps),
+        reads=reads,
+        readers=tuple(readers),
+        writer=writers,
+        kept=frozenset(_all_below(problem.outputs, below)),
+        needs=needs,
+        overwritings=tuple(_overwritings(step.overwrites, below, places) for step in problem.steps),
+        alignments=alignments,
+    )
+
+
+def _writers(problem: MemoryProblem) -> dict[str, int]:
     writer = dict.fromkeys(problem.inputs, -1)
     for number, step in enumerate(problem.steps):
         for name in step.writes:
             if name in writer:
                 raise ValueError(f"tensor {name} is written twice, or is an input that is written")
             writer[name] = number
-    places, alignments = _groups(problem, writer)
-    stored = tuple(name for name in sizes if name in writer)
-    ranges = tuple(places[name] for name in stored)
-    views = {name: place for name, place in places.items() if name not in writer}
-    below = _stored_below(stored, ranges, views)
-    _check_views(ranges, views, below)
-    number_of = {name: number for number, name in enumerate(stored)}
-    reads = tuple(_all_below(step.reads, below) for step in problem.steps)
-    needs = tuple(_bits(writer[stored[number]] for number in read if writer[stored[number]] >= 0) for read in reads)
-    _check_runs(problem, needs)
-    return Flow(
-        problem,
-        stored,
-        ranges,
-        views,
-        tuple(tuple(number_of[name] for name in step.writes) for step in problem.steps),
-        reads,
-        tuple(_bits(step for step, read in enumerate(reads) if number in read) for number in range(len(stored))),
-        tuple(writer[name] for name in stored),
-        frozenset(_all_below(problem.outputs, below)),
-        needs,
-        tuple(_overwritings(step.overwrites, number_of, below, places) for step in problem.steps),
-        alignments,
-    )
+    return writer
 
 
 def _bits(numbers: Iterable[int]) -> int:
@@ -140,33 +142,42 @@ def _all_below(names: Iterable[str], below: dict[str, tuple[int, ...]]) -> tuple
 
 
 def _overwritings(
-    overwrites: Sequence[Overwrite],
-    number_of: dict[str, int],
-    below: dict[str, tuple[int, ...]],
-    places: dict[str, Range],
+    overwrites: Sequence[Overwrite], below: dict[str, tuple[int, ...]], places: dict[str, Range]
 ) -> tuple[Overwriting, ...]:
     """Those whose output is no larger than the input, by numbers."""
     return tuple(
-        Overwriting(number_of[o.output], below[o.input], places[o.input], o.input, o.scratch_bytes)
+        Overwriting(o, below[o.output], below[o.input], places[o.output], places[o.input])
         for o in overwrites
         if places[o.output].size <= places[o.input].size
     )
 
 
-def _stored_below(
-    stored: Sequence[str], ranges: Sequence[Range], views: dict[str, Range]
-) -> dict[str, tuple[int, ...]]:
-    groups: dict[int, list[int]] = {}
-    for number, place in enumerate(ranges):
-        groups.setdefault(place.group, []).append(number)
-    found: dict[str, tuple[int, ...]] = {name: (number,) for number, name in enumerate(stored)}
-    for name, view in views.items():
-        found[name] = tuple(n for n in groups.get(view.group, ()) if _overlap(ranges[n], view))
+def _pieces(places: dict[str, Range], stored: Iterable[str]) -> list[tuple[str, Range]]:
+    """Every stored tensor, cut where any tensor of its group begins or ends."""
+    borders: dict[int, set[int]] = {}
+    for place in places.values():
+        borders.setdefault(place.group, set()).update((place.at, place.at + place.size))
+    found = []
+    for name in stored:
+        place = places[name]
+        cuts = sorted(at for at in borders[place.group] if place.at <= at <= place.at + place.size)
+        found += [(name, Range(place.group, low, high - low)) for low, high in pairwise(cuts)]
     return found
 
 
-def _overlap(one: Range, other: Range) -> int:
-    return max(0, min(one.at + one.size, other.at + other.size) - max(one.at, other.at))
+def _below(pieces: Sequence[Range], places: dict[str, Range]) -> dict[str, tuple[int, ...]]:
+    """By tensor, the pieces its bytes are. Raises ValueError for one with a byte nobody writes."""
+    groups: dict[int, list[int]] = {}
+    for number, piece in enumerate(pieces):
+        groups.setdefault(piece.group, []).append(number)
+    found = {}
+    for name, place in places.items():
+        end = place.at + place.size
+        inside = [n for n in groups.get(place.group, ()) if place.at <= pieces[n].at < end]
+        if sum(pieces[number].size for number in inside) != place.size:
+            raise ValueError(f"nobody writes all of tensor {name}")
+        found[name] = tuple(inside)
+    return found
 
 
 # ---- tensors that share memory
@@ -193,7 +204,8 @@ def _groups(problem: MemoryProblem, stored: Iterable[str]) -> tuple[dict[str, Ra
 # ---- what is wrong with a problem
 
 
-def _check_names(problem: MemoryProblem, sizes: dict[str, int]) -> None:
+def _check_names(problem: MemoryProblem) -> None:
+    sizes = {tensor.name: tensor.size_bytes for tensor in problem.tensors}
     if len(sizes) != len(problem.tensors):
         raise ValueError("two tensors have one name")
     if len({step.name for step in problem.steps}) != len(problem.steps):
@@ -211,13 +223,6 @@ def _check_names(problem: MemoryProblem, sizes: dict[str, int]) -> None:
         for overwrite in step.overwrites:
             if overwrite.output not in step.writes or overwrite.input not in step.reads:
                 raise ValueError(f"step {step.name} does not write {overwrite.output} from {overwrite.input}")
-
-
-def _check_views(ranges: Sequence[Range], views: dict[str, Range], below: dict[str, tuple[int, ...]]) -> None:
-    """Every byte of a tensor nobody writes is one of a tensor that is written."""
-    for name, view in views.items():
-        if sum(_overlap(ranges[number], view) for number in below[name]) != view.size:
-            raise ValueError(f"nobody writes all of tensor {name}")
 
 
 def _check_runs(problem: MemoryProblem, needs: Sequence[int]) -> None:

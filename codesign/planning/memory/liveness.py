@@ -73,7 +73,8 @@ class Liveness:
 
     def saved_bytes(self, way: Overwriting) -> int:
         """What writing in place saves while the step runs."""
-        return self.flow.weights[way.output] - self.flow.whole_units(way.scratch_bytes)
+        written = sum(self.flow.weights[number] for number in way.outputs)
+        return written - self.flow.whole_units(way.overwrite.scratch_bytes)
 
     def _readers(self, way: Overwriting) -> int:
         found = 0

@@ -38,9 +38,10 @@ class InPlace:
 class MemoryPlan:
     """Where everything lies.
 
-    order: names of all steps as they run. stored: the tensors steps write and the inputs. views: tensors whose bytes
-    are those of stored ones (views, concatenations without copies, results of splits). scratch: by step. in_place:
-    steps that write over what they read last.
+    order: names of all steps as they run. stored: the tensors steps write and the inputs; one of which some views read
+    parts is cut into those, as they are needed for different times. views: tensors whose bytes are those of stored
+    ones (views, concatenations without copies, results of splits, what is cut). scratch: by step. in_place: steps that
+    write over what they read last.
     arena_bytes: bytes in all. bound_bytes: no order and no placement needs less. reordered: the steps run in another
     order than they were given in, which needs less.
     """

@@ -81,20 +81,20 @@ def _plan(flow: Flow, ordered: Ordered, layout: Layout, offsets: Sequence[int]) 
 
     stored = tuple(
         Placed(name, offset(r.group, r.at), r.size, *life)
-        for name, r, life in zip(flow.stored, flow.ranges, lives, strict=True)
+        for name, r, life in zip(flow.pieces, flow.ranges, lives, strict=True)
     )
     views = []
-    for name, r in flow.views.items():
-        below = [lives[number] for number in flow.below([name])]
+    for name, r in flow.places.items():
+        below = [lives[number] for number in flow.below[name]]
         first, last = min(life[0] for life in below), max(life[1] for life in below)
-        views.append(Placed(name, offset(r.group, r.at), r.size, first, last))
+        if len(below) > 1 or flow.pieces[flow.below[name][0]] != name:
+            views.append(Placed(name, offset(r.group, r.at), r.size, first, last))
     scratch = []
     for step, block in layout.scratch.items():
         size = layout.blocks[block].rectangles[0].size
         scratch.append(Placed(steps[step].name, offsets[block], size, place[step], place[step]))
-    in_place = tuple(
-        InPlace(steps[step].name, flow.stored[way.output], way.input) for step, way in layout.in_place.items()
-    )
+    ways = ((steps[step].name, way.overwrite) for step, way in layout.in_place.items())
+    in_place = tuple(InPlace(name, way.output, way.input) for name, way in ways)
     top = max((placed.end_bytes for placed in (*stored, *scratch)), default=0)
     given = order == tuple(range(len(order)))
     names = tuple(steps[step].name for step in order)

@@ -16,14 +16,14 @@ SCRATCH = -1
 class Rectangle:
     """`size` bytes, `at` bytes into its block, while steps first to last of the order run.
 
-    stored: number of the stored tensor (more than one rectangle may be of it), or SCRATCH.
+    piece: its number (more than one rectangle may be of it), or SCRATCH.
     """
 
     first: int
     last: int
     at: int
     size: int
-    stored: int
+    piece: int
 
     def meets(self, other: Rectangle) -> bool:
         """Whether both want the same bytes in the same step."""
@@ -71,7 +71,7 @@ def layout_of(liveness: Liveness, order: Sequence[int], allowed: int) -> Layout:
         if way is not None and change.during + liveness.saved_bytes(way) > allowed and blocks.merge(way, at):
             in_place[step] = way
         room = liveness.flow.problem.steps[step].scratch_bytes
-        room += in_place[step].scratch_bytes if step in in_place else 0
+        room += in_place[step].overwrite.scratch_bytes if step in in_place else 0
         if room:
             scratch[step] = blocks.add_scratch(at, room)
         done, live = done | 1 << step, change.after
@@ -79,7 +79,7 @@ def layout_of(liveness: Liveness, order: Sequence[int], allowed: int) -> Layout:
 
 
 def lifetimes(flow: Flow, order: Sequence[int]) -> list[tuple[int, int]]:
-    """First and last step of every stored tensor, by their places in the order."""
+    """First and last step of every piece, by their places in the order."""
     place = {step: at for at, step in enumerate(order)}
     end = max(len(order) - 1, 0)
     last = [place[writer] if writer >= 0 else 0 for writer in flow.writer]
@@ -111,18 +111,18 @@ class _Blocks:
 
         step: its place in the order. What is written over ends the step before; what of it is left over stays.
         """
-        output = self.flow.ranges[way.output]
-        (over, over_at), (under, under_at) = self.home[output.group], self.home[way.place.group]
-        shift = under_at + way.place.at - over_at - output.at
+        output, place = way.output_place, way.input_place
+        (over, over_at), (under, under_at) = self.home[output.group], self.home[place.group]
+        shift = under_at + place.at - over_at - output.at
         above, below = self.blocks[over], self.blocks[under]
         if (over == under and shift) or (shift % above.alignment if shift >= 0 else -shift % below.alignment):
             return False
         moved = _shifted(above, max(shift, 0)) if over != under else ()
-        begin = under_at + way.place.at + max(-shift, 0)
+        begin = under_at + place.at + max(-shift, 0)
         kept = tuple(
             part
             for whole in _shifted(below, max(-shift, 0))
-            for part in (_cut(whole, begin, begin + output.size, step) if whole.stored in way.inputs else (whole,))
+            for part in (_cut(whole, begin, begin + output.size, step) if whole.piece in way.inputs else (whole,))
         )
         if any(one.meets(other) for one in kept for other in moved):
             return False
@@ -156,5 +156,5 @@ def _cut(whole: Rectangle, begin: int, end: int, step: int) -> tuple[Rectangle, 
     parts = [replace(whole, last=step - 1)] if whole.first < step else []
     for low, high in ((whole.at, min(begin, whole.at + whole.size)), (max(end, whole.at), whole.at + whole.size)):
         if low < high:
-            parts.append(Rectangle(step, step, low, high - low, whole.stored))
+            parts.append(Rectangle(step, step, low, high - low, whole.piece))
     return tuple(parts)
