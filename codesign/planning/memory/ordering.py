@@ -11,9 +11,10 @@ order can be changed to run it now without a higher peak, since running it earli
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from random import Random
 
 from codesign.planning.memory.liveness import Liveness
 
@@ -46,6 +47,12 @@ def best_order(liveness: Liveness, states: int = STATES) -> Ordered:
     return _narrowed(liveness, Ordered(given, best.peak, bound), states)
 
 
+def other_order(liveness: Liveness, peak: int, seed: int, states: int = STATES) -> tuple[int, ...] | None:
+    """An order with a peak that can be reached, by chance one of those that have it; None if not found."""
+    found, _ = _search(liveness, peak, states, Random(seed))
+    return found
+
+
 def _narrowed(liveness: Liveness, best: Ordered, states: int) -> Ordered:
     """Better orders, searched below peaks between the bound and the best one found."""
     low = best.bound
@@ -71,12 +78,14 @@ class _State:
     live: int
 
 
-def _search(liveness: Liveness, allowed: int, states: int) -> tuple[tuple[int, ...] | None, int]:
+def _search(
+    liveness: Liveness, allowed: int, states: int, chance: Random | None = None
+) -> tuple[tuple[int, ...] | None, int]:
     """An order whose peak is `allowed` or else the least above it; None if the states do not suffice.
 
-    With it, a peak no order goes below if `allowed` is such a one.
+    With it, a peak no order goes below if `allowed` is such a one. chance: which of several steps runs first.
     """
-    moves = _Moves(liveness)
+    moves = _Moves(liveness, chance)
     everything = (1 << len(moves.needs)) - 1
     waiting = [(allowed, 0, 0, moves.start())]  # peak, most steps done first, number
     peaks = {0: allowed}
@@ -120,7 +129,8 @@ def _way_to(state: int, reached: dict[int, tuple[int, tuple[int, ...]]]) -> tupl
 class _Moves:
     """Which steps may follow a state, and which states they lead to."""
 
-    def __init__(self, liveness: Liveness) -> None:
+    def __init__(self, liveness: Liveness, chance: Random | None) -> None:
+        self.chance = chance
         self.liveness = liveness
         self.needs = liveness.flow.needs
         self.followers: list[list[int]] = [[] for _ in self.needs]
@@ -135,7 +145,7 @@ class _Moves:
 
     def of(self, state: _State) -> Iterator[tuple[int, int, _State]]:
         """Steps that may run next, the bytes live while they run, and the state after them."""
-        for step in _numbers(state.ready):
+        for step in self._ready(state):
             change = self.liveness.change(step, state.done, state.live)
             yield step, change.during, self._after(state, step, change.after)
 
@@ -143,7 +153,7 @@ class _Moves:
         """The state after all steps that may run at once, and those steps."""
         steps: list[int] = []
         while True:
-            for step in _numbers(state.ready):
+            for step in self._ready(state):
                 change = self.liveness.change(step, state.done, state.live)
                 if change.during <= peak and change.after <= state.live:
                     break
@@ -151,6 +161,13 @@ class _Moves:
                 return state, tuple(steps)
             state = self._after(state, step, change.after)
             steps.append(step)
+
+    def _ready(self, state: _State) -> Iterable[int]:
+        if self.chance is None:
+            return _numbers(state.ready)
+        steps = list(_numbers(state.ready))
+        self.chance.shuffle(steps)
+        return steps
 
     def _after(self, state: _State, step: int, live: int) -> _State:
         done = state.done | 1 << step

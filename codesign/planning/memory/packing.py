@@ -7,17 +7,15 @@ from random import Random
 
 from codesign.planning.memory.rectangles import Block, Rectangle
 
-_ROUNDS = 200
-
 
 class Packer:
     """Places the blocks of one layout. lives: most bytes live in any step some rectangle is there, by block."""
 
     def __init__(self, blocks: Sequence[Block]) -> None:
         self.blocks = blocks
-        self.neighbours = _neighbours(blocks)
+        self.neighbours = neighbours(blocks)
 
-    def pack(self, least: int, rounds: int = _ROUNDS) -> list[int]:
+    def pack(self, least: int, rounds: int) -> list[int]:
         """An offset for every block. Stops as soon as the arena needs no more than `least` bytes.
 
         First fit, in several orders; then in orders changed by chance (the seed is fixed): a block at the top moves to
@@ -108,7 +106,7 @@ def _lowest(taken: list[tuple[int, int]], alignment: int) -> int:
     return offset
 
 
-def _neighbours(blocks: Sequence[Block]) -> list[list[tuple[Rectangle, int, Rectangle]]]:
+def neighbours(blocks: Sequence[Block]) -> list[list[tuple[Rectangle, int, Rectangle]]]:
     """By block, pairs of a rectangle of its own and one of another block (its number) that some step needs both."""
     found: list[list[tuple[Rectangle, int, Rectangle]]] = [[] for _ in blocks]
     parts = sorted(

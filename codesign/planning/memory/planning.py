@@ -1,32 +1,33 @@
-"""plan_memory: from a problem to a plan: the order, then offsets, then the solver where first fit falls short."""
+"""plan_memory: from a problem to a plan: the order, then offsets; more is tried only where first fit falls short."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from codesign.planning.memory.flow import Flow, flow_of
 from codesign.planning.memory.liveness import Liveness
 from codesign.planning.memory.memory_plan import InPlace, MemoryPlan, Placed
-from codesign.planning.memory.ordering import STATES, Ordered, best_order
+from codesign.planning.memory.ordering import STATES, Ordered, best_order, other_order
 from codesign.planning.memory.packing import Packer
 from codesign.planning.memory.problem import MemoryProblem
 from codesign.planning.memory.rectangles import Layout, layout_of, lifetimes
-from codesign.planning.memory.solver import DETERMINISTIC_SECONDS, solve_offsets
+from codesign.planning.memory.solver import solve_offsets
 
-_LARGEST_SOLVED = 600  # blocks; above, the solver finds nothing better within its limit
+_ROUNDS = 100  # of blocks that change places
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is tried. states: of the search for an order. solver_seconds: deterministic ones of the solver; 0: none.
+    """How much is tried. states: of the search for an order. reorder: whether another order may be chosen.
 
-    reorder: whether another order may be chosen.
+    other_orders: as good, in which blocks may be easier to place. solved: how many layouts the solver is asked about.
     """
 
     states: int = STATES
-    solver_seconds: float = DETERMINISTIC_SECONDS
     reorder: bool = True
+    other_orders: int = 24
+    solved: int = 3
 
 
 _USUAL = Effort()
@@ -40,8 +41,7 @@ def plan_memory(problem: MemoryProblem, effort: Effort = _USUAL) -> MemoryPlan:
     """
     liveness = Liveness(flow_of(problem))
     ordered = best_order(liveness, effort.states) if effort.reorder else _as_given(liveness)
-    layout, offsets = _placed(liveness, ordered, effort)
-    return _plan(liveness.flow, ordered, layout, offsets)
+    return _plan(liveness.flow, ordered.bound, _placed(liveness, ordered, effort))
 
 
 def _as_given(liveness: Liveness) -> Ordered:
@@ -50,28 +50,62 @@ def _as_given(liveness: Liveness) -> Ordered:
     return Ordered(order, peak, peak)
 
 
-def _placed(liveness: Liveness, ordered: Ordered, effort: Effort) -> tuple[Layout, Sequence[int]]:
-    """The layout with the smallest arena, and offsets of its blocks."""
-    flow = liveness.flow
-    layouts = [layout_of(liveness, ordered.order, ordered.peak), layout_of(liveness, ordered.order, 0)]
-    packed: list[tuple[int, int, list[int]]] = []
-    for rounds in (0, None):
-        for number, layout in enumerate(layouts):
-            packer = Packer(layout.blocks)
-            offsets = packer.pack(ordered.peak) if rounds is None else packer.pack(ordered.peak, rounds)
-            packed.append((flow.whole_units(packer.height(offsets)), number, offsets))
-            if packed[-1][0] <= ordered.peak:
-                return layout, offsets
-    height, number, offsets = min(packed)
-    if effort.solver_seconds and len(layouts[number].blocks) <= _LARGEST_SOLVED:
-        blocks = layouts[number].blocks
-        solved = solve_offsets(blocks, offsets, flow.unit, ordered.peak, height, effort.solver_seconds)
-        offsets = offsets if solved is None else solved
-    return layouts[number], offsets
+@dataclass(frozen=True)
+class _Arena:
+    """Offsets for the blocks of a layout, and the bytes they take."""
+
+    size: int
+    order: tuple[int, ...]
+    layout: Layout
+    offsets: Sequence[int]
 
 
-def _plan(flow: Flow, ordered: Ordered, layout: Layout, offsets: Sequence[int]) -> MemoryPlan:
-    steps, order = flow.problem.steps, ordered.order
+def _placed(liveness: Liveness, ordered: Ordered, effort: Effort) -> _Arena:
+    """The smallest arena found; every order tried has the peak of `ordered`, so an arena of this size is the smallest.
+
+    First fit suffices for nearly all networks. Else blocks change places, then steps do, and then the solver is asked.
+    """
+    layouts = list(_layouts(liveness, ordered.order, ordered.peak))
+    arenas = [_packed(liveness, ordered, layout, 0) for layout in layouts]
+    if min(arena.size for arena in arenas) > ordered.peak:
+        arenas += [_packed(liveness, ordered, layout, _ROUNDS) for layout in layouts]
+    for seed in range(effort.other_orders if effort.reorder else 0):
+        if min(arena.size for arena in arenas) <= ordered.peak:
+            break
+        order = other_order(liveness, ordered.peak, seed, effort.states)
+        if order is not None and liveness.peak(order) <= ordered.peak:
+            other = replace(ordered, order=order)
+            arenas += [_packed(liveness, other, layout, 0) for layout in _layouts(liveness, order, ordered.peak)]
+    arenas.sort(key=lambda arena: arena.size)
+    return _solved(liveness, ordered, arenas, effort)
+
+
+def _layouts(liveness: Liveness, order: Sequence[int], peak: int) -> Iterator[Layout]:
+    """In place where it must be, and wherever it can."""
+    yield layout_of(liveness, order, peak)
+    yield layout_of(liveness, order, 0)
+
+
+def _packed(liveness: Liveness, ordered: Ordered, layout: Layout, rounds: int) -> _Arena:
+    packer = Packer(layout.blocks)
+    offsets = packer.pack(ordered.peak, rounds)
+    return _Arena(liveness.flow.whole_units(packer.height(offsets)), ordered.order, layout, offsets)
+
+
+def _solved(liveness: Liveness, ordered: Ordered, arenas: Sequence[_Arena], effort: Effort) -> _Arena:
+    """The best of some arenas, the smallest first, after the solver had a try at the first few of them."""
+    best, flow = arenas[0], liveness.flow
+    for arena in arenas[: effort.solved]:
+        if best.size > ordered.peak:
+            offsets = solve_offsets(arena.layout.blocks, arena.offsets, flow.unit, ordered.peak, best.size)
+            if offsets is not None:
+                size = flow.whole_units(Packer(arena.layout.blocks).height(offsets))
+                best = replace(arena, size=size, offsets=offsets)
+    return best
+
+
+def _plan(flow: Flow, bound_bytes: int, found: _Arena) -> MemoryPlan:
+    steps, order, layout, offsets = flow.problem.steps, found.order, found.layout, found.offsets
     lives = lifetimes(flow, order)
     place = {step: at for at, step in enumerate(order)}
 
@@ -95,8 +129,6 @@ def _plan(flow: Flow, ordered: Ordered, layout: Layout, offsets: Sequence[int]) 
         scratch.append(Placed(steps[step].name, offsets[block], size, place[step], place[step]))
     ways = ((steps[step].name, way.overwrite) for step, way in layout.in_place.items())
     in_place = tuple(InPlace(name, way.output, way.input) for name, way in ways)
-    top = max((placed.end_bytes for placed in (*stored, *scratch)), default=0)
     given = order == tuple(range(len(order)))
     names = tuple(steps[step].name for step in order)
-    arena = flow.whole_units(top)
-    return MemoryPlan(names, stored, tuple(views), tuple(scratch), in_place, arena, ordered.bound, not given)
+    return MemoryPlan(names, stored, tuple(views), tuple(scratch), in_place, found.size, bound_bytes, not given)
