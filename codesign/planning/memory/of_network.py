@@ -13,7 +13,7 @@ computes one into scratch, and moves it to where inputs lie that are no longer n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from codesign.planning.memory.problem import ALIGNMENT, MemoryProblem, Overwrite, Part, Step, Tensor
@@ -44,12 +44,22 @@ _USUAL = MemoryRules()
 
 
 def problem_of(layers: Sequence[PlannedLayer], storage: Storage, rules: MemoryRules = _USUAL) -> MemoryProblem:
-    """The memory problem of a planned network. Its steps bear the names of the layers.
+    """The memory problem of a planned network: what is fused into a layer is one step with it."""
+    groups: dict[str, list[Layer]] = {}
+    for planned in layers:
+        groups.setdefault(planned.fused_into or planned.layer.name, []).append(planned.layer)
+    return problem_of_layers(list(groups.values()), storage, rules)
+
+
+def problem_of_layers(
+    groups: Sequence[Sequence[Layer]], storage: Storage, rules: MemoryRules = _USUAL
+) -> MemoryProblem:
+    """The memory problem of layers in an order that runs. Those of one group are one step, named like the first.
 
     Inputs of the network are in memory from the start until their last reader, outputs to the end. Weights are not
     counted, nor is the host's share at the end of a detector.
     """
-    units = [unit for unit in _units(layers) if _touches(unit, storage)]
+    units = [unit for unit in map(_Unit, map(tuple, groups)) if _touches(unit, storage)]
     builder = _Builder(storage, rules, Sharing({}))
     for name in storage.inputs:
         builder.sharing.add(name, storage.sizes[name])
@@ -85,13 +95,6 @@ class _Unit:
     @property
     def last(self) -> Layer:
         return self.layers[-1]
-
-
-def _units(layers: Iterable[PlannedLayer]) -> list[_Unit]:
-    found: dict[str, list[Layer]] = {}
-    for planned in layers:
-        found.setdefault(planned.fused_into or planned.layer.name, []).append(planned.layer)
-    return [_Unit(tuple(members)) for members in found.values()]
 
 
 def _touches(unit: _Unit, storage: Storage) -> bool:

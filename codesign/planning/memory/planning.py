@@ -96,11 +96,15 @@ def _solved(liveness: Liveness, ordered: Ordered, arenas: Sequence[_Arena], effo
     """The best of some arenas, the smallest first, after the solver had a try at the first few of them."""
     best, flow = arenas[0], liveness.flow
     for arena in arenas[: effort.solved]:
-        if best.size > ordered.peak:
-            offsets = solve_offsets(arena.layout.blocks, arena.offsets, flow.unit, ordered.peak, best.size)
-            if offsets is not None:
-                size = flow.whole_units(Packer(arena.layout.blocks).height(offsets))
-                best = replace(arena, size=size, offsets=offsets)
+        if best.size <= ordered.peak:
+            break
+        homes = [arena.layout.homes[group] for group in range(len(flow.alignments))]
+        hint = [arena.offsets[block] + into for block, into in homes]
+        solved = solve_offsets(flow, arena.order, hint, ordered.peak, best.size)
+        if solved is not None:
+            layout, offsets = solved
+            size = flow.whole_units(Packer(layout.blocks).height(offsets))
+            best = _Arena(size, arena.order, layout, offsets)
     return best
 
 
