@@ -3,52 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from random import Random
 
 from codesign.planning.memory.rectangles import Block, Rectangle
 
 
 class Packer:
-    """Places the blocks of one layout. lives: most bytes live in any step some rectangle is there, by block."""
+    """Places the blocks of one layout. sizes: bytes up to the end of each block."""
 
     def __init__(self, blocks: Sequence[Block]) -> None:
         self.blocks = blocks
+        self.sizes = [max(part.at + part.size for part in block.rectangles) for block in blocks]
         self.neighbours = neighbours(blocks)
 
-    def pack(self, least: int, rounds: int) -> list[int]:
-        """An offset for every block. Stops as soon as the arena needs no more than `least` bytes.
-
-        First fit, in several orders; then in orders changed by chance (the seed is fixed): a block at the top moves to
-        the front, and two others change places.
-        """
-        best, lowest, ranking = [0] * len(self.blocks), float("inf"), list(range(len(self.blocks)))
-        for tried in self._rankings():
-            offsets = self._first_fit(tried)
+    def pack(self, least: int) -> list[int]:
+        """An offset for every block: first fit by several rankings, until one needs no more than `least` bytes."""
+        best, lowest = [0] * len(self.blocks), float("inf")
+        for ranking in self._rankings():
+            offsets = self._first_fit(ranking)
             if (height := self.height(offsets)) < lowest:
-                best, lowest, ranking = offsets, height, tried
-            if lowest <= least:
-                return best
-        chance = Random(0)
-        for _ in range(rounds):
-            tried = self._changed(ranking, best, chance)
-            offsets = self._first_fit(tried)
-            if (height := self.height(offsets)) <= lowest:
-                best, lowest, ranking = offsets, height, tried
+                best, lowest = offsets, height
             if lowest <= least:
                 break
         return best
 
     def height(self, offsets: Sequence[int]) -> int:
         """The first byte above all blocks."""
-        tops = (at + self._size(number) for number, at in enumerate(offsets))
-        return max(tops, default=0)
-
-    def _size(self, number: int) -> int:
-        return max(part.at + part.size for part in self.blocks[number].rectangles)
+        return max((at + size for at, size in zip(offsets, self.sizes, strict=True)), default=0)
 
     def _rankings(self) -> list[list[int]]:
-        sizes = [max(part.size for part in block.rectangles) for block in self.blocks]
-        whole = [self._size(number) for number in range(len(self.blocks))]
+        largest = [max(part.size for part in block.rectangles) for block in self.blocks]
+        whole = self.sizes
         area = [sum(p.size * (p.last - p.first + 1) for p in block.rectangles) for block in self.blocks]
         first = [min(part.first for part in block.rectangles) for block in self.blocks]
         last = [max(part.last for part in block.rectangles) for block in self.blocks]
@@ -57,7 +41,7 @@ class Packer:
         keys = (
             lambda n: (-whole[n], first[n]),
             lambda n: (-crowd[n], -whole[n], first[n]),
-            lambda n: (-crowd[n], -(last[n] - first[n]), -sizes[n]),
+            lambda n: (-crowd[n], -(last[n] - first[n]), -largest[n]),
             lambda n: (-area[n], first[n]),
             lambda n: (first[n] - last[n], -whole[n]),
             lambda n: (first[n], -whole[n]),
@@ -73,17 +57,6 @@ class Packer:
             for step in range(part.first, part.last + 1):
                 live[step] += part.size
         return [max(max(live[part.first : part.last + 1]) for part in block.rectangles) for block in self.blocks]
-
-    def _changed(self, ranking: list[int], offsets: Sequence[int], chance: Random) -> list[int]:
-        top = self.height(offsets)
-        highest = [number for number, at in enumerate(offsets) if at + self._size(number) == top]
-        changed = list(ranking)
-        moved = chance.choice(highest)
-        changed.remove(moved)
-        changed.insert(chance.randrange(len(changed) + 1), moved)
-        one, other = chance.randrange(len(changed)), chance.randrange(len(changed))
-        changed[one], changed[other] = changed[other], changed[one]
-        return changed
 
     def _first_fit(self, ranking: Sequence[int]) -> list[int]:
         offsets: list[int | None] = [None] * len(self.blocks)

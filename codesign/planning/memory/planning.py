@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from codesign.planning.memory.flow import Flow, flow_of
 from codesign.planning.memory.liveness import Liveness
@@ -14,19 +14,17 @@ from codesign.planning.memory.problem import MemoryProblem
 from codesign.planning.memory.rectangles import Layout, layout_of, lifetimes
 from codesign.planning.memory.solver import solve_offsets
 
-_ROUNDS = 100  # of blocks that change places
-
 
 @dataclass(frozen=True)
 class Effort:
     """How much is tried. states: of the search for an order. reorder: whether another order may be chosen.
 
-    other_orders: as good, in which blocks may be easier to place. solved: how many layouts the solver is asked about.
+    other_orders: as good, in which tensors may be easier to place. solved: how many orders the solver is asked about.
     """
 
     states: int = STATES
     reorder: bool = True
-    other_orders: int = 24
+    other_orders: int = 16
     solved: int = 3
 
 
@@ -63,49 +61,46 @@ class _Arena:
 def _placed(liveness: Liveness, ordered: Ordered, effort: Effort) -> _Arena:
     """The smallest arena found; every order tried has the peak of `ordered`, so an arena of this size is the smallest.
 
-    First fit suffices for nearly all networks. Else blocks change places, then steps do, and then the solver is asked.
+    First fit suffices for nearly all networks. Else other orders are tried, and then the solver is asked.
     """
-    layouts = list(_layouts(liveness, ordered.order, ordered.peak))
-    arenas = [_packed(liveness, ordered, layout, 0) for layout in layouts]
-    if min(arena.size for arena in arenas) > ordered.peak:
-        arenas += [_packed(liveness, ordered, layout, _ROUNDS) for layout in layouts]
+    peak, found = ordered.peak, [_first_fit(liveness, ordered, ordered.order)]
     for seed in range(effort.other_orders if effort.reorder else 0):
-        if min(arena.size for arena in arenas) <= ordered.peak:
-            break
-        order = other_order(liveness, ordered.peak, seed, effort.states)
-        if order is not None and liveness.peak(order) <= ordered.peak:
-            other = replace(ordered, order=order)
-            arenas += [_packed(liveness, other, layout, 0) for layout in _layouts(liveness, order, ordered.peak)]
-    arenas.sort(key=lambda arena: arena.size)
-    return _solved(liveness, ordered, arenas, effort)
-
-
-def _layouts(liveness: Liveness, order: Sequence[int], peak: int) -> Iterator[Layout]:
-    """In place where it must be, and wherever it can."""
-    yield layout_of(liveness, order, peak)
-    yield layout_of(liveness, order, 0)
-
-
-def _packed(liveness: Liveness, ordered: Ordered, layout: Layout, rounds: int) -> _Arena:
-    packer = Packer(layout.blocks)
-    offsets = packer.pack(ordered.peak, rounds)
-    return _Arena(liveness.flow.whole_units(packer.height(offsets)), ordered.order, layout, offsets)
-
-
-def _solved(liveness: Liveness, ordered: Ordered, arenas: Sequence[_Arena], effort: Effort) -> _Arena:
-    """The best of some arenas, the smallest first, after the solver had a try at the first few of them."""
-    best, flow = arenas[0], liveness.flow
-    for arena in arenas[: effort.solved]:
-        if best.size <= ordered.peak:
-            break
-        homes = [arena.layout.homes[group] for group in range(len(flow.alignments))]
-        hint = [arena.offsets[block] + into for block, into in homes]
-        solved = solve_offsets(flow, arena.order, hint, ordered.peak, best.size)
-        if solved is not None:
-            layout, offsets = solved
-            size = flow.whole_units(Packer(layout.blocks).height(offsets))
-            best = _Arena(size, arena.order, layout, offsets)
+        if found[-1].size <= peak:
+            return found[-1]
+        order = other_order(liveness, peak, seed, effort.states)
+        if order is not None and liveness.peak(order) <= peak:
+            found.append(_first_fit(liveness, ordered, order))
+    found.sort(key=lambda arena: arena.size)
+    best = found[0]
+    for arena in found[: effort.solved]:
+        if best.size > peak:
+            best = _solved(liveness, peak, arena, best)
     return best
+
+
+def _first_fit(liveness: Liveness, ordered: Ordered, order: tuple[int, ...]) -> _Arena:
+    """In an order, by first fit: writing in place where it must be, or else wherever it can be."""
+    found = []
+    for allowed in (ordered.peak, 0):
+        layout = layout_of(liveness, order, allowed)
+        packer = Packer(layout.blocks)
+        offsets = packer.pack(ordered.peak)
+        found.append(_Arena(liveness.flow.whole_units(packer.height(offsets)), order, layout, offsets))
+        if found[-1].size <= ordered.peak:
+            break
+    return min(found, key=lambda arena: arena.size)
+
+
+def _solved(liveness: Liveness, peak: int, arena: _Arena, best: _Arena) -> _Arena:
+    """What the solver finds in the order of an arena, if it is smaller than the best one."""
+    flow = liveness.flow
+    homes = [arena.layout.homes[group] for group in range(len(flow.alignments))]
+    hint = [arena.offsets[block] + into for block, into in homes]
+    solved = solve_offsets(flow, arena.order, hint, peak, best.size)
+    if solved is None:
+        return best
+    layout, offsets = solved
+    return _Arena(flow.whole_units(Packer(layout.blocks).height(offsets)), arena.order, layout, offsets)
 
 
 def _plan(flow: Flow, bound_bytes: int, found: _Arena) -> MemoryPlan:
