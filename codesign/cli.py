@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ hw_app = typer.Typer(
 passes_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Rewrites: list, explain.")
 app.add_typer(hw_app, name="hw")
 app.add_typer(passes_app, name="passes")
+
+_BYTES_OF = {None: 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="An .onnx or .pt2 file.")]
 BuildArgument = Annotated[Path, typer.Argument(metavar="BUILD", help="A folder `codesign compile` wrote.")]
@@ -69,6 +72,10 @@ MappingOption = Annotated[
 ]
 WriteMappingOption = Annotated[
     Path | None, typer.Option("--write-mapping", metavar="FILE", help="Write every layer's mapping, to edit it.")
+]
+LimitOption = Annotated[
+    str | None,
+    typer.Option("--sram-limit", metavar="BYTES|KiB", help="Fail unless all activations fit: 327680, 320KiB, 0.5MiB."),
 ]
 NoHostOption = Annotated[bool, typer.Option("--no-host", help="Fail when an operator would run on the host.")]
 StopOption = Annotated[str | None, typer.Option("--stop-after", metavar="PASS", help="The last pass to run.")]
@@ -129,14 +136,16 @@ def compile(
     stop_after: StopOption = None,
     dump_graphs: DumpOption = None,
     mapping: MappingOption = None,
+    sram_limit: LimitOption = None,
 ) -> None:
     """Plan a network, schedule and build it, and write reports and artifacts."""
     from codesign.compiler import Settings, compile_model
     from codesign.report.terminal import print_report
 
-    shapes = parse_shapes(input_shape or [])
+    shapes, limit = parse_shapes(input_shape or []), parse_bytes(sram_limit)
     with _progress() as on_step:
-        settings = Settings(hw, passes, objective, shapes, None, stop_after, dump_graphs, not no_host, on_step, mapping)
+        host = not no_host
+        settings = Settings(hw, passes, objective, shapes, None, stop_after, dump_graphs, host, on_step, mapping, limit)
         plan = compile_model(model, settings, output).plan
     print_report(plan, _console())
     typer.echo(f"\nwrote {output}: open {output / 'report.html'}")
@@ -155,6 +164,7 @@ def estimate(
     dump_graphs: DumpOption = None,
     mapping: MappingOption = None,
     write_mapping: WriteMappingOption = None,
+    sram_limit: LimitOption = None,
 ) -> None:
     """Plan a network and print its cost; build nothing."""
     from codesign.compiler import Settings, plan_model
@@ -162,9 +172,10 @@ def estimate(
 
     if write_mapping is not None:
         check_absent(write_mapping)
-    shapes = parse_shapes(input_shape or [])
+    shapes, limit = parse_shapes(input_shape or []), parse_bytes(sram_limit)
     with _progress() as on_step:
-        settings = Settings(hw, passes, objective, shapes, None, stop_after, dump_graphs, not no_host, on_step, mapping)
+        host = not no_host
+        settings = Settings(hw, passes, objective, shapes, None, stop_after, dump_graphs, host, on_step, mapping, limit)
         plan = plan_model(model, settings).plan
     if write_mapping is not None:
         write_mapping_file(plan, write_mapping)
@@ -385,6 +396,17 @@ def parse_shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
             raise CodesignError("--input-shape", f"{name!r} is given twice", "remove one of the two")
         shapes[name] = tuple(int(part) for part in parts)
     return shapes
+
+
+def parse_bytes(text: str | None) -> int | None:
+    """`327680`, `320KiB` or `0.5 MiB` as bytes, a fraction of one cut off; None of None. Raises CodesignError."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(B|KiB|MiB|GiB)?", text.strip())
+    size = int(float(found[1]) * _BYTES_OF[found[2]]) if found else 0
+    if size < 1:
+        raise CodesignError("--sram-limit", f"cannot read {text!r}", "write bytes, or 320KiB, or 0.5MiB")
+    return size
 
 
 def _console() -> Console:

@@ -24,6 +24,9 @@ from codesign.mapping.objective import objective_named
 from codesign.planning.explaining import ExplainedLayer, Explainer, layers_named
 from codesign.planning.instructions import instructions_of
 from codesign.planning.mapping_file import MappingFile, read_mapping_file
+from codesign.planning.memory.limit import check_limit
+from codesign.planning.memory.of_network import problem_of
+from codesign.planning.memory.planning import plan_memory
 from codesign.planning.placement import as_units_run
 from codesign.planning.plan import Identity, Plan
 from codesign.planning.planner import Network, plan_network
@@ -37,6 +40,7 @@ from codesign.rewriting.pipeline import Pipeline, default_pipeline, resolve_pipe
 from codesign.rewriting.runner import run_pipeline
 from codesign.training.sensitivity import GradientOracle
 from codesign.workload.layers import layers_of, parameters_of
+from codesign.workload.storage import storage_of
 
 Model = str | PathLike[str] | object
 OnStep = Callable[[str, str, int, int], None]
@@ -48,6 +52,7 @@ class Settings:
     pipeline the machine names.
 
     mapping: a file with mappings of layers, which are taken as they are, and constraints on the search for others.
+    sram_limit_bytes: of the memory all activations must fit in together.
     """
 
     hw: str
@@ -60,6 +65,7 @@ class Settings:
     allow_host: bool = True
     on_step: OnStep | None = None
     mapping: str | PathLike[str] | None = None
+    sram_limit_bytes: int | None = None
 
     def step(self, stage: str) -> Callable[[str, int, int], None]:
         """Reports progress within one stage: name of the item, its number from 1, how many there are."""
@@ -229,7 +235,11 @@ def plan_model(model: Model, settings: Settings) -> Planned:
         allow_host=settings.allow_host,
         on_layer=settings.step("mapping"),
     )
-    return Planned(plan, graph, hardware, pipeline)
+    storage = storage_of(graph, hardware.profile.precision.activations_bits)
+    memory = plan_memory(problem_of(plan.layers, storage))
+    if settings.sram_limit_bytes is not None:
+        check_limit(memory, settings.sram_limit_bytes, network.where)
+    return Planned(replace(plan, memory=memory), graph, hardware, pipeline)
 
 
 def chosen_pipeline(settings: Settings, hardware: LoadedProfile) -> Pipeline:

@@ -7,6 +7,9 @@ from dataclasses import replace
 from codesign.mapping.layer_cost import Energy, LayerCost, Traffic
 from codesign.mapping.losses import Loss, LossKind
 from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLoop
+from codesign.planning.memory.memory_plan import MemoryPlan
+from codesign.planning.memory.planning import plan_memory
+from codesign.planning.memory.problem import MemoryProblem, Overwrite, Part, Step, Tensor
 from codesign.planning.plan import Identity, Plan, PlannedLayer, Totals
 from codesign.rewriting.record import DeclinedRecord, PassRecord
 from codesign.vocabulary import Dimension, Operand, OperationKind
@@ -310,6 +313,25 @@ def plan_of(layers: tuple[PlannedLayer, ...], passes: tuple[PassRecord, ...] = (
     )
 
 
+def sample_memory() -> MemoryPlan:
+    """Where the ten layers' activations lie; the depthwise convolution writes in place."""
+    sizes = {"image": 3 * 128 * 128, "t1": 16 * PLANE, "t2": 16 * PLANE, "t3": 32 * PLANE, "t4": 32 * PLANE}
+    sizes |= {"t5": 32 * PLANE, "t6": 32 * PLANE, "t7": 8192, "flat": 8192, "scores": 10, "classes": 80}
+    steps = (
+        Step("/features/0/conv/Conv", ("image",), ("t1",)),
+        Step("/features/1/depthwise/Conv", ("t1",), ("t2",), overwrites=(Overwrite("t2", "t1", PLANE),)),
+        Step("/features/1/pointwise/Conv", ("t2",), ("t3",)),
+        Step("/features/2/pointwise_with_a_rather_long_name/Conv", ("t3",), ("t4",)),
+        Step("/features/3/pointwise_with_a_rather_long_name/Conv", ("t4",), ("t5",)),
+        Step("/features/3/Add", ("t3", "t5"), ("t6",), overwrites=(Overwrite("t6", "t3"), Overwrite("t6", "t5"))),
+        Step("/pool/MaxPool", ("t6",), ("t7",), scratch_bytes=128),
+        Step("/head/Gemm", ("flat",), ("scores",)),
+        Step("/head/TopK", ("scores",), ("classes",)),
+    )
+    tensors = tuple(Tensor(name, size) for name, size in sizes.items())
+    return plan_memory(MemoryProblem(tensors, steps, ("image",), ("classes",), (Part("flat", "t7"),)))
+
+
 def sample_plan() -> Plan:
     """The ten layers after three passes."""
     reason = "its window 3x3 is no power of two; an input of 128 makes it 4x4"
@@ -318,7 +340,7 @@ def sample_plan() -> Plan:
         PassRecord("fix-resolution", "RESHAPES", 0, (), 0.0004),
         PassRecord("shift-average-pool", "EXACT", 0, (DeclinedRecord("/pool/AveragePool", reason),), 0.0008),
     )
-    return plan_of(sample_layers(), passes)
+    return replace(plan_of(sample_layers(), passes), memory=sample_memory())
 
 
 def renamed(plan: Plan, name: str) -> Plan:

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>&amp;\"'"
 
 # Word for word from the description of report.json.
-TOP = "codesign model hardware precision pipeline passes totals layers"
+TOP = "codesign model hardware precision pipeline passes totals memory layers"
 TOTALS = "macs params cycles latency_ms fps energy_uj utilization dram_bytes peak_sram_bytes"
 LAYER = (
     "name op engine macs cycles compute_cycles stall_cycles utilization spatial_utilization limited_by energy_pj "

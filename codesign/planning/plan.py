@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.losses import Loss
+from codesign.planning.memory.memory_plan import MemoryPlan
 from codesign.rewriting.record import PassRecord
 from codesign.workload.layer import Layer
 
@@ -72,7 +73,7 @@ class Plan:
 
     objective: latency, energy or edp. peak_macs_per_cycle: of the machine's largest engine; clock_mhz, dram bytes per
     cycle and memory names serve the report. off_chip: name of the outermost memory. pipeline: what named the passes and
-    who named it: `default, named by edge_npu`.
+    who named it: `default, named by edge_npu`. memory: where activations lie if all of them share one memory.
     """
 
     codesign: str
@@ -88,6 +89,7 @@ class Plan:
     layers: tuple[PlannedLayer, ...]
     totals: Totals
     pipeline: str = ""
+    memory: MemoryPlan | None = None
 
     def to_json(self) -> str:
         """The whole plan as indented JSON."""

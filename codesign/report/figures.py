@@ -44,11 +44,11 @@ def time_figure(plan: Plan) -> Figure:
     reached = [100 * layer.cost.utilization for layer in plan.layers]
     utilization = _bar("utilisation", GREEN, numbers, reached, hover)
     bars.append(utilization | {"yaxis": "y2", "showlegend": False})
-    layout = _layout(
+    layout = plot_layout(
         barmode="stack",
         xaxis=_layer_axis(plan, named=len(plan.layers) <= _NAMED_LAYERS) | {"anchor": "y2"},
-        yaxis=_axis("cycles") | {"domain": [0.42, 1]},
-        yaxis2=_axis("utilisation, %") | {"domain": [0, 0.34], "range": [0, _ceiling_percent(plan)]},
+        yaxis=plot_axis("cycles") | {"domain": [0.42, 1]},
+        yaxis2=plot_axis("utilisation, %") | {"domain": [0, 0.34], "range": [0, _ceiling_percent(plan)]},
     )
     return {"data": bars, "layout": layout}
 
@@ -66,7 +66,7 @@ def energy_figure(plan: Plan) -> Figure:
         ]
         color = PALETTE[rank % len(PALETTE)]
         bars.append(_bar(escape(component), color, numbers, [part / 1e6 for part in spent], hover))
-    layout = _layout(barmode="stack", xaxis=_layer_axis(plan, named=False), yaxis=_axis("energy, uJ"))
+    layout = plot_layout(barmode="stack", xaxis=_layer_axis(plan, named=False), yaxis=plot_axis("energy, uJ"))
     return {"data": bars, "layout": layout}
 
 
@@ -111,9 +111,9 @@ def roofline_figure(plan: Plan) -> Figure:
         "line": {"color": INK, "width": 2},
     }
     slowest = min([roof(plan, low), *(point.macs_per_cycle for point in points)])
-    layout = _layout(
-        xaxis=_axis(f"MACs per {escape(plan.off_chip)} byte") | _decades(low, high),
-        yaxis=_axis("MACs per cycle") | _decades(slowest / 2, plan.peak_macs_per_cycle * 2),
+    layout = plot_layout(
+        xaxis=plot_axis(f"MACs per {escape(plan.off_chip)} byte") | _decades(low, high),
+        yaxis=plot_axis("MACs per cycle") | _decades(slowest / 2, plan.peak_macs_per_cycle * 2),
     )
     return {"data": [ceiling, layers], "layout": layout}
 
@@ -178,11 +178,11 @@ def _layer_axis(plan: Plan, *, named: bool) -> dict[str, Json]:
     }
 
 
-def _axis(title: str) -> dict[str, Json]:
+def plot_axis(title: str) -> dict[str, Json]:
     return {"title": {"text": title}, "gridcolor": LINE, "zeroline": False, "automargin": True}
 
 
-def _layout(**parts: Json) -> dict[str, Json]:
+def plot_layout(**parts: Json) -> dict[str, Json]:
     return {
         "font": {"family": FONT, "size": 12, "color": MUTED},
         "paper_bgcolor": "white",

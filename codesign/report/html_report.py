@@ -19,8 +19,9 @@ from codesign.report.facts import (
     share_of_cycles,
     unproven_layers,
 )
-from codesign.report.figures import figures
+from codesign.report.figures import Figure, figures
 from codesign.report.html_table import layer_table
+from codesign.report.memory import memory_figure, memory_words
 from codesign.report.numbers import (
     bytes_text,
     count_text,
@@ -58,8 +59,26 @@ def report_html(plan: Plan) -> str:
         assumptions=_assumptions(plan),
         roof=_roof_text(plan),
         footer=_footer(plan),
-        figures=script_json(figures(plan)),
+        memory=_memory(plan),
+        figures=script_json(_figures(plan)),
         plotly=get_plotlyjs(),
+    )
+
+
+def _figures(plan: Plan) -> dict[str, Figure]:
+    drawn = {} if plan.memory is None or not plan.memory.order else {"memory": memory_figure(plan.memory)}
+    return figures(plan) | drawn
+
+
+def _memory(plan: Plan) -> str:
+    """The drawing of the arena, with what it shows; nothing for a plan without one."""
+    if plan.memory is None or not plan.memory.order:
+        return ""
+    words = escape(f"{bytes_text(plan.memory.arena_bytes)}, {memory_words(plan.memory)}")
+    note = "where every tensor lies if all share one memory; steps in the order they run"
+    return (
+        f"<section><h2>Activation memory <small>{note}</small></h2><p>{words}.</p>"
+        '<div id="memory" class="plot"></div></section>'
     )
 
 

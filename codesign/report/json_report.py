@@ -5,10 +5,12 @@ from __future__ import annotations
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.losses import Loss
 from codesign.mapping.mapping import Mapping
+from codesign.planning.memory.memory_plan import MemoryPlan, Placed
 from codesign.planning.plan import Plan, PlannedLayer
 from codesign.report.facts import energy_by_component, traffic_by_memory
 from codesign.report.mapping_text import mapping_text
 from codesign.report.schema import (
+    ActivationMemory,
     Bytes,
     CycleLoss,
     Declined,
@@ -19,9 +21,11 @@ from codesign.report.schema import (
     Loop,
     Loops,
     Pass,
+    PlacedTensor,
     Report,
     ReportTotals,
     Tile,
+    WrittenInPlace,
 )
 from codesign.report.why import why
 from codesign.rewriting.record import PassRecord
@@ -55,7 +59,34 @@ def report_of(plan: Plan) -> Report:
             dram_bytes=totals.dram_bytes,
             peak_sram_bytes=totals.peak_sram_bytes,
         ),
+        memory=None if plan.memory is None else _memory(plan.memory),
         layers=[_layer(plan, layer) for layer in plan.layers],
+    )
+
+
+def _memory(memory: MemoryPlan) -> ActivationMemory:
+    return ActivationMemory(
+        arena_bytes=memory.arena_bytes,
+        bound_bytes=memory.bound_bytes,
+        gap=memory.gap,
+        proven=memory.proven,
+        reordered=memory.reordered,
+        peak_step=memory.peak_step,
+        order=list(memory.order),
+        tensors=[_placed(placed) for placed in memory.stored],
+        views=[_placed(placed) for placed in memory.views],
+        scratch=[_placed(placed) for placed in memory.scratch],
+        in_place=[WrittenInPlace(step=way.step, output=way.output, input=way.input) for way in memory.in_place],
+    )
+
+
+def _placed(placed: Placed) -> PlacedTensor:
+    return PlacedTensor(
+        name=placed.tensor,
+        offset_bytes=placed.offset_bytes,
+        size_bytes=placed.size_bytes,
+        first_step=placed.first_step,
+        last_step=placed.last_step,
     )
 
 

@@ -192,6 +192,50 @@ class LayerReport(Part):
     """Where a mapping file constrains the layer's search (`m.yaml:12:5`); bound, gap and proof are then within it."""
 
 
+class PlacedTensor(Part):
+    """Bytes of the arena that a tensor takes from the first to the last step that needs it, by numbers from 0."""
+
+    name: str
+    """Of a tensor; of scratch, the step's."""
+    offset_bytes: int
+    size_bytes: int
+    first_step: int
+    last_step: int
+
+
+class WrittenInPlace(Part):
+    """A step that writes its output where its input lies."""
+
+    step: str
+    output: str
+    input: str
+
+
+class ActivationMemory(Part):
+    """One memory that holds all activations, at the plan's precision: when each is needed, and where it lies.
+
+    The network's inputs count from the start until they are read, its outputs until the end; weights do not.
+    """
+
+    arena_bytes: int
+    bound_bytes: int
+    """No order of the steps and no placement takes less."""
+    gap: float
+    """(arena - bound) / bound."""
+    proven: bool
+    reordered: bool
+    """Whether the steps run in another order than the layers stand in."""
+    peak_step: int
+    """Number of the step in which most bytes are in use, from 0."""
+    order: list[str]
+    """Steps as they run: layers, with what is done on their way out; views and joined operands are no steps."""
+    tensors: list[PlacedTensor]
+    views: list[PlacedTensor]
+    """Tensors whose bytes are those of others: views, concatenations, results of splits."""
+    scratch: list[PlacedTensor]
+    in_place: list[WrittenInPlace]
+
+
 class Report(Part):
     """What a network costs on a machine, layer by layer (codesign compile, codesign estimate --json)."""
 
@@ -205,6 +249,8 @@ class Report(Part):
     """Which passes ran and who named them: `default, named by edge_npu`, `none, named by --passes`."""
     passes: list[Pass]
     totals: ReportTotals
+    memory: ActivationMemory | None
+    """Null where it was not planned."""
     layers: list[LayerReport]
 
     @model_validator(mode="after")

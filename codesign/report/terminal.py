@@ -21,6 +21,7 @@ from codesign.report.facts import (
     share_of_cycles,
     unproven_layers,
 )
+from codesign.report.memory import memory_words
 from codesign.report.numbers import (
     bytes_text,
     count_text,
@@ -169,6 +170,8 @@ def _facts(plan: Plan) -> list[tuple[str, str, str]]:
     peak = f"{integer_text(plan.peak_macs_per_cycle)} MACs/cycle"
     cycles = f"{count_text(totals.cycles)} cycles at {plan.clock_mhz:g} MHz"
     rate = f"{bytes_text(totals.dram_bytes * totals.fps)}/s at the full frame rate"
+    memory = plan.memory
+    activations = [] if memory is None else [("activations", bytes_text(memory.arena_bytes), memory_words(memory))]
     return [
         ("latency", milliseconds_text(totals.latency_ms), cycles),
         ("frames per second", count_text(totals.fps), ""),
@@ -176,6 +179,7 @@ def _facts(plan: Plan) -> list[tuple[str, str, str]]:
         ("energy per frame", energy_text(totals.energy_uj * 1e6), ", ".join(biggest)),
         (f"{shorten(plan.off_chip, 8)} per frame", bytes_text(totals.dram_bytes), rate),
         ("peak on chip", bytes_text(totals.peak_sram_bytes), f"{count_text(totals.params)} parameters"),
+        *activations,
     ]
 
 
