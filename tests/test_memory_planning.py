@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import permutations
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codesign.planning.memory.checking import check_plan
-from codesign.planning.memory.memory_plan import MemoryPlan
 from codesign.planning.memory.planning import Effort, plan_memory
 from codesign.planning.memory.problem import MemoryProblem, Overwrite, Part, Step, Tensor
 

@@ -1,7 +1,7 @@
 """check_plan: holds a MemoryPlan against its problem by running it.
 
-It shares no code with the planner: steps run in the plan's order on an arena in which every byte remembers which byte of
-which tensor was written there last, and a step that reads anything else than what was written for it is a fault.
+It shares no code with the planner: steps run in the plan's order on an arena in which every byte remembers which byte
+of which tensor was written there last, and a step that reads anything else than what was written for it is a fault.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from functools import cached_property
 from math import gcd, lcm
 
 from codesign.planning.memory.problem import MemoryProblem, Overwrite
+from codesign.planning.memory.sharing import Sharing
 
 
 @dataclass(frozen=True)
@@ -95,18 +96,18 @@ def flow_of(problem: MemoryProblem) -> Flow:
     """A problem by numbers. Raises ValueError naming what is wrong with it."""
     sizes = {tensor.name: tensor.size_bytes for tensor in problem.tensors}
     _check_names(problem, sizes)
-    writer = {name: -1 for name in problem.inputs}
+    writer = dict.fromkeys(problem.inputs, -1)
     for number, step in enumerate(problem.steps):
         for name in step.writes:
             if name in writer:
                 raise ValueError(f"tensor {name} is written twice, or is an input that is written")
             writer[name] = number
-    places, alignments = _groups(problem)
+    places, alignments = _groups(problem, writer)
     stored = tuple(name for name in sizes if name in writer)
     ranges = tuple(places[name] for name in stored)
     views = {name: place for name, place in places.items() if name not in writer}
-    _check_stored(stored, ranges, views)
     below = _stored_below(stored, ranges, views)
+    _check_views(ranges, views, below)
     number_of = {name: number for number, name in enumerate(stored)}
     reads = tuple(_all_below(step.reads, below) for step in problem.steps)
     needs = tuple(_bits(writer[stored[number]] for number in read if writer[stored[number]] >= 0) for read in reads)
@@ -158,7 +159,7 @@ def _stored_below(
     groups: dict[int, list[int]] = {}
     for number, place in enumerate(ranges):
         groups.setdefault(place.group, []).append(number)
-    found = {name: (number,) for number, name in enumerate(stored)}
+    found: dict[str, tuple[int, ...]] = {name: (number,) for number, name in enumerate(stored)}
     for name, view in views.items():
         found[name] = tuple(n for n in groups.get(view.group, ()) if _overlap(ranges[n], view))
     return found
@@ -171,39 +172,21 @@ def _overlap(one: Range, other: Range) -> int:
 # ---- tensors that share memory
 
 
-def _groups(problem: MemoryProblem) -> tuple[dict[str, Range], tuple[int, ...]]:
+def _groups(problem: MemoryProblem, stored: Iterable[str]) -> tuple[dict[str, Range], tuple[int, ...]]:
     """Every tensor's range in its group, and every group's alignment. Raises ValueError for contradictory parts."""
-    offsets = {tensor.name: (tensor.name, 0) for tensor in problem.tensors}  # (root, bytes behind it)
-
-    def root(name: str) -> tuple[str, int]:
-        above, at = offsets[name]
-        if above == name:
-            return name, 0
-        top, more = root(above)
-        offsets[name] = (top, at + more)
-        return offsets[name]
-
-    for part in problem.parts:
-        (top, at), (whole_top, whole_at) = root(part.tensor), root(part.whole)
-        distance = whole_at + part.offset_bytes - at
-        if top == whole_top and distance:
-            raise ValueError(f"tensor {part.tensor} cannot lie {part.offset_bytes} bytes into {part.whole}")
-        if top != whole_top:
-            offsets[top] = (whole_top, distance)
-    members: dict[str, list[str]] = {}
-    for tensor in problem.tensors:
-        members.setdefault(root(tensor.name)[0], []).append(tensor.name)
     tensors = {tensor.name: tensor for tensor in problem.tensors}
+    sharing = Sharing({name: tensors[name].size_bytes for name in stored})
+    for part in problem.parts:
+        if refusal := sharing.refusal(part.tensor, part.whole, part.offset_bytes):
+            raise ValueError(refusal)
     places: dict[str, Range] = {}
     alignments = []
-    for number, names in enumerate(members.values()):
-        first = min(offsets[name][1] for name in names)
-        for name in names:
-            at = offsets[name][1] - first
+    for number, group in enumerate(sharing.groups(tensors)):
+        for name, at in group.items():
             if at % tensors[name].alignment:
                 raise ValueError(f"tensor {name} lies {at} bytes into others, which its alignment forbids")
             places[name] = Range(number, at, tensors[name].size_bytes)
-        alignments.append(lcm(*(tensors[name].alignment for name in names)))
+        alignments.append(lcm(*(tensors[name].alignment for name in group)))
     return places, tuple(alignments)
 
 
@@ -230,18 +213,10 @@ def _check_names(problem: MemoryProblem, sizes: dict[str, int]) -> None:
                 raise ValueError(f"step {step.name} does not write {overwrite.output} from {overwrite.input}")
 
 
-def _check_stored(stored: Sequence[str], ranges: Sequence[Range], views: dict[str, Range]) -> None:
-    """Stored tensors never share a byte, and every byte of the others is one of theirs."""
-    groups: dict[int, list[int]] = {}
-    for number, place in enumerate(ranges):
-        groups.setdefault(place.group, []).append(number)
-    for numbers in groups.values():
-        numbers.sort(key=lambda number: ranges[number].at)
-        for before, after in zip(numbers, numbers[1:], strict=False):
-            if _overlap(ranges[before], ranges[after]):
-                raise ValueError(f"tensors {stored[before]} and {stored[after]} are written to the same bytes")
+def _check_views(ranges: Sequence[Range], views: dict[str, Range], below: dict[str, tuple[int, ...]]) -> None:
+    """Every byte of a tensor nobody writes is one of a tensor that is written."""
     for name, view in views.items():
-        if sum(_overlap(ranges[number], view) for number in groups.get(view.group, ())) != view.size:
+        if sum(_overlap(ranges[number], view) for number in below[name]) != view.size:
             raise ValueError(f"nobody writes all of tensor {name}")
 
 

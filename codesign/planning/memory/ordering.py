@@ -1,7 +1,7 @@
 """The order of steps that needs least memory, searched over all orders that run.
 
-A state is a set of steps that are done; how it was reached does not matter for what follows. States are visited in order of
-the peak on the way to them, so the first one in which everything is done has the least peak of all orders, and
+A state is a set of steps that are done; how it was reached does not matter for what follows. States are visited in
+order of the peak on the way to them, so the first one in which everything is done has the least peak of all orders, and
 the peak at which a search is cut off is one no order goes below.
 
 A step whose peak is no higher than that of the search, and after which no more is live than before, runs at once: any

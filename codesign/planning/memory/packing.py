@@ -1,4 +1,4 @@
-"""Packing: offsets for blocks, by first fit in several orders; whatever reaches the liveness of the order is optimal."""
+"""Packing: offsets for blocks by first fit in several orders; what reaches the liveness of the order is optimal."""
 
 from __future__ import annotations
 

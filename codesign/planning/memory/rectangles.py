@@ -46,8 +46,8 @@ class Block:
 class Layout:
     """What must be placed.
 
-    homes: by group, the number of its block and how many bytes into it the group begins. in_place: by step of the problem,
-    the way it writes. scratch: by step, number of a block.
+    homes: by group, the number of its block and how many bytes into it the group begins. in_place: by step of the
+    problem, the way it writes. scratch: by step, number of a block.
     """
 
     blocks: tuple[Block, ...]
