@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,6 +71,13 @@ MappingOption = Annotated[
 WriteMappingOption = Annotated[
     Path | None, typer.Option("--write-mapping", metavar="FILE", help="Write every layer's mapping, to edit it.")
 ]
+EmitOption = Annotated[
+    str,
+    typer.Option("--emit", metavar="KINDS", help="What to build, separated by commas: so (a library), c (sources)."),
+]
+PrefixOption = Annotated[
+    str, typer.Option("--c-prefix", metavar="NAME", help="What names in the C sources begin with.")
+]
 NoHostOption = Annotated[bool, typer.Option("--no-host", help="Fail when an operator would run on the host.")]
 StopOption = Annotated[str | None, typer.Option("--stop-after", metavar="PASS", help="The last pass to run.")]
 DumpOption = Annotated[
@@ -129,6 +137,8 @@ def compile(
     stop_after: StopOption = None,
     dump_graphs: DumpOption = None,
     mapping: MappingOption = None,
+    emit: EmitOption = "so",
+    c_prefix: PrefixOption = "codesign",
 ) -> None:
     """Plan a network, schedule and build it, and write reports and artifacts."""
     from codesign.compiler import Settings, compile_model
@@ -137,6 +147,7 @@ def compile(
     shapes = parse_shapes(input_shape or [])
     with _progress() as on_step:
         settings = Settings(hw, passes, objective, shapes, None, stop_after, dump_graphs, not no_host, on_step, mapping)
+        settings = replace(settings, emit=tuple(emit.split(",")), c_prefix=c_prefix)
         plan = compile_model(model, settings, output).plan
     print_report(plan, _console())
     typer.echo(f"\nwrote {output}: open {output / 'report.html'}")

@@ -1,0 +1,32 @@
+"""Small functions printed kernels call, written into model.c when one of them is used."""
+
+from __future__ import annotations
+
+from codesign.lowering.c_source.program import C_TYPES
+
+_SUFFIX = {"float32": "f32", "float64": "f64", "bool": "u8"} | {
+    f"{sign}int{bits}": f"{letter}{bits}" for sign, letter in (("", "i"), ("u", "u")) for bits in (8, 16, 32, 64)
+}
+_BODIES = {
+    "max": "return (a > b) ? a : b;",
+    "min": "return (a < b) ? a : b;",
+    # C rounds quotients towards zero; these round down, and the remainder takes the divisor's sign.
+    "floor_div": "{t} quotient = ({t})(a / b);\n    if (((a % b) != 0) && ((a < 0) != (b < 0))) {{\n"
+    "        quotient = ({t})(quotient - 1);\n    }}\n    return quotient;",
+    "floor_mod": "{t} rest = ({t})(a % b);\n    if ((rest != 0) && ((rest < 0) != (b < 0))) {{\n"
+    "        rest = ({t})(rest + b);\n    }}\n    return rest;",
+}
+
+
+def helper(kind: str, dtype: str) -> str:
+    """The name of a helper for operands of a type: max, min, floor_div or floor_mod."""
+    return f"{kind}_{_SUFFIX[dtype]}"
+
+
+def definition(name: str) -> str:
+    """The C text of a helper."""
+    kind, _, suffix = name.rpartition("_")
+    dtype = next(dtype for dtype, known in _SUFFIX.items() if known == suffix and dtype != "bool")
+    ctype = C_TYPES[dtype]
+    body = _BODIES[kind].format(t=ctype) if "{t}" in _BODIES[kind] else _BODIES[kind]
+    return f"static inline {ctype} {name}({ctype} a, {ctype} b)\n{{\n    {body}\n}}\n"
