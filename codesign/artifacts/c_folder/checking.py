@@ -18,8 +18,11 @@ from codesign.lowering.interface import Interface
 
 @dataclass(frozen=True)
 class TestVector:
-    """Inputs and the outputs expected of them, by tensor name in the model. tolerance: largest difference of a
-    floating-point output, as a share of its largest expected magnitude; integers must be equal. origin: one sentence."""
+    """Inputs and the outputs expected of them, by tensor name in the model. origin: one sentence.
+
+    tolerance: largest difference of a floating-point output, as a share of its largest expected magnitude; integers
+    must be equal.
+    """
 
     __test__ = False  # not a test of pytest's
 

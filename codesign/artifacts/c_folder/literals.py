@@ -56,7 +56,8 @@ def _signed(value: int) -> str:
 
 
 def _rows(words: list[str]) -> Iterator[str]:
-    row, used = [], 0
+    row: list[str] = []
+    used = 0
     for word in words:
         if used + len(word) + 2 > _WIDTH:
             yield "    " + " ".join(row)

@@ -18,9 +18,9 @@ Plain C99, no memory allocation, no library but {libraries}. {calls}
 
     {prefix}_run({arguments});
 
-`{prefix}_run_in(arena, ...)` does the same in {upper}_ARENA_BYTES bytes of the caller's (8-byte aligned), so several may
-run at a time. Arrays must not overlap. Compile with `-fno-strict-aliasing`: tensors of several types share the arena.
-Right shifts of negative integers must be arithmetic, as they are with every compiler for the machines this is meant for.
+`{prefix}_run_in(arena, ...)` does the same in {upper}_ARENA_BYTES bytes of the caller's (8-byte aligned), so several
+may run at a time. Arrays must not overlap. Compile with `-fno-strict-aliasing`: tensors of several types share the
+arena. Right shifts of negative integers must be arithmetic, as all compilers for such machines make them.
 
     make check    # build, run the test vector, compare
     make qemu     # the same on an emulated Cortex-M4, with the instructions it took

@@ -16,7 +16,7 @@ def folded_constants(module: Any, function: Any) -> dict[Any, np.ndarray]:
     """
     steps = _constant_steps(function)
     names = dict.fromkeys(str(value.args[0].name_hint) for _, value in steps if _is_call_tir(value))
-    kernels = _compiled(module, list(names)) if names else None
+    kernels: Any = _compiled(module, list(names)) if names else {}
     found: dict[Any, np.ndarray] = {}
     for variable, value in steps:
         operands = value.args[1].fields if _is_call_tir(value) else [value.args[0]]

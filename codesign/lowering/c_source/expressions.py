@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from codesign.lowering.c_source.helpers import helper
+from codesign.lowering.c_source.helpers import ONE_OPERAND, helper
 from codesign.lowering.c_source.program import C_TYPES
 
 _INFIX = {
@@ -31,11 +31,11 @@ _BITS = {"BitwiseAnd": "&", "BitwiseOr": "|", "BitwiseXor": "^"}
 _BIT_CALLS = {"bitwise_and": "&", "bitwise_or": "|", "bitwise_xor": "^"}
 _ATOM, _UNARY = 20, 15
 NARROW = frozenset({"int8", "int16", "uint8", "uint16"})
-_MATH = frozenset(
-    """exp exp2 log log2 log1p sqrt tanh erf sin cos tan asin acos atan sinh cosh asinh acosh atanh floor ceil trunc pow
-    fabs atan2 fmod""".split()
-) | {"nearbyint"}
-_RENAMED = {"round": "rint", "nearbyint": "rint"}  # ONNX rounds halves to even, as rint does
+_MATH = (
+    "exp exp2 log log2 log1p sqrt tanh erf sin cos tan asin acos atan sinh cosh asinh acosh atanh floor ceil trunc pow "
+    "abs fabs atan2 fmod round nearbyint"
+)
+_RENAMED = {"abs": "fabs", "round": "rint", "nearbyint": "rint"}  # ONNX rounds halves to even, as rint does
 _TESTS = {"isnan": "isnan", "isinf": "isinf", "isfinite": "isfinite"}
 
 
@@ -152,9 +152,12 @@ class Expressions:
         if plain and self._not_negative(node.a) and self._not_negative(node.b):
             return self._infix(node, plain, 13)
         name = {"Max": "max", "Min": "min", "FloorDiv": "floor_div", "FloorMod": "floor_mod"}[kind]
-        function = helper(name, dtype)
+        return self._helped(name, [node.a, node.b], dtype)
+
+    def _helped(self, kind: str, arguments: list[Any], dtype: str) -> tuple[str, int]:
+        function = helper(kind, dtype)
         self.helpers.add(function)
-        return f"{function}({self.text(node.a)}, {self.text(node.b)})", _ATOM
+        return f"{function}({', '.join(map(self.text, arguments))})", _ATOM
 
     def _not_negative(self, node: Any) -> bool:
         return dtype_of(node).startswith("u") or int(self.analyzer.const_int_bound(node).min_value) >= 0
@@ -200,8 +203,11 @@ class Expressions:
             case "abs" | "fabs" if dtype_of(node).startswith("int"):
                 operand = _wrap(self._print(arguments[0]), _UNARY)
                 return _narrowed(f"({operand} < 0) ? -{operand} : {operand}", 1, dtype_of(node))
-            case _ if name in _MATH | {"abs", "round"} and dtype_of(node).startswith("float"):
-                return self._math("fabs" if name == "abs" else _RENAMED.get(name, name), arguments, dtype_of(node))
+            case _ if name in ONE_OPERAND and dtype_of(node).startswith("float"):
+                self.uses_math = True
+                return self._helped(name, arguments, dtype_of(node))
+            case _ if name in _MATH.split() and dtype_of(node).startswith("float"):
+                return self._math(_RENAMED.get(name, name), arguments, dtype_of(node))
             case _:
                 raise UnsupportedError(f"it has no C for a call of {name}")
 

@@ -13,13 +13,18 @@ _BODIES = {
     # C rounds quotients towards zero; these round down, and the remainder takes the divisor's sign.
     "floor_div": "{t} quotient = ({t})(a / b);\n    if (((a % b) != 0) && ((a < 0) != (b < 0))) {{\n"
     "        quotient = ({t})(quotient - 1);\n    }}\n    return quotient;",
+    "sigmoid": "return 1.0{s} / (1.0{s} + exp{s}(-x));",
+    "rsqrt": "return 1.0{s} / sqrt{s}(x);",
     "floor_mod": "{t} rest = ({t})(a % b);\n    if ((rest != 0) && ((rest < 0) != (b < 0))) {{\n"
     "        rest = ({t})(rest + b);\n    }}\n    return rest;",
 }
 
 
+ONE_OPERAND = ("sigmoid", "rsqrt")  # both need math.h
+
+
 def helper(kind: str, dtype: str) -> str:
-    """The name of a helper for operands of a type: max, min, floor_div or floor_mod."""
+    """The name of a helper for operands of a type: one of _BODIES."""
     return f"{kind}_{_SUFFIX[dtype]}"
 
 
@@ -28,5 +33,6 @@ def definition(name: str) -> str:
     kind, _, suffix = name.rpartition("_")
     dtype = next(dtype for dtype, known in _SUFFIX.items() if known == suffix and dtype != "bool")
     ctype = C_TYPES[dtype]
-    body = _BODIES[kind].format(t=ctype) if "{t}" in _BODIES[kind] else _BODIES[kind]
-    return f"static inline {ctype} {name}({ctype} a, {ctype} b)\n{{\n    {body}\n}}\n"
+    body = _BODIES[kind].format(t=ctype, s="f" if ctype == "float" else "")
+    arguments = f"{ctype} x" if kind in ONE_OPERAND else f"{ctype} a, {ctype} b"
+    return f"static inline {ctype} {name}({arguments})\n{{\n    {body}\n}}\n"

@@ -151,7 +151,7 @@ def _loads(block: Any, buffer: Any) -> int:
 
 def _nodes(block: Any) -> int:
     """How large a block's expression is."""
-    found = []
+    found: list[Any] = []
     tvm_ffi.structural_walk(block.body, [(tvm.ir.Expr, found.append)])
     return len(found)
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 
 _LONGEST = 48
-_TAKEN = frozenset(
-    """auto break case char const continue default do double else enum extern float for goto if inline int long register
-    restrict return short signed sizeof static struct switch typedef union unsigned void volatile while bool true false
-    asm typeof main arena scratch memcpy memset errno stdin stdout stderr NULL INFINITY NAN
-    acos asin atan ceil cos cosh erf exp floor fmod log pow rint round sin sinh sqrt tan tanh trunc fabs
-    gamma lgamma j0 j1 jn y0 y1 yn""".split()
+_TAKEN = (
+    "auto break case char const continue default do double else enum extern float for goto if inline int long register "
+    "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while bool true "
+    "false asm typeof main arena scratch memcpy memset errno stdin stdout stderr NULL INFINITY NAN "
+    "acos asin atan ceil cos cosh erf exp floor fmod log pow rint round sin sinh sqrt tan tanh trunc fabs "
+    "gamma lgamma j0 j1 jn y0 y1 yn"
 )
 
 
 def identifier(name: str) -> str:
     """A valid identifier of C that resembles a name; two names may give the same one."""
     word = re.sub(r"[^0-9A-Za-z]+", "_", name).strip("_")[:_LONGEST].rstrip("_") or "unnamed"
-    if word[0].isdigit() or word in _TAKEN or re.fullmatch(r"u?int\d+_t", word):
+    if word[0].isdigit() or word in _TAKEN.split() or re.fullmatch(r"u?int\d+_t", word):
         return f"v_{word}"
     return word
 

@@ -1,4 +1,4 @@
-"""One lowered TIR function as a function of C99: fixed-width types, braces everywhere, no recursion, no variable arrays.
+"""One lowered TIR function as a function of C99: fixed-width types, braces everywhere, nothing of variable size.
 
     for yy in range(8): y[yy] = max(x[yy], 0)   -->   for (int32_t yy = 0; yy < 8; ++yy) {
                                                           y[yy] = max_f32(x[yy], 0.0f);
