@@ -1,61 +1,64 @@
-"""Where every activation lies in the arena: the largest first, each at the lowest place free while it lives."""
+"""Where every activation lies in the arena, and in which order the steps run, as the memory planner has it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from codesign.lowering.c_source.program import CProgram, Place
+from codesign.lowering.c_source.program import Call, CProgram, Place
+from codesign.lowering.c_source.program import Copy as CopyStep
+from codesign.planning.memory.memory_plan import MemoryPlan
+from codesign.planning.memory.planning import plan_memory
+from codesign.planning.memory.problem import MemoryProblem, Overwrite, Step, Tensor
 
-ALIGNMENT_BYTES = 16
+ALIGNMENT_BYTES = 8  # of the widest type there is
 
 
 @dataclass(frozen=True)
 class Arena:
-    """offsets: of tensors, by name. scratch: of the steps that need some, by number. All in bytes."""
+    """offsets: of tensors, by name. scratch: of the steps that need some, by number. All in bytes.
+
+    bound_bytes: no order of the steps and no placement needs less.
+    """
 
     size_bytes: int
     offsets: dict[str, int]
     scratch: dict[int, int]
+    bound_bytes: int
 
 
-@dataclass(frozen=True)
-class _Block:
-    key: str | int
-    size_bytes: int
-    first: int
-    last: int
+def planned(program: CProgram) -> tuple[CProgram, Arena]:
+    """The program with its steps in the order that needs least memory, and a place for everything."""
+    names = {_name(number): step for number, step in enumerate(program.steps)}
+    plan = plan_memory(_problem(program, names))
+    ordered = replace(program, steps=tuple(names[name] for name in plan.order))
+    return ordered, _arena(plan)
 
 
-def arena_of(program: CProgram) -> Arena:
-    """A place for every tensor of Place.ARENA and every step's scratch memory."""
-    placed: dict[str | int, tuple[_Block, int]] = {}
-    for block in sorted(_blocks(program), key=lambda block: -block.size_bytes):
-        placed[block.key] = (block, _lowest(block, list(placed.values())))
-    size = max((at + block.size_bytes for block, at in placed.values()), default=0)
-    offsets = {key: at for key, (_, at) in placed.items() if isinstance(key, str)}
-    return Arena(size, offsets, {key: at for key, (_, at) in placed.items() if isinstance(key, int)})
+def _arena(plan: MemoryPlan) -> Arena:
+    scratch = plan.scratch_offsets
+    by_number = {number: scratch[name] for number, name in enumerate(plan.order) if name in scratch}
+    return Arena(plan.arena_bytes, dict(plan.offsets), by_number, plan.bound_bytes)
 
 
-def _blocks(program: CProgram) -> list[_Block]:
-    lives: dict[str, list[int]] = {}
-    blocks = []
-    for number, step in enumerate(program.steps):
-        for name in {name for names in program.touched(step) for name in names}:
-            if program.tensors[name].place is Place.ARENA:
-                lives.setdefault(name, []).append(number)
-        if program.scratch_bytes(step):
-            blocks.append(_Block(number, program.scratch_bytes(step), number, number))
-    sizes = {name: -(-program.tensors[name].size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for name in lives}
-    return blocks + [_Block(name, sizes[name], life[0], life[-1]) for name, life in lives.items()]
+def _name(number: int) -> str:
+    return f"step_{number}"
 
 
-def _lowest(block: _Block, placed: list[tuple[_Block, int]]) -> int:
-    in_the_way = sorted(
-        (at, at + other.size_bytes) for other, at in placed if other.first <= block.last and block.first <= other.last
+def _problem(program: CProgram, names: dict[str, Call | CopyStep]) -> MemoryProblem:
+    """Inputs, outputs and constants lie elsewhere; what remains is the arena's."""
+    inner = {name for name, tensor in program.tensors.items() if tensor.place is Place.ARENA}
+    tensors = tuple(
+        Tensor(name, tensor.size_bytes, ALIGNMENT_BYTES) for name, tensor in program.tensors.items() if name in inner
     )
-    place = 0
-    for start, end in in_the_way:
-        if place + block.size_bytes <= start:
-            break
-        place = max(place, end)
-    return place
+    return MemoryProblem(tensors, tuple(_step(program, name, step, inner) for name, step in names.items()))
+
+
+def _step(program: CProgram, name: str, step: Call | CopyStep, inner: set[str]) -> Step:
+    reads, writes = program.touched(step)
+    overwrites = tuple(
+        Overwrite(output, source)
+        for source, output in program.overwrites(step)
+        if source in inner and output in inner and reads.count(source) == 1
+    )
+    kept = [tuple(dict.fromkeys(name for name in names if name in inner)) for names in (reads, writes)]
+    return Step(name, kept[0], kept[1], program.scratch_bytes(step), overwrites)

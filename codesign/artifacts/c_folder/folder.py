@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from codesign.artifacts.c_folder.arena import arena_of
+from codesign.artifacts.c_folder.arena import planned
 from codesign.artifacts.c_folder.checking import TestVector, main_source, vector_header, vector_source
 from codesign.artifacts.c_folder.makefile import makefile
 from codesign.artifacts.c_folder.measuring import measured
@@ -27,7 +27,8 @@ def write_c_folder(
     Raises CodesignError for a prefix C does not take.
     """
     check_prefix(prefix)
-    sources = Sources(program, arena_of(program), prefix, title)
+    ordered, arena = planned(program)
+    sources = Sources(ordered, arena, prefix, title)
     texts = {
         "model.h": sources.header(),
         "model.c": sources.source(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from codesign.artifacts.c_folder.arena import Arena
 from codesign.artifacts.c_folder.checking import TestVector
 from codesign.artifacts.c_folder.measuring import Sizes
 from codesign.artifacts.c_folder.sources import Sources
@@ -31,7 +32,7 @@ Test vector: {origin}
 
 | | bytes |
 |---|---|
-| arena (RAM) | {arena} |
+| arena (RAM) | {arena}{proven} |
 | constants in weights.c (flash) | {constants} |
 
 {sizes}
@@ -53,9 +54,17 @@ def readme(sources: Sources, vector: TestVector, sizes: Sequence[Sizes]) -> str:
         arguments=", ".join(tensor.name for tensor in (*program.inputs, *program.outputs)),
         origin=comment_text(vector.origin),
         arena=sources.arena.size_bytes,
+        proven=proven_text(sources.arena),
         constants=constants,
         sizes=_table(sizes),
     )
+
+
+def proven_text(arena: Arena) -> str:
+    """How good the plan of the memory is."""
+    if arena.size_bytes <= arena.bound_bytes:
+        return ", the least there can be"
+    return f", at least {arena.bound_bytes} are needed"
 
 
 def _table(sizes: Sequence[Sizes]) -> str:

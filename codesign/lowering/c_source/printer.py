@@ -10,6 +10,7 @@ kernel's stack is small and its whole need of memory is known.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -22,7 +23,8 @@ from codesign.lowering.c_source.expressions import NARROW, Expressions, Unsuppor
 from codesign.lowering.c_source.names import Names
 from codesign.lowering.c_source.program import C_TYPES, Kernel, Parameter
 
-ALIGNMENT_BYTES = 16
+ALIGNMENT_BYTES = 8
+_MOST_STACK_BYTES = 64  # of a buffer that may become registers
 _INDENT = "    "
 
 
@@ -32,7 +34,11 @@ def print_function(function: Any, name: str) -> Kernel:
     printer = _Printer(words)
     parameters = printer.parameters(function)
     printer.statement(function.body, 1)
-    arguments = [_declaration(parameter) for parameter in parameters]
+    sharing = any(parameter.may_be_output for parameter in parameters)
+    arguments = [
+        _declaration(parameter, shared=parameter.may_be_output or (sharing and not parameter.is_read_only))
+        for parameter in parameters
+    ]
     if printer.scratch_bytes:
         arguments.append("uint8_t *scratch")
     head = f"static void {name}({', '.join(arguments)})"
@@ -47,9 +53,10 @@ def print_function(function: Any, name: str) -> Kernel:
     )
 
 
-def _declaration(parameter: Parameter) -> str:
+def _declaration(parameter: Parameter, *, shared: bool) -> str:
+    """shared: another parameter may lie in the same memory."""
     constant = "const " if parameter.is_read_only else ""
-    return f"{constant}{C_TYPES[parameter.dtype]} *restrict {parameter.name}"
+    return f"{constant}{C_TYPES[parameter.dtype]} *{'' if shared else 'restrict '}{parameter.name}"
 
 
 def _folded(head: str) -> str:
@@ -76,12 +83,16 @@ class _Printer:
     def parameters(self, function: Any) -> tuple[Parameter, ...]:
         """Name the parameters and everything that is another view of them."""
         written = _written(function)
+        views = {variable: {variable, *_views(function, variable)} for variable in function.params}
+        outputs = [buffers for buffers in views.values() if written & buffers]
         found = []
         for variable in function.params:
-            buffers = [variable, *_views(function, variable)]
+            buffers = views[variable]
             name = self._words.new(str(variable.name))
             self._names.update(dict.fromkeys(buffers, name))
-            found.append(Parameter(name, dtype_of(variable), not written.intersection(buffers)))
+            parameter = Parameter(name, dtype_of(variable), not written.intersection(buffers))
+            shared = parameter.is_read_only and _read_in_place(function, buffers, outputs)
+            found.append(replace(parameter, may_be_output=shared))
         return tuple(found)
 
     def statement(self, node: Any, depth: int) -> None:
@@ -161,11 +172,14 @@ class _Printer:
             self._single.add(buffer)
             self._line(depth, f"{kind} {name};")
             return
+        if elements * itemsize(buffer) <= _MOST_STACK_BYTES and str(buffer.scope()) != "global":
+            self._line(depth, f"{kind} {name}[{elements}];")
+            return
         pointer = (
             f"({kind} *)(void *)(scratch + {self._used_bytes})" if self._used_bytes else f"({kind} *)(void *)scratch"
         )
         self._line(depth, f"{kind} *const {name} = {pointer};")
-        self._used_bytes += -(-elements * np.dtype(dtype).itemsize // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        self._used_bytes += -(-elements * itemsize(buffer) // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
         self.scratch_bytes = max(self.scratch_bytes, self._used_bytes)
 
 
@@ -177,6 +191,31 @@ def _written(function: Any) -> set[Any]:
         found.add(store.buffer)
 
     tvm_ffi.structural_walk(function.body, [(tirx.BufferStore, note)])
+    return found
+
+
+def _read_in_place(function: Any, buffers: set[Any], outputs: list[set[Any]]) -> bool:
+    """Whether every load of a parameter stands in the one store of the output, at the index stored to."""
+    if len(outputs) != 1:
+        return False
+    stores: list[Any] = []
+    tvm_ffi.structural_walk(function.body, [(tirx.BufferStore, stores.append)])
+    stores = [store for store in stores if store.buffer in outputs[0]]
+    if len(stores) != 1 or itemsize(stores[0].buffer) != itemsize(next(iter(buffers))):
+        return False
+    inside = [load for load in _loads(stores[0].value) if load.source in buffers]
+    same = all(tvm_ffi.structural_equal(load.indices, stores[0].indices) for load in inside)
+    return same and bool(inside) and len(inside) == sum(load.source in buffers for load in _loads(function.body))
+
+
+def itemsize(buffer: Any) -> int:
+    """Bytes of one element."""
+    return int(np.dtype(dtype_of(buffer)).itemsize)
+
+
+def _loads(node: Any) -> list[Any]:
+    found: list[Any] = []
+    tvm_ffi.structural_walk(node, [(tvm.ir.TensorLoad, found.append)])
     return found
 
 

@@ -48,11 +48,16 @@ class CTensor:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A tensor a kernel takes: its name in the kernel, numpy's name of the type, whether the kernel only reads it."""
+    """A tensor a kernel takes: its name in the kernel, numpy's name of the type, whether the kernel only reads it.
+
+    may_be_output: the kernel reads every element only to compute the element of its output in the same place, so both
+    may lie in the same memory.
+    """
 
     name: str
     dtype: str
     is_read_only: bool
+    may_be_output: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,14 @@ class CProgram:
         pairs = tuple(zip(self.kernels[step.kernel].parameters, step.arguments, strict=True))
         reads = tuple(name for parameter, name in pairs if parameter.is_read_only)
         return reads, tuple(name for parameter, name in pairs if not parameter.is_read_only)
+
+    def overwrites(self, step: Call | Copy) -> tuple[tuple[str, str], ...]:
+        """Pairs (read, written) of tensors a step may have in the same memory."""
+        if isinstance(step, Copy):
+            return ()
+        pairs = tuple(zip(self.kernels[step.kernel].parameters, step.arguments, strict=True))
+        outputs = [name for parameter, name in pairs if not parameter.is_read_only]
+        return tuple((name, outputs[0]) for parameter, name in pairs if parameter.may_be_output)
 
     def scratch_bytes(self, step: Call | Copy) -> int:
         """What a step needs beside its tensors."""
