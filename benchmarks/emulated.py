@@ -1,7 +1,7 @@
 """Runs the C of a build on an emulated Cortex-M4: instructions (never called cycles), stack, and whether it agrees.
 
-QEMU counts nothing itself: under `-icount shift=0` an instruction takes a nanosecond of virtual time, and the board has a
-timer that ticks every 40 of them. `calibrated` holds that against loops of known length.
+QEMU counts nothing itself: under `-icount shift=0` an instruction takes a nanosecond of virtual time, and the board
+has a timer that ticks every 40 of them. `calibrated` holds that against loops of known length.
 """
 
 from __future__ import annotations

@@ -87,6 +87,8 @@ class Expressions:
             case "FloatImm":
                 return self._float(float(node.value), dtype_of(node))
             case "Var":
+                if node not in self.names:
+                    raise UnsupportedError(f"{node.name} is no loop and no parameter")
                 return self.names[node], _ATOM
             case "TensorLoad":
                 return self.element(node.source, node.indices), _ATOM

@@ -90,6 +90,8 @@ class _Printer:
             buffers = views[variable]
             name = self._words.new(str(variable.name))
             self._names.update(dict.fromkeys(buffers, name))
+            if isinstance(variable.elem_offset, tvm.ir.Var):
+                self._names[variable.elem_offset] = "0"  # every tensor begins where its pointer points
             parameter = Parameter(name, dtype_of(variable), not written.intersection(buffers))
             shared = parameter.is_read_only and _read_in_place(function, buffers, outputs)
             found.append(replace(parameter, may_be_output=shared))
