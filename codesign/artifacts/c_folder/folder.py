@@ -26,6 +26,12 @@ def write_c_folder(
 
     Raises CodesignError for a prefix C does not take.
     """
+    sources = write_sources(program, vector, folder, title, prefix)
+    (folder / "README.md").write_text(readme(sources, vector, measured(folder, prefix)), encoding="utf-8")
+
+
+def write_sources(program: CProgram, vector: TestVector, folder: Path, title: str, prefix: str) -> Sources:
+    """Everything but the README, whose figures need a compiler."""
     check_prefix(prefix)
     ordered, arena = planned(program)
     sources = Sources(ordered, arena, prefix, title)
@@ -43,7 +49,7 @@ def write_c_folder(
     (folder / BOARD).mkdir(parents=True)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    (folder / "README.md").write_text(readme(sources, vector, measured(folder, prefix)), encoding="utf-8")
+    return sources
 
 
 def is_floating(program: CProgram) -> bool:
