@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from codesign.lowering.c_source.helpers import ONE_OPERAND, helper
+from codesign.lowering.c_source.helpers import MICROKERNEL_FILE, MICROKERNELS, ONE_OPERAND, helper
 from codesign.lowering.c_source.program import C_TYPES
 
 _INFIX = {
@@ -205,6 +205,10 @@ class Expressions:
             case "abs" | "fabs" if dtype_of(node).startswith("int"):
                 operand = _wrap(self._print(arguments[0]), _UNARY)
                 return _narrowed(f"({operand} < 0) ? -{operand} : {operand}", 1, dtype_of(node))
+            case "call_extern":
+                return self._microkernel(str(arguments[0].value), arguments[1:])
+            case "address_of":
+                return f"&{self.element(arguments[0].source, arguments[0].indices)}", _UNARY
             case _ if name in ONE_OPERAND and dtype_of(node).startswith("float"):
                 self.uses_math = True
                 return self._helped(name, arguments, dtype_of(node))
@@ -212,6 +216,12 @@ class Expressions:
                 return self._math(_RENAMED.get(name, name), arguments, dtype_of(node))
             case _:
                 raise UnsupportedError(f"it has no C for a call of {name}")
+
+    def _microkernel(self, name: str, arguments: list[Any]) -> tuple[str, int]:
+        if name not in MICROKERNELS:
+            raise UnsupportedError(f"it has no function {name}")
+        self.helpers.add(MICROKERNEL_FILE)
+        return f"{name}({', '.join(map(self.text, arguments))})", _ATOM
 
     def _math(self, name: str, arguments: list[Any], dtype: str) -> tuple[str, int]:
         self.uses_math = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
+
 from codesign.lowering.c_source.program import C_TYPES
 
 _SUFFIX = {"float32": "f32", "float64": "f64", "bool": "u8"} | {
@@ -23,13 +25,19 @@ _BODIES = {
 ONE_OPERAND = ("sigmoid", "rsqrt")  # both need math.h
 
 
+MICROKERNEL_FILE = "microkernels.h"
+MICROKERNELS = ("expand_codes", "multiply_2x2", "multiply_4")
+
+
 def helper(kind: str, dtype: str) -> str:
     """The name of a helper for operands of a type: one of _BODIES."""
     return f"{kind}_{_SUFFIX[dtype]}"
 
 
 def definition(name: str) -> str:
-    """The C text of a helper."""
+    """The C text of a helper, or of all microkernels."""
+    if name == MICROKERNEL_FILE:
+        return (files(__package__) / name).read_text(encoding="utf-8")
     kind, _, suffix = name.rpartition("_")
     dtype = next(dtype for dtype, known in _SUFFIX.items() if known == suffix and dtype != "bool")
     ctype = C_TYPES[dtype]
