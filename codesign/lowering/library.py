@@ -68,6 +68,7 @@ def legalised(module: Any) -> Any:
     TVM's own order without FoldConstant, which runs every folded kernel through the compiler and takes minutes.
     """
     passes = [
+        transform.DeadCodeElimination(),
         transform.DecomposeOpsForInference(),
         transform.CanonicalizeBindings(),
         transform.LegalizeOps(),

@@ -22,11 +22,10 @@ from codesign.lowering.c_source.expressions import UnsupportedError
 from codesign.lowering.c_source.kernels import lowered, with_plain_schedule
 from codesign.lowering.c_source.names import Names
 from codesign.lowering.c_source.printer import print_function
-from codesign.lowering.c_source.program import Call, Copy, CProgram, CTensor, Kernel, Place
+from codesign.lowering.c_source.program import SCHEDULED, Call, Copy, CProgram, CTensor, Kernel, Place
 from codesign.lowering.interface import Interface, Tensor
 from codesign.lowering.network import MAIN
 
-SCHEDULED = "codesign.scheduled"  # a function with this attribute is printed as it is
 _HINT = "`--emit so` builds the network all the same"
 
 

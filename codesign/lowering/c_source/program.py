@@ -15,6 +15,8 @@ C_TYPES = {
     **{f"{sign}int{bits}": f"{sign}int{bits}_t" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
 
+SCHEDULED = "codesign.scheduled"  # a function of TIR with this attribute is printed as it is
+
 
 class Place(Enum):
     """Where a tensor lies: in an argument of the run function, among the constants, or in the arena."""

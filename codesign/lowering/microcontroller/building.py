@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from codesign.lowering.c_source.network import SCHEDULED
+from codesign.lowering.c_source.program import SCHEDULED
 
 Expression = Any  # an expression of TIR; tvm carries no types
 _OPAQUE = 8  # TVM's OpPatternKind: never fused with its neighbours

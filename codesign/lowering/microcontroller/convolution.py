@@ -20,7 +20,7 @@ import numpy as np
 
 from codesign.lowering.integers.requantizing import Requantizer
 from codesign.lowering.microcontroller.building import Expression, FunctionBuilder
-from codesign.numerics.steps import Convolve
+from codesign.numerics.steps import Convolve, Multiply, Step
 
 PIXELS = 2
 CHANNELS = 2
@@ -45,23 +45,20 @@ class Window:
     pads: tuple[int, int, int, int]
 
     @classmethod
-    def of(cls, step: Convolve) -> Window:
-        """Of a step over one image."""
-        _, channels, rows, columns = step.inputs[0].shape
+    def of(cls, step: Convolve, *, rows: bool = True) -> Window:
+        """Of a step over one image. rows: a pointwise one may be taken as `of_rows`."""
+        _, channels, input_rows, columns = step.inputs[0].shape
         _, outputs, output_rows, output_columns = step.output.shape
         taps = (step.weights.shape[2], step.weights.shape[3])
-        sizes = (rows, columns, channels, output_rows, output_columns, outputs)
+        if rows and taps == (1, 1) and step.strides == (1, 1) and not any(step.pads):
+            return cls.of_rows(input_rows * columns, channels, outputs)
+        sizes = (input_rows, columns, channels, output_rows, output_columns, outputs)
         return cls(*sizes, taps, step.strides, step.dilations, step.pads)
 
     @property
     def terms(self) -> int:
         """Products of one sum, channels of one group."""
         return self.taps[0] * self.taps[1] * self.channels
-
-    @property
-    def is_pointwise(self) -> bool:
-        """Whether every pixel is computed of the one pixel in its place."""
-        return self.taps == (1, 1) and self.strides == (1, 1) and not any(self.pads)
 
     def row(self, oy: Expression, fy: Expression) -> Expression:
         """The row of the image a tap meets."""
@@ -71,28 +68,60 @@ class Window:
         """The column of the image a tap meets."""
         return ox * self.strides[1] + fx * self.dilations[1] - self.pads[1]
 
-    def as_row(self) -> Window:
-        """A pointwise convolution over all pixels in one row: pairs do not end with every row of the image."""
-        pixels = self.rows * self.columns
-        return Window(1, pixels, self.channels, 1, pixels, self.outputs, (1, 1), (1, 1), (1, 1), (0, 0, 0, 0))
+    def holds(self, oy: Expression, ox: Expression, fy: Expression, fx: Expression) -> Expression:
+        """Whether what a tap meets lies in the image."""
+        from tvm import tirx
+
+        iy, ix = self.row(oy, fy), self.column(ox, fx)
+        return tirx.all(iy >= 0, iy < self.rows, ix >= 0, ix < self.columns)
+
+    @classmethod
+    def of_rows(cls, pixels: int, channels: int, outputs: int) -> Window:
+        """Every pixel by itself, all of them in one row: pairs do not end with every row of an image."""
+        return cls(1, pixels, channels, 1, pixels, outputs, (1, 1), (1, 1), (1, 1), (0, 0, 0, 0))
 
 
-def is_suited(step: Convolve) -> bool:
-    """Whether `convolution` computes a step: bytes by bytes, one image, all channels in one group."""
-    types = (step.inputs[0].dtype, str(step.weights.dtype), step.sum_bits, step.group, step.transposed)
-    if types != ("int8", "int8", 32, 1, False) or len(step.output.shape) != 4 or step.output.shape[0] != 1:
-        return False
-    return Window.of(step).terms < _SAFE_TERMS
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or a matrix product. weights: int8 [K, taps down x taps across x C], bias: int32 [K]."""
+
+    window: Window
+    weights: np.ndarray
+    bias: np.ndarray
+    zero_point: int
+    requantizer: Requantizer
+
+    @property
+    def groups(self) -> int:
+        """Of four products each, in one sum."""
+        return -(-self.window.terms // GROUP)
+
+    def constants(self) -> tuple[np.ndarray, ...]:
+        """Packed weights, biases with the zero point's share taken off, and what requantising reads."""
+        shares = self.weights.astype(np.int64).sum(axis=1) * self.zero_point
+        bias = _padded(self.bias.astype(np.int64) - shares, CHANNELS).astype(np.int32)
+        ratios = (_padded(array, CHANNELS) for array in self.requantizer.constants)
+        return (packed_weights(self.weights, whole_groups=self.window.channels % GROUP == 0), bias, *ratios)
 
 
-def constants_of(step: Convolve) -> tuple[np.ndarray, ...]:
-    """Packed weights, biases with the zero point's share taken off, and what requantising reads."""
-    window = Window.of(step)
-    flat = np.transpose(step.weights, (0, 2, 3, 1)).reshape(window.outputs, -1)
-    shares = flat.astype(np.int64).sum(axis=1) * step.inputs[0].zero_point
-    bias = _padded(step.bias.astype(np.int64) - shares, CHANNELS).astype(np.int32)
-    ratios = (_padded(array, CHANNELS) for array in Requantizer(step.requantization, step.output.dtype).constants)
-    return (packed_weights(flat, whole_groups=window.channels % GROUP == 0), bias, *ratios)
+def layer_of(step: Step) -> Layer | None:
+    """The step as `convolution` computes it, or None: only bytes by bytes, one image, all channels in one group."""
+    if not isinstance(step, Convolve | Multiply) or step.sum_bits != 32 or str(step.weights.dtype) != "int8":
+        return None
+    if step.inputs[0].dtype != "int8" or step.output.dtype not in ("int8", "uint8"):
+        return None
+    if isinstance(step, Convolve):
+        if step.transposed or step.group != 1 or len(step.output.shape) != 4 or step.output.shape[0] != 1:
+            return None
+        window = Window.of(step)
+        weights = np.transpose(step.weights, (0, 2, 3, 1)).reshape(window.outputs, -1)
+    else:
+        terms, outputs = step.weights.shape
+        window = Window.of_rows(step.output.elements // outputs, terms, outputs)
+        weights = np.ascontiguousarray(step.weights.T)
+    requantizer = Requantizer(step.requantization, step.output.dtype)
+    layer = Layer(window, weights, step.bias, step.inputs[0].zero_point, requantizer)
+    return layer if window.terms < _SAFE_TERMS else None
 
 
 def packed_weights(flat: np.ndarray, *, whole_groups: bool) -> np.ndarray:
@@ -108,18 +137,17 @@ def packed_weights(flat: np.ndarray, *, whole_groups: bool) -> np.ndarray:
     return np.ascontiguousarray(grouped if whole_groups else grouped[..., [0, 2, 1, 3]]).reshape(-1)
 
 
-def convolution(step: Convolve) -> Any:
-    """A PrimFunc of x [IY, IX, C], the arrays of `constants_of`, and y [OY, OX, K]; codes with channels last."""
-    return _Convolution(step).build()
+def convolution(layer: Layer) -> Any:
+    """A PrimFunc of x [IY, IX, C], the layer's constants, and y [OY, OX, K]; codes with channels last."""
+    return _Convolution(layer).build()
 
 
 class _Convolution:
-    def __init__(self, step: Convolve) -> None:
-        whole = Window.of(step)
-        self.window = whole.as_row() if whole.is_pointwise else whole
-        self.step = step
-        self.groups = -(-self.window.terms // GROUP)
-        self.requantizer = Requantizer(step.requantization, step.output.dtype)
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        self.window = layer.window
+        self.groups = layer.groups
+        self.requantizer = layer.requantizer
         self.code = FunctionBuilder()
 
     def build(self) -> Any:
@@ -129,11 +157,11 @@ class _Convolution:
             constants = [
                 code.parameter(name, array.shape, str(array.dtype))
                 for name, array in zip(
-                    ("weights", "bias", "shift", "multiplier", "divisor"), constants_of(self.step), strict=False
+                    ("weights", "bias", "shift", "multiplier", "divisor"), self.layer.constants(), strict=False
                 )
             ]
             shape = (window.output_rows, window.output_columns, window.outputs)
-            y = code.parameter("y", shape, self.step.output.dtype)
+            y = code.parameter("y", shape, self.requantizer.dtype)
             columns = code.scratch("columns", self.groups * GROUP * PIXELS, "int16")
             with (
                 code.loop("oy", window.output_rows) as oy,
@@ -162,7 +190,7 @@ class _Convolution:
             at = (fy * window.taps[1] + fx) * (window.channels * PIXELS) + pixel * GROUP
             iy, ix = window.row(oy, fy), window.column(ox, fx)
             if any(window.pads):
-                with code.either(self._inside(iy, ix)) as (inside, outside):
+                with code.either(window.holds(oy, ox, fy, fx)) as (inside, outside):
                     with inside:
                         self._expand(columns, at, x, iy, ix)
                     with outside, code.loop("c", window.channels // GROUP) as c:
@@ -185,7 +213,11 @@ class _Convolution:
             place = tirx.floordiv(at, GROUP) * (GROUP * PIXELS) + tirx.floormod(at, GROUP) + pixel * GROUP
             iy, ix = window.row(oy, fy), window.column(ox, fx)
             value = x[iy, ix, c].astype("int16")
-            inside = value if not any(window.pads) else tirx.if_then_else(self._inside(iy, ix), value, self._nothing())
+            inside = (
+                value
+                if not any(window.pads)
+                else tirx.if_then_else(window.holds(oy, ox, fy, fx), value, self._nothing())
+            )
             code.store(columns, [place], inside)
 
         down, across = window.taps
@@ -198,16 +230,11 @@ class _Convolution:
         for at in range(window.terms, self.groups * GROUP):
             code.store(columns, [at // GROUP * GROUP * PIXELS + at % GROUP + pixel * GROUP], tirx.const(0, "int16"))
 
-    def _inside(self, iy: Expression, ix: Expression) -> Expression:
-        from tvm import tirx
-
-        return tirx.all(iy >= 0, iy < self.window.rows, ix >= 0, ix < self.window.columns)
-
     def _nothing(self) -> Expression:
         """What padding stands for: its share was taken off the bias with all others'."""
         from tvm import tirx
 
-        return tirx.const(self.step.inputs[0].zero_point, "int16")
+        return tirx.const(self.layer.zero_point, "int16")
 
     def _channels(
         self, constants: list[Any], columns: Any, y: Any, oy: Expression, pair: Expression, k: Expression
