@@ -27,22 +27,6 @@ static inline uint32_t bytes_1_3(uint32_t word)
     return halves;
 }
 
-static inline int32_t multiply_low(uint32_t x, uint32_t w, int32_t sum)
-{
-    int32_t result;
-
-    __asm__("smlabb %0, %1, %2, %3" : "=r"(result) : "r"(x), "r"(w), "r"(sum));
-    return result;
-}
-
-static inline int32_t multiply_high(uint32_t x, uint32_t w, int32_t sum)
-{
-    int32_t result;
-
-    __asm__("smlatt %0, %1, %2, %3" : "=r"(result) : "r"(x), "r"(w), "r"(sum));
-    return result;
-}
-
 /* Every group of four codes (anywhere) as four 16-bit numbers, eight numbers apart. */
 static inline void expand_codes(int16_t *columns, const int8_t *codes, int32_t groups)
 {
@@ -101,20 +85,49 @@ static inline void multiply_2x2(int32_t *sums, const int8_t *weights, const int1
     sums[3] = d;
 }
 
-/* Adds the products of four channels' codes (anywhere) with their weights (anywhere). */
+/* Adds the products of four channels' codes (anywhere) with their weights. */
 static inline void multiply_4(int32_t *sums, const int8_t *weights, const int8_t *codes)
 {
-    const uint32_t x = word_at(codes);
-    const uint32_t w = word_at(weights);
-    const uint32_t x_even = bytes_0_2(x);
-    const uint32_t x_odd = bytes_1_3(x);
-    const uint32_t w_even = bytes_0_2(w);
-    const uint32_t w_odd = bytes_1_3(w);
+    typedef struct {
+        int8_t bytes[4];
+    } four_t;
+    uint32_t x;
+    uint32_t w;
+    uint32_t h;
+    uint32_t g;
 
-    sums[0] = multiply_low(x_even, w_even, sums[0]);
-    sums[1] = multiply_low(x_odd, w_odd, sums[1]);
-    sums[2] = multiply_high(x_even, w_even, sums[2]);
-    sums[3] = multiply_high(x_odd, w_odd, sums[3]);
+    /* Volatile, so that the loads of many taps are not all done first, which no processor has the registers for. */
+    __asm__ volatile(
+        "ldr %[x], %[codes]\n\t"
+        "ldr %[w], %[weights]\n\t"
+        "sxtb16 %[h], %[x]\n\t"
+        "sxtb16 %[g], %[w]\n\t"
+        "sxtb16 %[x], %[x], ror #8\n\t"
+        "sxtb16 %[w], %[w], ror #8\n\t"
+        "smlabb %[a], %[h], %[g], %[a]\n\t"
+        "smlatt %[c], %[h], %[g], %[c]\n\t"
+        "smlabb %[b], %[x], %[w], %[b]\n\t"
+        "smlatt %[d], %[x], %[w], %[d]"
+        : [x] "=&r"(x), [w] "=&r"(w), [h] "=&r"(h), [g] "=&r"(g), [a] "+r"(sums[0]), [b] "+r"(sums[1]),
+          [c] "+r"(sums[2]), [d] "+r"(sums[3])
+        : [codes] "m"(*(const four_t *)(const void *)codes), [weights] "m"(*(const four_t *)(const void *)weights));
+}
+
+/* The nearest codes an int8 and a ReLU have. */
+static inline int32_t saturated_8(int32_t value)
+{
+    int32_t result;
+
+    __asm__("ssat %0, #8, %1" : "=r"(result) : "r"(value));
+    return result;
+}
+
+static inline int32_t saturated_7(int32_t value)
+{
+    int32_t result;
+
+    __asm__("usat %0, #7, %1" : "=r"(result) : "r"(value));
+    return result;
 }
 
 #else
@@ -152,4 +165,28 @@ static inline void multiply_4(int32_t *sums, const int8_t *weights, const int8_t
     }
 }
 
+static inline int32_t saturated_8(int32_t value)
+{
+    const int32_t low = (value < -128) ? -128 : value;
+
+    return (low > 127) ? 127 : low;
+}
+
+static inline int32_t saturated_7(int32_t value)
+{
+    const int32_t low = (value < 0) ? 0 : value;
+
+    return (low > 127) ? 127 : low;
+}
+
 #endif
+
+/* A sum to which half of 2^shift was added, divided by 2^shift (shift: 1 to 31) and rounded half to even: only where no
+   bit is left below was the half one too many for an odd result. */
+static inline int32_t rounded_shift(int32_t sum, int32_t shift)
+{
+    const int32_t whole = sum >> shift;
+    const uint32_t left = (uint32_t)sum << (32 - shift);
+
+    return (left == 0U) ? (whole & ~1) : whole;
+}

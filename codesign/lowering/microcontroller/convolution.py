@@ -20,6 +20,7 @@ import numpy as np
 
 from codesign.lowering.integers.requantizing import Requantizer
 from codesign.lowering.microcontroller.building import Expression, FunctionBuilder
+from codesign.lowering.microcontroller.epilogue import Epilogue
 from codesign.numerics.steps import Convolve, Multiply, Step
 
 PIXELS = 2
@@ -68,6 +69,19 @@ class Window:
         """The column of the image a tap meets."""
         return ox * self.strides[1] + fx * self.dilations[1] - self.pads[1]
 
+    def taps_inside(self, oy: Expression, ox: Expression) -> tuple[tuple[Expression, Expression], ...]:
+        """First tap that meets the image and how many do, down and across; none or less where all miss it."""
+        from tvm import tirx
+
+        found = []
+        for at, (place, size) in enumerate(((oy, self.rows), (ox, self.columns))):
+            start = place * self.strides[at] - self.pads[at]
+            step = self.dilations[at]
+            first = tirx.max(tirx.floordiv(step - 1 - start, step), 0)
+            end = tirx.min(tirx.floordiv(size - 1 - start, step) + 1, self.taps[at])
+            found.append((first, end - first))
+        return tuple(found)
+
     def holds(self, oy: Expression, ox: Expression, fy: Expression, fx: Expression) -> Expression:
         """Whether what a tap meets lies in the image."""
         from tvm import tirx
@@ -83,13 +97,12 @@ class Window:
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or a matrix product. weights: int8 [K, taps down x taps across x C], bias: int32 [K]."""
+    """A convolution or a matrix product. weights: int8 [K, taps down x taps across x C]."""
 
     window: Window
     weights: np.ndarray
-    bias: np.ndarray
     zero_point: int
-    requantizer: Requantizer
+    epilogue: Epilogue
 
     @property
     def groups(self) -> int:
@@ -97,11 +110,9 @@ class Layer:
         return -(-self.window.terms // GROUP)
 
     def constants(self) -> tuple[np.ndarray, ...]:
-        """Packed weights, biases with the zero point's share taken off, and what requantising reads."""
-        shares = self.weights.astype(np.int64).sum(axis=1) * self.zero_point
-        bias = _padded(self.bias.astype(np.int64) - shares, CHANNELS).astype(np.int32)
-        ratios = (_padded(array, CHANNELS) for array in self.requantizer.constants)
-        return (packed_weights(self.weights, whole_groups=self.window.channels % GROUP == 0), bias, *ratios)
+        """Packed weights, the bias, and what requantising reads."""
+        packed = packed_weights(self.weights, whole_groups=self.window.channels % GROUP == 0)
+        return (packed, *(_padded(array, CHANNELS) for array in self.epilogue.constants()))
 
 
 def layer_of(step: Step) -> Layer | None:
@@ -119,8 +130,10 @@ def layer_of(step: Step) -> Layer | None:
         terms, outputs = step.weights.shape
         window = Window.of_rows(step.output.elements // outputs, terms, outputs)
         weights = np.ascontiguousarray(step.weights.T)
-    requantizer = Requantizer(step.requantization, step.output.dtype)
-    layer = Layer(window, weights, step.bias, step.inputs[0].zero_point, requantizer)
+    zero_point = step.inputs[0].zero_point
+    bias = step.bias.astype(np.int64) - weights.astype(np.int64).sum(axis=1) * zero_point
+    epilogue = Epilogue(Requantizer(step.requantization, step.output.dtype), bias)
+    layer = Layer(window, weights, zero_point, epilogue)
     return layer if window.terms < _SAFE_TERMS else None
 
 
@@ -147,7 +160,6 @@ class _Convolution:
         self.layer = layer
         self.window = layer.window
         self.groups = layer.groups
-        self.requantizer = layer.requantizer
         self.code = FunctionBuilder()
 
     def build(self) -> Any:
@@ -161,7 +173,7 @@ class _Convolution:
                 )
             ]
             shape = (window.output_rows, window.output_columns, window.outputs)
-            y = code.parameter("y", shape, self.requantizer.dtype)
+            y = code.parameter("y", shape, self.layer.epilogue.dtype)
             columns = code.scratch("columns", self.groups * GROUP * PIXELS, "int16")
             with (
                 code.loop("oy", window.output_rows) as oy,
@@ -250,7 +262,7 @@ class _Convolution:
         )
         for number, (channel, pixel) in enumerate(places):
             made = k * CHANNELS + channel
-            codes = self.requantizer.codes(sums[number], tuple(ratios), made)
+            codes = self.layer.epilogue.codes(sums[number], tuple(ratios), made)
             if channel and self.window.outputs % CHANNELS:
                 with code.where(made < self.window.outputs):
                     code.store(y, [oy, self._pixel(pair, pixel), made], codes)

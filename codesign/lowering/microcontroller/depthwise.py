@@ -7,6 +7,7 @@ for every pixel, every four channels:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from codesign.lowering.integers.requantizing import Requantizer
 from codesign.lowering.microcontroller.building import Expression, FunctionBuilder
 from codesign.lowering.microcontroller.convolution import Window
+from codesign.lowering.microcontroller.epilogue import Epilogue
 from codesign.numerics.steps import Convolve, Step
 
 CHANNELS = 4
@@ -22,19 +24,18 @@ CHANNELS = 4
 
 @dataclass(frozen=True)
 class DepthwiseLayer:
-    """weights: int8 [taps down, taps across, C]. bias: int32 [C]."""
+    """weights: int8 [taps down, taps across, C]."""
 
     window: Window
     weights: np.ndarray
-    bias: np.ndarray
     zero_point: int
-    requantizer: Requantizer
+    epilogue: Epilogue
 
     def constants(self) -> tuple[np.ndarray, ...]:
-        """Weights, biases with the zero point's share taken off, and what requantising reads."""
-        shares = self.weights.astype(np.int64).sum(axis=(0, 1)) * self.zero_point
-        bias = (self.bias.astype(np.int64) - shares).astype(np.int32)
-        return (self.weights, bias, *self.requantizer.constants)
+        """Weights of four channels after those of the four before, the bias, and what requantising reads."""
+        down, across, channels = self.weights.shape
+        packed = self.weights.reshape(down, across, channels // CHANNELS, CHANNELS).transpose(2, 0, 1, 3)
+        return (np.ascontiguousarray(packed), *self.epilogue.constants())
 
 
 def depthwise_layer_of(step: Step) -> DepthwiseLayer | None:
@@ -47,8 +48,10 @@ def depthwise_layer_of(step: Step) -> DepthwiseLayer | None:
     if len(shape) != 4 or shape[0] != 1 or not step.group == shape[1] == made[1] or shape[1] % CHANNELS:
         return None
     weights = np.ascontiguousarray(np.transpose(step.weights[:, 0], (1, 2, 0)))
-    requantizer = Requantizer(step.requantization, step.output.dtype)
-    return DepthwiseLayer(Window.of(step, rows=False), weights, step.bias, step.inputs[0].zero_point, requantizer)
+    zero_point = step.inputs[0].zero_point
+    bias = step.bias.astype(np.int64) - weights.astype(np.int64).sum(axis=(0, 1)) * zero_point
+    epilogue = Epilogue(Requantizer(step.requantization, step.output.dtype), bias)
+    return DepthwiseLayer(Window.of(step, rows=False), weights, zero_point, epilogue)
 
 
 def depthwise(layer: DepthwiseLayer) -> Any:
@@ -64,48 +67,60 @@ class _Depthwise:
 
     def build(self) -> Any:
         window, code = self.window, self.code
-        arrays = self.layer.constants()
+        names = ("weights", "bias", "shift", "multiplier", "divisor")
         with code.function():
             x = code.parameter("x", (window.rows, window.columns, window.channels), "int8")
-            names = ("weights", "bias", "shift", "multiplier", "divisor")
-            weights, bias, *ratios = [
-                code.parameter(name, array.shape, str(array.dtype)) for name, array in zip(names, arrays, strict=False)
+            constants = [
+                code.parameter(name, array.shape, str(array.dtype))
+                for name, array in zip(names, self.layer.constants(), strict=False)
             ]
             shape = (window.output_rows, window.output_columns, window.outputs)
-            y = code.parameter("y", shape, self.layer.requantizer.dtype)
-            with (
-                code.loop("oy", window.output_rows) as oy,
-                code.loop("ox", window.output_columns) as ox,
-                code.loop("c", window.channels // CHANNELS) as c,
-            ):
-                sums = code.local("sums", CHANNELS, "int32")
-                for number in range(CHANNELS):
-                    code.store(sums, [number], bias[c * CHANNELS + number])
-                self._taps(x, weights, sums, oy, ox, c)
-                for number in range(CHANNELS):
-                    made = c * CHANNELS + number
-                    codes = self.layer.requantizer.codes(sums[number], tuple(ratios), made)
-                    code.store(y, [oy, ox, made], codes)
+            tensors = (x, constants, code.parameter("y", shape, self.layer.epilogue.dtype))
+            with code.loop("oy", window.output_rows) as oy, code.loop("ox", window.output_columns) as ox:
+                self._pixel(tensors, (oy, ox))
         return code.built()
 
-    def _taps(self, x: Any, weights: Any, sums: Any, oy: Expression, ox: Expression, c: Expression) -> None:
-        window, code = self.window, self.code
-        if not any(window.pads):
-            self._all_taps(x, weights, sums, oy, ox, c)
+    def _pixel(self, tensors: Any, pixel: Any) -> None:
+        """A pixel whose window is not cut is computed without a question about its taps."""
+        whole_window = lambda c, sums: self._all_taps(tensors, sums, pixel, c)  # noqa: E731
+        if not any(self.window.pads):
+            self._channels(tensors, pixel, whole_window)
             return
-        with code.either(self._whole_window(oy, ox)) as (whole, cut):
+        with self.code.either(self._whole_window(*pixel)) as (whole, cut):
             with whole:
-                self._all_taps(x, weights, sums, oy, ox, c)
-            with cut, code.loop("fy", window.taps[0]) as fy, code.loop("fx", window.taps[1]) as fx:  # noqa: SIM117
-                with code.either(window.holds(oy, ox, fy, fx)) as (inside, outside):
-                    with inside:
-                        self._tap(x, weights, sums, (oy, ox), (fy, fx), c)
-                    with outside:
-                        self._zero_point(weights, sums, (fy, fx), c)
+                self._channels(tensors, pixel, whole_window)
+            with cut:
+                self._channels(tensors, pixel, lambda c, sums: self._taps_inside(tensors, sums, pixel, c))
 
-    def _all_taps(self, x: Any, weights: Any, sums: Any, oy: Expression, ox: Expression, c: Expression) -> None:
-        for fy, fx in np.ndindex(*self.window.taps):
-            self._tap(x, weights, sums, (oy, ox), (fy, fx), c)
+    def _channels(self, tensors: Any, pixel: Any, taps: Callable[[Expression, Any], None]) -> None:
+        """All channels of a pixel. taps: adds the products of four of them, from the number of the four."""
+        code, (_, (_, bias, *ratios), y) = self.code, tensors
+        with code.loop("c", self.window.channels // CHANNELS) as c:
+            sums = code.local("sums", CHANNELS, "int32")
+            for number in range(CHANNELS):
+                code.store(sums, [number], bias[c * CHANNELS + number])
+            taps(c, sums)
+            for number in range(CHANNELS):
+                made = c * CHANNELS + number
+                code.store(y, [*pixel, made], self.layer.epilogue.codes(sums[number], tuple(ratios), made))
+
+    def _all_taps(self, tensors: Any, sums: Any, pixel: Any, c: Expression) -> None:
+        for tap in np.ndindex(*self.window.taps):
+            self._tap(tensors, sums, pixel, tap, c)
+
+    def _taps_inside(self, tensors: Any, sums: Any, pixel: Any, c: Expression) -> None:
+        window, code = self.window, self.code
+        if self.layer.zero_point:
+            with code.loop("fy", window.taps[0]) as fy, code.loop("fx", window.taps[1]) as fx:
+                with code.either(window.holds(pixel[0], pixel[1], fy, fx)) as (here, outside):
+                    with here:
+                        self._tap(tensors, sums, pixel, (fy, fx), c)
+                    with outside:
+                        self._zero_point(tensors, sums, (fy, fx), c)
+            return
+        down, across = window.taps_inside(*pixel)
+        with code.loop("fy", down[1], down[0]) as fy, code.loop("fx", across[1], across[0]) as fx:
+            self._tap(tensors, sums, pixel, (fy, fx), c)
 
     def _whole_window(self, oy: Expression, ox: Expression) -> Expression:
         from tvm import tirx
@@ -114,16 +129,16 @@ class _Depthwise:
         first, last = self.window.holds(oy, ox, 0, 0), self.window.holds(oy, ox, down - 1, across - 1)
         return tirx.all(first, last)
 
-    def _tap(self, x: Any, weights: Any, sums: Any, pixel: Any, tap: Any, c: Expression) -> None:
-        code, (oy, ox), (fy, fx) = self.code, pixel, tap
+    def _tap(self, tensors: Any, sums: Any, pixel: Any, tap: Any, c: Expression) -> None:
+        code, (x, (weights, *_), _), (oy, ox), (fy, fx) = self.code, tensors, pixel, tap
         codes = code.address(x, self.window.row(oy, fy), self.window.column(ox, fx), c * CHANNELS)
-        code.call("multiply_4", code.address(sums, 0), code.address(weights, fy, fx, c * CHANNELS), codes)
+        code.call("multiply_4", code.address(sums, 0), code.address(weights, c, fy, fx, 0), codes)
 
-    def _zero_point(self, weights: Any, sums: Any, tap: Any, c: Expression) -> None:
+    def _zero_point(self, tensors: Any, sums: Any, tap: Any, c: Expression) -> None:
         """Padding is the zero point, whose share was taken off the bias for all taps."""
         from tvm import tirx
 
-        zero = tirx.const(self.layer.zero_point, "int32")
-        for number in range(CHANNELS if self.layer.zero_point else 0):
-            weight = weights[(*tap, c * CHANNELS + number)].astype("int32")
+        weights, zero = tensors[1][0], tirx.const(self.layer.zero_point, "int32")
+        for number in range(CHANNELS):
+            weight = weights[(c, *tap, number)].astype("int32")
             self.code.store(sums, [number], sums[number] + weight * zero)
