@@ -289,7 +289,8 @@ def floating_layers(graph: Graph) -> frozenset[str]:
 def emit_c(planned: Planned, folder: Path, prefix: str) -> None:
     """Write c/ into a folder that holds model.onnx already: its outputs are what the C is held against."""
     from codesign.artifacts.c_folder.checking import vector_of
-    from codesign.artifacts.c_folder.folder import FOLDER, write_c_folder
+    from codesign.artifacts.c_folder.folder import write_c_folder
+    from codesign.artifacts.c_folder.prefix import FOLDER
     from codesign.lowering.c_source.network import c_program
     from codesign.lowering.library import legalised
     from codesign.lowering.network import build_network

@@ -10,6 +10,7 @@ import numpy as np
 
 from codesign.artifacts.c_folder.literals import array_definition, needs_math
 from codesign.artifacts.c_folder.sources import Sources
+from codesign.artifacts.integers import integer_arrays
 from codesign.artifacts.onnx_runner import open_model
 from codesign.lowering.c_source.names import comment_text
 from codesign.lowering.c_source.program import C_TYPES, CTensor
@@ -33,16 +34,23 @@ class TestVector:
 
 
 def vector_of(model: Path, interface: Interface, inputs: Mapping[str, np.ndarray] | None = None) -> TestVector:
-    """What onnxruntime makes of a model: of the inputs given, or of random ones."""
-    from codesign.artifacts.verification import FLOAT_TOLERANCE, SEED, random_inputs
+    """What a model makes of the inputs given, or of random ones: by onnxruntime, of a quantised one in integers.
+
+    What integers make has no tolerance, unless a part of the network stays in floating point.
+    """
+    from codesign.artifacts.verification import FLOAT_TOLERANCE, INTEGERS, SEED, random_inputs
 
     taken = dict(inputs) if inputs is not None else random_inputs(interface)
     wanted = [tensor.name for tensor in interface.outputs]
-    outputs, inner = open_model(model, wanted).run(taken)
-    known = {**inner, **outputs}
     data = "inputs given" if inputs is not None else f"random inputs (seed {SEED})"
-    origin = f"{data}, outputs of {model.name} by onnxruntime"
-    return TestVector(taken, {name: known[name] for name in wanted}, FLOAT_TOLERANCE, origin)
+    integers = integer_arrays(model, taken)
+    if integers is not None:
+        known, tolerance, by = integers.arrays, FLOAT_TOLERANCE if integers.has_floats else 0.0, INTEGERS
+    else:
+        outputs, inner = open_model(model, wanted).run(taken)
+        known, tolerance, by = {**inner, **outputs}, FLOAT_TOLERANCE, "onnxruntime"
+    origin = f"{data}, outputs of {model.name} by {by}"
+    return TestVector(taken, {name: known[name] for name in wanted}, tolerance, origin)
 
 
 def vector_header(sources: Sources) -> str:

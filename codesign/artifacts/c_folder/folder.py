@@ -14,7 +14,6 @@ from codesign.artifacts.c_folder.readme import readme
 from codesign.artifacts.c_folder.sources import Sources
 from codesign.lowering.c_source.program import CProgram
 
-FOLDER = "c"
 BOARD = "mps2_an386"
 _BOARD_FILES = ("start.c", "probe.h", "board.ld")
 

@@ -1,4 +1,4 @@
-"""What every name of a C program that other files see begins with."""
+"""Where the C of a build lies, and what every name of it that other files see begins with."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 from codesign.errors import CodesignError
 
+FOLDER = "c"
 DEFAULT_PREFIX = "codesign"
 
 

@@ -43,6 +43,11 @@ def c_program(module: Any, interface: Interface, function: str = MAIN, where: st
     return builder.program()
 
 
+def with_layers(interface: Interface) -> Interface:
+    """The interface of `main_layers`: outputs, then layers, each of them an output."""
+    return interface.model_copy(update={"outputs": (*interface.outputs, *interface.layers), "layers": ()})
+
+
 def _prepared(module: Any, function: str) -> Any:
     """Only what the function needs; reshapes told from copies; constant operands computed."""
     passes = [
@@ -102,15 +107,17 @@ class _Builder:
 
     def _finish(self, results: Sequence[str]) -> None:
         """Results become the caller's arrays; one that is an input, a constant or a result already is copied."""
-        for tensor, name in zip(self._interface.outputs, results, strict=False):
+        renamed: dict[str, str] = {}
+        for tensor, result in zip(self._interface.outputs, results, strict=True):
+            name = renamed.get(result, result)
             if self._tensors[name].place is Place.ARENA:
-                self._rename(name, tensor)
+                renamed[name] = self._rename(name, tensor)
             else:
                 copy = self._tensor(tensor.name, tensor.shape, tensor.dtype, Place.OUTPUT, tensor.name)
                 self._steps.append(Copy(name, copy))
                 self._outputs.append(copy)
 
-    def _rename(self, name: str, tensor: Tensor) -> None:
+    def _rename(self, name: str, tensor: Tensor) -> str:
         new = self._tensor(tensor.name, tensor.shape, tensor.dtype, Place.OUTPUT, tensor.name)
         del self._tensors[name]
         self._outputs.append(new)
@@ -118,6 +125,7 @@ class _Builder:
             if isinstance(step, Call):
                 arguments = tuple(new if argument == name else argument for argument in step.arguments)
                 self._steps[at] = replace(step, arguments=arguments)
+        return new
 
     def _bound(self, variable: Any, value: Any) -> tuple[str, ...]:
         if isinstance(value, relax.Call) and str(getattr(value.op, "name", "")) == "relax.call_tir":
