@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from codesign.lowering.c_source.program import Call, CProgram, Place
 from codesign.lowering.c_source.program import Copy as CopyStep
 from codesign.planning.memory.memory_plan import MemoryPlan
-from codesign.planning.memory.planning import plan_memory
+from codesign.planning.memory.planning import Effort, plan_memory
 from codesign.planning.memory.problem import MemoryProblem, Overwrite, Step, Tensor
 
 ALIGNMENT_BYTES = 8  # of the widest type there is
@@ -29,7 +29,10 @@ class Arena:
 def planned(program: CProgram) -> tuple[CProgram, Arena]:
     """The program with its steps in the order that needs least memory, and a place for everything."""
     names = {_name(number): step for number, step in enumerate(program.steps)}
-    plan = plan_memory(_problem(program, names))
+    # Outputs lie outside the arena, so the planner would not know that a step waits for one.
+    outputs = {tensor.name for tensor in program.outputs}
+    waits = any(outputs.intersection(program.touched(step)[0]) for step in program.steps)
+    plan = plan_memory(_problem(program, names), Effort(reorder=not waits))
     ordered = replace(program, steps=tuple(names[name] for name in plan.order))
     return ordered, _arena(plan)
 
