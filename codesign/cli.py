@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,6 +78,13 @@ LimitOption = Annotated[
     str | None,
     typer.Option("--sram-limit", metavar="BYTES|KiB", help="Fail unless all activations fit: 327680, 320KiB, 0.5MiB."),
 ]
+EmitOption = Annotated[
+    str,
+    typer.Option("--emit", metavar="KINDS", help="What to build, separated by commas: so (a library), c (sources)."),
+]
+PrefixOption = Annotated[
+    str, typer.Option("--c-prefix", metavar="NAME", help="What names in the C sources begin with.")
+]
 NoHostOption = Annotated[bool, typer.Option("--no-host", help="Fail when an operator would run on the host.")]
 StopOption = Annotated[str | None, typer.Option("--stop-after", metavar="PASS", help="The last pass to run.")]
 DumpOption = Annotated[
@@ -137,6 +145,8 @@ def compile(
     dump_graphs: DumpOption = None,
     mapping: MappingOption = None,
     sram_limit: LimitOption = None,
+    emit: EmitOption = "so",
+    c_prefix: PrefixOption = "codesign",
 ) -> None:
     """Plan a network, schedule and build it, and write reports and artifacts."""
     from codesign.compiler import Settings, compile_model
@@ -146,6 +156,7 @@ def compile(
     with _progress() as on_step:
         host = not no_host
         settings = Settings(hw, passes, objective, shapes, None, stop_after, dump_graphs, host, on_step, mapping, limit)
+        settings = replace(settings, emit=tuple(emit.split(",")), c_prefix=c_prefix)
         plan = compile_model(model, settings, output).plan
     print_report(plan, _console())
     typer.echo(f"\nwrote {output}: open {output / 'report.html'}")

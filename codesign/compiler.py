@@ -14,7 +14,7 @@ from codesign.advice.outputs import Judge
 from codesign.advice.ranking import Workbench
 from codesign.advice.samples import Samples, given, synthetic
 from codesign.artifacts.arrays import read_array, read_arrays
-from codesign.errors import CodesignError, DoesNotFitError
+from codesign.errors import CodesignError, DoesNotFitError, did_you_mean
 from codesign.graph.codes import is_quantized
 from codesign.graph.graph import Graph
 from codesign.hardware.loading import LoadedProfile, load_profile
@@ -44,6 +44,7 @@ from codesign.workload.storage import storage_of
 
 Model = str | PathLike[str] | object
 OnStep = Callable[[str, str, int, int], None]
+EMITTED = {"so": "model.so", "c": "c/"}  # by what --emit calls them
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Settings:
 
     mapping: a file with mappings of layers, which are taken as they are, and constraints on the search for others.
     sram_limit_bytes: of the memory all activations must fit in together.
+    emit: what `compile` makes to run the network with: so, c. c_prefix: what names in the C begin with.
     """
 
     hw: str
@@ -66,6 +68,8 @@ class Settings:
     on_step: OnStep | None = None
     mapping: str | PathLike[str] | None = None
     sram_limit_bytes: int | None = None
+    emit: tuple[str, ...] = ("so",)
+    c_prefix: str = "codesign"
 
     def step(self, stage: str) -> Callable[[str, int, int], None]:
         """Reports progress within one stage: name of the item, its number from 1, how many there are."""
@@ -132,7 +136,7 @@ def advise(model: Model, *, hw: str, data: str | PathLike[str] | None = None, **
 
 
 def compile(model: Model, *, hw: str, output: str | PathLike[str] = "build", **settings: object) -> Build:
-    """Plan a model, lower it through TVM, and write reports, model.onnx, tir/ and model.so into `output`.
+    """Plan a model, lower it through TVM, and write reports, model.onnx, tir/, model.so and c/ into `output`.
 
     Arguments as for `estimate`. Raises CodesignError (bad input), or DoesNotFitError: a layer fits no memory, TVM
     cannot lower a node, or scheduled code and cost model disagree. Nothing is written then.
@@ -145,6 +149,7 @@ def compile_model(model: Model, settings: Settings, output: Path) -> Build:
     from codesign.artifacts.output_folder import check_replaceable
 
     check_replaceable(output, str(output))
+    check_emitted(settings)
     return build(plan_model(model, settings), settings, output)
 
 
@@ -256,7 +261,7 @@ def build(planned: Planned, settings: Settings, output: Path) -> Build:
     from codesign.artifacts.output_folder import output_folder
     from codesign.lowering.integers.scheduled import operand_types
     from codesign.lowering.layers import schedule_layers, tir_text
-    from codesign.lowering.library import write_library
+    from codesign.lowering.library import write_interface, write_library
     from codesign.lowering.network import build_network
     from codesign.lowering.unsupported import unsupported_nodes
     from codesign.report.files import write_reports
@@ -272,9 +277,15 @@ def build(planned: Planned, settings: Settings, output: Path) -> Build:
         (folder / "tir").mkdir()
         for name, layer in {layer.name: layer for layer in scheduled.values()}.items():
             (folder / "tir" / f"{name}.py").write_text(tir_text(layer), encoding="utf-8")
-        settings.step("building")("model.so", 1, 1)
-        write_library(build_network(graph, scheduled), folder)
+        network = build_network(graph, scheduled)
+        write_interface(network, folder)
         write_model(graph, plan, folder / "model.onnx")
+        for number, kind in enumerate(settings.emit, 1):
+            settings.step("building")(EMITTED[kind], number, len(settings.emit))
+            if kind == "so":
+                write_library(network, folder)
+            else:
+                emit_c(planned, folder, settings.c_prefix)
         write_reports(plan, folder)
         write_manifest(folder, plan, planned.hardware.path, str(planned.pipeline), graph.source)
     return Build(plan, output)
@@ -283,6 +294,32 @@ def build(planned: Planned, settings: Settings, output: Path) -> Build:
 def floating_layers(graph: Graph) -> frozenset[str]:
     """Layers of a quantised graph that stay in floating point."""
     return frozenset(step.name for step in integer_network(graph).floating) if is_quantized(graph) else frozenset()
+
+
+def emit_c(planned: Planned, folder: Path, prefix: str) -> None:
+    """Write c/ into a folder that holds model.onnx already: its outputs are what the C is held against."""
+    from codesign.artifacts.c_folder.checking import vector_of
+    from codesign.artifacts.c_folder.folder import write_c_folder
+    from codesign.artifacts.c_folder.prefix import FOLDER
+    from codesign.lowering.c_source.network import c_program
+    from codesign.lowering.library import legalised
+    from codesign.lowering.network import build_network
+
+    network = build_network(planned.graph, channels_last=True)
+    program = c_program(legalised(network.module), network.interface, where=planned.plan.model.name)
+    vector = vector_of(folder / "model.onnx", network.interface)
+    write_c_folder(program, vector, folder / FOLDER, f"{planned.plan.model.name}, by codesign {__version__}", prefix)
+
+
+def check_emitted(settings: Settings) -> None:
+    """Raise CodesignError for kinds of artifacts there are none of, and for a prefix C does not take."""
+    from codesign.artifacts.c_folder.prefix import check_prefix
+
+    known = ", ".join(EMITTED)
+    for kind in settings.emit:
+        if kind not in EMITTED:
+            raise CodesignError("--emit", f"there is no {kind!r}", did_you_mean(kind, EMITTED) or f"there is {known}")
+    check_prefix(settings.c_prefix)
 
 
 def precision_text(graph: Graph, hardware: LoadedProfile) -> str:

@@ -20,10 +20,14 @@ _EXACT_IN_FLOAT32 = 2**24
 
 @dataclass(frozen=True)
 class IntegerArrays:
-    """Every tensor by name. exact_in_float32: no float32 arithmetic on it ever rounds before the quantiser does."""
+    """Every tensor by name. exact_in_float32: no float32 arithmetic on it ever rounds before the quantiser does.
+
+    has_floats: some steps stay in floating point, between codes.
+    """
 
     arrays: Arrays
     exact_in_float32: bool
+    has_floats: bool
 
     def of(self, found: tuple[Arrays, Arrays]) -> tuple[Arrays, Arrays]:
         """The tensors an artifact shows, outputs and layers, as far as they are of this network."""
@@ -38,7 +42,7 @@ def integer_arrays(model: Path, inputs: Mapping[str, np.ndarray]) -> IntegerArra
         return None
     network = integer_network(graph)
     arrays = run_network(network, inputs, run_floating(graph))
-    return IntegerArrays(arrays, exact_in_float32(network))
+    return IntegerArrays(arrays, exact_in_float32(network), bool(network.floating))
 
 
 def exact_in_float32(network: IntegerNetwork) -> bool:

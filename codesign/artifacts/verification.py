@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from codesign.artifacts.c_folder.prefix import FOLDER
+from codesign.artifacts.c_runner import run_c
 from codesign.artifacts.integers import IntegerArrays, integer_arrays
 from codesign.artifacts.manifest import Manifest, changed_files, read_manifest, sha256_of
 from codesign.artifacts.onnx_runner import OnnxRunner, open_model
@@ -16,6 +18,7 @@ from codesign.lowering.interface import HOST_TAIL_FILE, LIBRARY_FILE, Interface,
 from codesign.planning.plan import Plan
 
 MODEL_FILE = "model.onnx"
+C_FILE = f"{FOLDER}/model.c"
 PLAN_FILE = "plan.json"
 ORIGINAL = "the original"
 INTEGERS = "codesign.numerics"
@@ -163,6 +166,7 @@ def _artifacts(folder: Path, interface: Interface) -> dict[str, Run]:
     return {
         MODEL_FILE: lambda inputs: _run_model(folder, interface, inputs),
         LIBRARY_FILE: lambda inputs: _run_library(folder, inputs),
+        C_FILE: lambda inputs: (run_c(folder / FOLDER, interface, inputs), {}),
     }
 
 

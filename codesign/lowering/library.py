@@ -47,19 +47,28 @@ def write_library(network: LoweredNetwork, folder: Path) -> Path:
         raise CodesignError(LIBRARY_FILE, "needs a C compiler to be linked; none was found", "install gcc or clang")
     target = host_target()
     with target, tvm.transform.PassContext(config=_WITHOUT_ASSERTS):
-        module = tvm.transform.Sequential(_passes())(network.module)
+        module = legalised(network.module)
         executable = relax.build(module, target)
     path = folder / LIBRARY_FILE
     executable.export_library(os.fspath(path))
     network.interface.model_copy(update={"cpu": host_cpu()}).write(folder)
-    if network.host_tail is not None:
-        ir.save(network.host_tail, folder / HOST_TAIL_FILE)
     return path
 
 
-def _passes() -> list[Any]:
-    """TVM's own order without FoldConstant, which runs every folded kernel through the compiler and takes minutes."""
-    return [
+def write_interface(network: LoweredNetwork, folder: Path) -> None:
+    """Write what goes into and comes out of a network, and what runs on the host behind it."""
+    network.interface.write(folder)
+    if network.host_tail is not None:
+        ir.save(network.host_tail, folder / HOST_TAIL_FILE)
+
+
+def legalised(module: Any) -> Any:
+    """A network's module with every operator a call of TIR, neighbours fused.
+
+    TVM's own order without FoldConstant, which runs every folded kernel through the compiler and takes minutes.
+    """
+    passes = [
+        transform.DeadCodeElimination(),
         transform.DecomposeOpsForInference(),
         transform.CanonicalizeBindings(),
         transform.LegalizeOps(),
@@ -67,3 +76,4 @@ def _passes() -> list[Any]:
         transform.FuseOps(),
         transform.FuseTIR(),
     ]
+    return tvm.transform.Sequential(passes)(module)

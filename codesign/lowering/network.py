@@ -22,6 +22,7 @@ from codesign.lowering.frontend import Convert, Expression, NetworkImporter
 from codesign.lowering.integers.calls import integer_calls, step_expression
 from codesign.lowering.integers.scheduled import Scheduled, scheduled_step
 from codesign.lowering.interface import Interface, Tensor
+from codesign.lowering.microcontroller.channels_last import channels_last_calls
 from codesign.lowering.schedule import ScheduledLayer
 from codesign.mapping.mapping import Mapping as LayerMapping
 from codesign.numerics.steps import Step
@@ -49,17 +50,22 @@ def build_network(
     graph: Graph,
     scheduled: Mapping[str, ScheduledLayer] = NOTHING_SCHEDULED,
     observed: Sequence[str] | None = None,
+    *,
+    channels_last: bool = False,
 ) -> LoweredNetwork:
     """Lower a graph. scheduled: by layer (= node) name; nodes without one are left to TVM's own lowering.
 
     observed: tensors `main_layers` returns; without it, what every convolution and matrix product writes.
+    channels_last: integer steps keep images that way, with kernels for small processors.
     Raises DoesNotFitError with every node TVM cannot lower; RuntimeError when a layer is not its node's.
     """
     nodes = {node_name(node): node for node in graph.nodes}
     values = {str(value.name): value for node in graph.nodes for value in node.outputs}
     importer = NetworkImporter(graph)
     functions = _functions(importer, scheduled)
-    if is_quantized(graph):
+    if is_quantized(graph) and channels_last:
+        importer.own.update(channels_last_calls(importer, integer_network(graph)))
+    elif is_quantized(graph):
         importer.own.update(_integer_calls(importer, graph, nodes, scheduled, functions))
     else:
         importer.own.update(_layer_calls(nodes, scheduled, functions))

@@ -1,0 +1,192 @@
+/* Sums of products of codes, four at a time: with the dual 16-bit multiplications of Cortex-M4 and M7 where there are any,
+   in plain C elsewhere. Groups of four weights and four codes are met in the order 0, 2, 1, 3: that is how SXTB16 takes
+   the bytes of a word apart. Pointers are to multiples of four bytes, but those to activations where it says "anywhere". */
+#if defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
+
+static inline uint32_t word_at(const void *from)
+{
+    uint32_t word;
+
+    (void)__builtin_memcpy(&word, from, sizeof word);
+    return word;
+}
+
+static inline uint32_t bytes_0_2(uint32_t word)
+{
+    uint32_t halves;
+
+    __asm__("sxtb16 %0, %1" : "=r"(halves) : "r"(word));
+    return halves;
+}
+
+static inline uint32_t bytes_1_3(uint32_t word)
+{
+    uint32_t halves;
+
+    __asm__("sxtb16 %0, %1, ror #8" : "=r"(halves) : "r"(word));
+    return halves;
+}
+
+/* Every group of four codes (anywhere) as four 16-bit numbers, eight numbers apart. */
+static inline void expand_codes(int16_t *columns, const int8_t *codes, int32_t groups)
+{
+    uint32_t *to = (uint32_t *)(void *)columns;
+    const int8_t *const end = codes + 4 * groups;
+
+    for (; codes != end; codes += 4) {
+        const uint32_t word = word_at(codes);
+        to[0] = bytes_0_2(word);
+        to[1] = bytes_1_3(word);
+        to += 4;
+    }
+}
+
+/* Adds the products of two channels and two pixels: sums of (channel 0, pixel 0), (0, 1), (1, 0), (1, 1). */
+static inline void multiply_2x2(int32_t *sums, const int8_t *weights, const int16_t *columns, int32_t groups)
+{
+    const int8_t *const end = weights + 8 * groups;
+    int32_t a = sums[0];
+    int32_t b = sums[1];
+    int32_t c = sums[2];
+    int32_t d = sums[3];
+    uint32_t w0;
+    uint32_t w1;
+    uint32_t h;
+    register uint32_t x0 __asm__("r4");
+    register uint32_t x1 __asm__("r5");
+    register uint32_t x2 __asm__("r6");
+    register uint32_t x3 __asm__("r8");
+
+    __asm__ volatile(
+        "1:\n\t"
+        "ldmia %[x]!, {%[x0], %[x1], %[x2], %[x3]}\n\t"
+        "ldrd %[w0], %[w1], [%[w]], #8\n\t"
+        "sxtb16 %[h], %[w0]\n\t"
+        "sxtb16 %[w0], %[w0], ror #8\n\t"
+        "smlad %[a], %[h], %[x0], %[a]\n\t"
+        "smlad %[b], %[h], %[x2], %[b]\n\t"
+        "smlad %[a], %[w0], %[x1], %[a]\n\t"
+        "smlad %[b], %[w0], %[x3], %[b]\n\t"
+        "sxtb16 %[h], %[w1]\n\t"
+        "sxtb16 %[w1], %[w1], ror #8\n\t"
+        "smlad %[c], %[h], %[x0], %[c]\n\t"
+        "smlad %[d], %[h], %[x2], %[d]\n\t"
+        "smlad %[c], %[w1], %[x1], %[c]\n\t"
+        "smlad %[d], %[w1], %[x3], %[d]\n\t"
+        "cmp %[w], %[end]\n\t"
+        "bne 1b"
+        : [x] "+r"(columns), [w] "+r"(weights), [a] "+r"(a), [b] "+r"(b), [c] "+r"(c), [d] "+r"(d), [w0] "=&r"(w0),
+          [w1] "=&r"(w1), [h] "=&r"(h), [x0] "=&r"(x0), [x1] "=&r"(x1), [x2] "=&r"(x2), [x3] "=&r"(x3)
+        : [end] "r"(end)
+        : "cc", "memory");
+    sums[0] = a;
+    sums[1] = b;
+    sums[2] = c;
+    sums[3] = d;
+}
+
+/* Adds the products of four channels' codes (anywhere) with their weights. */
+static inline void multiply_4(int32_t *sums, const int8_t *weights, const int8_t *codes)
+{
+    typedef struct {
+        int8_t bytes[4];
+    } four_t;
+    uint32_t x;
+    uint32_t w;
+    uint32_t h;
+    uint32_t g;
+
+    /* Volatile, so that the loads of many taps are not all done first, which no processor has the registers for. */
+    __asm__ volatile(
+        "ldr %[x], %[codes]\n\t"
+        "ldr %[w], %[weights]\n\t"
+        "sxtb16 %[h], %[x]\n\t"
+        "sxtb16 %[g], %[w]\n\t"
+        "sxtb16 %[x], %[x], ror #8\n\t"
+        "sxtb16 %[w], %[w], ror #8\n\t"
+        "smlabb %[a], %[h], %[g], %[a]\n\t"
+        "smlatt %[c], %[h], %[g], %[c]\n\t"
+        "smlabb %[b], %[x], %[w], %[b]\n\t"
+        "smlatt %[d], %[x], %[w], %[d]"
+        : [x] "=&r"(x), [w] "=&r"(w), [h] "=&r"(h), [g] "=&r"(g), [a] "+r"(sums[0]), [b] "+r"(sums[1]),
+          [c] "+r"(sums[2]), [d] "+r"(sums[3])
+        : [codes] "m"(*(const four_t *)(const void *)codes), [weights] "m"(*(const four_t *)(const void *)weights));
+}
+
+/* The nearest codes an int8 and a ReLU have. */
+static inline int32_t saturated_8(int32_t value)
+{
+    int32_t result;
+
+    __asm__("ssat %0, #8, %1" : "=r"(result) : "r"(value));
+    return result;
+}
+
+static inline int32_t saturated_7(int32_t value)
+{
+    int32_t result;
+
+    __asm__("usat %0, #7, %1" : "=r"(result) : "r"(value));
+    return result;
+}
+
+#else
+
+static inline void expand_codes(int16_t *columns, const int8_t *codes, int32_t groups)
+{
+    for (int32_t group = 0; group < groups; ++group) {
+        columns[8 * group] = codes[4 * group];
+        columns[8 * group + 1] = codes[4 * group + 2];
+        columns[8 * group + 2] = codes[4 * group + 1];
+        columns[8 * group + 3] = codes[4 * group + 3];
+    }
+}
+
+static inline void multiply_2x2(int32_t *sums, const int8_t *weights, const int16_t *columns, int32_t groups)
+{
+    static const int32_t order[4] = {0, 2, 1, 3};
+
+    for (int32_t group = 0; group < groups; ++group) {
+        for (int32_t at = 0; at < 4; ++at) {
+            const int32_t w0 = weights[8 * group + order[at]];
+            const int32_t w1 = weights[8 * group + 4 + order[at]];
+            sums[0] += w0 * columns[8 * group + at];
+            sums[1] += w0 * columns[8 * group + 4 + at];
+            sums[2] += w1 * columns[8 * group + at];
+            sums[3] += w1 * columns[8 * group + 4 + at];
+        }
+    }
+}
+
+static inline void multiply_4(int32_t *sums, const int8_t *weights, const int8_t *codes)
+{
+    for (int32_t at = 0; at < 4; ++at) {
+        sums[at] += (int32_t)weights[at] * (int32_t)codes[at];
+    }
+}
+
+static inline int32_t saturated_8(int32_t value)
+{
+    const int32_t low = (value < -128) ? -128 : value;
+
+    return (low > 127) ? 127 : low;
+}
+
+static inline int32_t saturated_7(int32_t value)
+{
+    const int32_t low = (value < 0) ? 0 : value;
+
+    return (low > 127) ? 127 : low;
+}
+
+#endif
+
+/* A sum to which half of 2^shift was added, divided by 2^shift (shift: 1 to 31) and rounded half to even: only where no
+   bit is left below was the half one too many for an odd result. */
+static inline int32_t rounded_shift(int32_t sum, int32_t shift)
+{
+    const int32_t whole = sum >> shift;
+    const uint32_t left = (uint32_t)sum << (32 - shift);
+
+    return (left == 0U) ? (whole & ~1) : whole;
+}

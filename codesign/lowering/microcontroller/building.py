@@ -1,0 +1,79 @@
+"""Functions of TIR built loop by loop, for kernels whose order of work is the point of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from codesign.lowering.c_source.program import SCHEDULED
+
+Expression = Any  # an expression of TIR; tvm carries no types
+_OPAQUE = 8  # TVM's OpPatternKind: never fused with its neighbours
+
+
+class FunctionBuilder:
+    """One function. Its parameters first, then loops and stores in the order they run."""
+
+    def __init__(self) -> None:
+        from tvm.script.ir_builder import IRBuilder
+        from tvm.script.ir_builder import tirx as script
+
+        self.script = script
+        self._builder = IRBuilder()
+
+    @contextmanager
+    def function(self) -> Iterator[None]:
+        """The body stands inside."""
+        with self._builder, self.script.prim_func(s_tir=True, private=True):
+            self.script.func_attr({SCHEDULED: 1, "op_pattern": _OPAQUE})
+            yield
+
+    def built(self) -> Any:
+        """The function, after its body."""
+        return self._builder.get()
+
+    def parameter(self, name: str, shape: Sequence[int], dtype: str) -> Any:
+        """A tensor the function is given."""
+        return self.script.arg(name, self.script.buffer(tuple(shape), dtype))
+
+    def local(self, name: str, elements: int, dtype: str) -> Any:
+        """A few numbers that may become registers."""
+        return self._named(name, self.script.alloc_buffer((elements,), dtype, scope="local"))
+
+    def scratch(self, name: str, elements: int, dtype: str) -> Any:
+        """Memory of the step."""
+        return self._named(name, self.script.alloc_buffer((elements,), dtype))
+
+    @contextmanager
+    def loop(self, name: str, extent: Expression, start: Expression = 0) -> Iterator[Any]:
+        """for name in range(start, start + extent)."""
+        with self.script.serial(start, start + extent) as variable:
+            yield self._named(name, variable)
+
+    @contextmanager
+    def where(self, condition: Expression) -> Iterator[None]:
+        """if condition."""
+        with self.script.If(condition), self.script.Then():
+            yield
+
+    @contextmanager
+    def either(self, condition: Expression) -> Iterator[tuple[Any, Any]]:
+        """if condition ... else ...: enter the first of the two, then the second."""
+        with self.script.If(condition):
+            yield self.script.Then(), self.script.Else()
+
+    def store(self, buffer: Any, indices: Sequence[Expression], value: Expression) -> None:
+        """buffer[indices] = value."""
+        self.script.buffer_store(buffer, value, list(indices))
+
+    def call(self, name: str, *arguments: Expression) -> None:
+        """A microkernel; tensors as `address`."""
+        self.script.evaluate(self.script.call_extern("void", name, *arguments))
+
+    def address(self, buffer: Any, *indices: Expression) -> Expression:
+        """Where an element lies."""
+        return self.script.address_of(buffer[tuple(indices)] if len(indices) > 1 else buffer[indices[0]])
+
+    def _named(self, name: str, value: Any) -> Any:
+        return self._builder.name(name, value)
