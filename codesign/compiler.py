@@ -12,10 +12,10 @@ from codesign.advice.advice import Advice
 from codesign.advice.advising import Heading, advice_on
 from codesign.advice.outputs import Judge
 from codesign.advice.ranking import Workbench
-from codesign.advice.samples import Samples, given, synthetic
 from codesign.artifacts.arrays import read_array, read_arrays
 from codesign.errors import CodesignError, DoesNotFitError
 from codesign.graph.graph import Graph
+from codesign.graph.samples import Samples, given, synthetic
 from codesign.hardware.loading import LoadedProfile, load_profile
 from codesign.importers.model import load_model
 from codesign.mapping.cache import SearchMemory, cached_search

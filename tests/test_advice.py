@@ -20,9 +20,9 @@ from codesign.advice.advice import LEAST_LOSSY_SAVING, Advice, Standing, improve
 from codesign.advice.advising import Heading, advice_on
 from codesign.advice.outputs import Judge
 from codesign.advice.ranking import Workbench, changes_cost
-from codesign.advice.samples import synthetic
 from codesign.errors import DoesNotFitError
 from codesign.graph.graph import Graph
+from codesign.graph.samples import synthetic
 from codesign.hardware.loading import load_profile
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.cache import SearchMemory
