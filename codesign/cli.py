@@ -70,6 +70,10 @@ MappingOption = Annotated[
 WriteMappingOption = Annotated[
     Path | None, typer.Option("--write-mapping", metavar="FILE", help="Write every layer's mapping, to edit it.")
 ]
+CalibrationOption = Annotated[
+    str | None,
+    typer.Option("--calibration", metavar="FILE|synthetic", help="Inputs to measure activations on, .npz or .npy."),
+]
 NoHostOption = Annotated[bool, typer.Option("--no-host", help="Fail when an operator would run on the host.")]
 StopOption = Annotated[str | None, typer.Option("--stop-after", metavar="PASS", help="The last pass to run.")]
 DumpOption = Annotated[
@@ -129,6 +133,7 @@ def compile(
     stop_after: StopOption = None,
     dump_graphs: DumpOption = None,
     mapping: MappingOption = None,
+    calibration: CalibrationOption = None,
 ) -> None:
     """Plan a network, schedule and build it, and write reports and artifacts."""
     from codesign.compiler import Settings, compile_model
@@ -136,7 +141,9 @@ def compile(
 
     shapes = parse_shapes(input_shape or [])
     with _progress() as on_step:
-        settings = Settings(hw, passes, objective, shapes, None, stop_after, dump_graphs, not no_host, on_step, mapping)
+        settings = Settings(
+            hw, passes, objective, shapes, None, stop_after, dump_graphs, not no_host, on_step, mapping, calibration
+        )
         plan = compile_model(model, settings, output).plan
     print_report(plan, _console())
     typer.echo(f"\nwrote {output}: open {output / 'report.html'}")
@@ -154,6 +161,7 @@ def estimate(
     stop_after: StopOption = None,
     dump_graphs: DumpOption = None,
     mapping: MappingOption = None,
+    calibration: CalibrationOption = None,
     write_mapping: WriteMappingOption = None,
 ) -> None:
     """Plan a network and print its cost; build nothing."""
@@ -164,7 +172,9 @@ def estimate(
         check_absent(write_mapping)
     shapes = parse_shapes(input_shape or [])
     with _progress() as on_step:
-        settings = Settings(hw, passes, objective, shapes, None, stop_after, dump_graphs, not no_host, on_step, mapping)
+        settings = Settings(
+            hw, passes, objective, shapes, None, stop_after, dump_graphs, not no_host, on_step, mapping, calibration
+        )
         plan = plan_model(model, settings).plan
     if write_mapping is not None:
         write_mapping_file(plan, write_mapping)

@@ -105,3 +105,12 @@ class ErrorSums:
     def best(self) -> int:
         """Place of the candidate of least squared error; of equals the one that saturates less."""
         return int(np.argmin(self.errors))
+
+
+def format_of(constant: np.ndarray, *, least_squares: bool) -> FixedPoint:
+    """The 8-bit format of a constant: that of least squared error, or the widest; any holds zeros."""
+    if not constant.any():
+        return FixedPoint(8, 0)
+    sums = ErrorSums.around(widest(float(constant.min()), float(constant.max()), 8))
+    sums.add(constant.astype(np.float64))
+    return sums.candidates[sums.best if least_squares else 0]

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from codesign.graph.graph import Graph, constant_of
 from codesign.graph.samples import Samples
 from codesign.quantization.bias import RoundedLayer, mean_shifts
-from codesign.quantization.formats import ErrorSums, FixedPoint, widest
+from codesign.quantization.formats import FixedPoint, format_of
 from codesign.quantization.islands import Division, Island, IslandKind, divide
 from codesign.quantization.ranges import (
     BITS,
@@ -136,6 +136,4 @@ def _constants(writer: QdqWriter, island: Island, choices: Choices) -> None:
         array = constant_of(value)
         if array is None:
             continue
-        sums = ErrorSums.around(widest(float(array.min()), float(array.max()), BITS))
-        sums.add(array.astype(np.float64))
-        writer.constant(node, index, sums.candidates[sums.best if choices.least_squares else 0])
+        writer.constant(node, index, format_of(array, least_squares=choices.least_squares))
