@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -11,7 +12,8 @@ from codesign.graph.graph import Graph, node_name
 from codesign.graph.operators import is_operator
 from codesign.graph.samples import Samples, fitted
 from codesign.quantization.equalization import Equalized, equalize
-from codesign.quantization.quantizer import Calibrated, Choices, Formats, calibrate, choose, write
+from codesign.quantization.precision import Widened, found_wide, named_wide
+from codesign.quantization.quantizer import Calibrated, Choices, Formats, calibrate, choose, measured, write
 from codesign.quantization.recording import Stages, record_of
 from codesign.rewriting.graph_pass import Applied, Declined, Effect, GraphPass, Outcome, PassContext
 
@@ -58,6 +60,11 @@ class Quantize(GraphPass):
         Literal["int8", "float"], "what lies behind the last layers with weights: integer layers too, or float nodes"
     ] = "int8"
 
+    int16: Annotated[
+        str, "layers whose results have 16 bits, separated by ; or, with auto, as few as reach sqnr_db"
+    ] = ""
+    sqnr_db: Annotated[float, "with int16=auto: signal to noise every output must reach, in dB"] = 30.0
+
     def run(self, graph: Graph, context: PassContext) -> list[Outcome]:
         """Quantise the whole network, and measure what that does to every tensor."""
         if any(is_operator(node, "QuantizeLinear", "DequantizeLinear", "QLinearConv") for node in graph.nodes):
@@ -68,11 +75,22 @@ class Quantize(GraphPass):
         calibrated = calibrate(graph, samples, choices)
         if not calibrated.division.islands:
             return [*outcomes, *_kept(calibrated)]
-        formats = choose(calibrated, choices)
+        widened = self._widened(calibrated, original)
+        formats = choose(calibrated, choices, widened.found)
         outcomes += _layers(calibrated, formats)
+        if widened.sqnr_db is not None and widened.sqnr_db < self.sqnr_db:
+            reason = f"{widened.sqnr_db:.1f} dB at the output is all that 16-bit activations give, not {self.sqnr_db:g}"
+            outcomes.append(Declined(graph.name, f"{reason}; the rest is the noise of 8-bit weights and tables"))
         write(calibrated, formats, choices)
         record = record_of(Stages(original, float_form, graph), calibrated, formats)
         return [*outcomes, *_kept(calibrated), record]
+
+    def _widened(self, calibrated: Calibrated, original: Graph) -> Widened:
+        narrow, choices = measured(calibrated, self._choices), self._choices
+        if self.int16 == "auto":
+            return found_wide(calibrated, choices, narrow, original, self.sqnr_db)
+        names = [name.strip() for name in re.split("[,;]", self.int16) if name.strip()]
+        return named_wide(calibrated, choices, narrow, names) if names else Widened(narrow, ())
 
     @property
     def _choices(self) -> Choices:

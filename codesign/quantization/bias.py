@@ -61,18 +61,19 @@ def mean_shifts(graph: Graph, samples: Samples, layers: list[RoundedLayer]) -> M
 def _add_comparison(proto: onnx.ModelProto, node: onnx.NodeProto, rounded: RoundedLayer) -> None:
     """The rounded layer beside the float one, and the mean of their difference."""
     prefix, y = f"{node.output[0]}.mean_shift", node.output[0]
-    dtype = rounded.x.dtype
     shape = rounded.layer.node.outputs[0].shape
     axes = [axis for axis in range(len(shape or ())) if axis != rounded.channel_axis]
     constants = {
+        "steps": np.array(1 / rounded.x.scale, np.float32),
         "scale": np.array(rounded.x.scale, np.float32),
-        "zero": np.zeros((), dtype),
+        "low": np.array(rounded.x.low, np.float32),
+        "high": np.array(rounded.x.high, np.float32),
         "weights": rounded.codes.rounded(rounded.layer.axis),
         "axes": np.array(axes, np.int64),
     }
     if rounded.codes.rounded_bias is not None:
         constants["bias"] = rounded.codes.rounded_bias
-    name = {part: f"{prefix}.{part}" for part in (*constants, "codes", "x", "y", "difference")}
+    name = {part: f"{prefix}.{part}" for part in (*constants, "steps_of_x", "whole", "codes", "x", "y", "difference")}
     proto.graph.initializer.extend(numpy_helper.from_array(array, name[part]) for part, array in constants.items())
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
@@ -82,8 +83,11 @@ def _add_comparison(proto: onnx.ModelProto, node: onnx.NodeProto, rounded: Round
     copy.output[:] = [name["y"]]
     proto.graph.node.extend(
         [
-            helper.make_node("QuantizeLinear", [node.input[0], name["scale"], name["zero"]], [name["codes"]]),
-            helper.make_node("DequantizeLinear", [name["codes"], name["scale"], name["zero"]], [name["x"]]),
+            # QuantizeLinear to int16 would need a newer operator set than the graph may have; Round is half to even too.
+            helper.make_node("Mul", [node.input[0], name["steps"]], [name["steps_of_x"]]),
+            helper.make_node("Round", [name["steps_of_x"]], [name["whole"]]),
+            helper.make_node("Clip", [name["whole"], name["low"], name["high"]], [name["codes"]]),
+            helper.make_node("Mul", [name["codes"], name["scale"]], [name["x"]]),
             copy,
             helper.make_node("Sub", [name["y"], y], [name["difference"]]),
             helper.make_node("ReduceMean", [name["difference"], name["axes"]], [prefix], keepdims=0),

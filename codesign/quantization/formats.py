@@ -14,6 +14,7 @@ import numpy as np
 
 CANDIDATES = 8  # fraction bits tried: the most that saturate nothing, and up to 7 more
 _LEAST, _MOST = -24, 60
+_CHUNK = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,17 @@ class ErrorSums:
     def add(self, numbers: np.ndarray) -> None:
         """Count one more array."""
         flat = numbers.ravel()
+        for start in range(0, flat.size, _CHUNK):  # what fits a cache is gone over once for every candidate
+            self._add(flat[start : start + _CHUNK])
+
+    def _add(self, flat: np.ndarray) -> None:
         for at, form in enumerate(self.candidates):
             scaled = flat * flat.dtype.type(2.0**form.fraction_bits)  # exact; np.ldexp takes several times as long
             whole = np.rint(scaled)
             codes = np.clip(whole, form.low, form.high)
-            error = (codes - scaled).astype(np.float64, copy=False)
-            self.errors[at] += float(np.dot(error, error)) * form.scale**2
             self.saturated[at] += int(np.count_nonzero(codes != whole))
+            codes -= scaled
+            self.errors[at] += float(np.dot(codes, codes)) * form.scale**2
 
     @property
     def best(self) -> int:

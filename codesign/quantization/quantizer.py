@@ -78,15 +78,35 @@ def calibrate(graph: Graph, samples: Samples, choices: Choices) -> Calibrated:
     names = [name for group in groups for name in group.sources]
     spreads = spreads_of(graph, samples, names)
     check_spreads(graph, spreads, names, samples.source)
+    return _calibrated(graph, samples, division, groups, spreads)
+
+
+def copied(calibrated: Calibrated, choices: Choices) -> Calibrated:
+    """The same for a copy of the float graph, which may be written without changing this one."""
+    graph = calibrated.graph.copy()
+    division = divide(graph, float_ends=choices.float_ends)
+    return _calibrated(graph, calibrated.samples, division, calibrated.groups, calibrated.spreads)
+
+
+def _calibrated(
+    graph: Graph,
+    samples: Samples,
+    division: Division,
+    groups: tuple[ScaleGroup, ...],
+    spreads: Mapping[str, Spread],
+) -> Calibrated:
     makers = {str(value.name): island for island in division.islands for value in island.outputs}
     return Calibrated(graph, samples, division, groups, spreads, division.tensors, makers)
 
 
-def choose(calibrated: Calibrated, choices: Choices, wide: frozenset[ScaleGroup] = frozenset()) -> Formats:
-    """Formats of all tensors, those of `wide` in 16 bits, and integers of all weights."""
-    bits = {group: WIDE_BITS if group in wide else BITS for group in calibrated.groups}
-    parts = calibrated.graph, calibrated.samples, calibrated.groups, calibrated.spreads, bits
-    found = formats_of(*parts, least_squares=choices.least_squares)
+def measured(calibrated: Calibrated, choices: Choices, bits: int = BITS) -> dict[ScaleGroup, Measured]:
+    """The format of every group of tensors in so many bits, and what it does to the data."""
+    parts = calibrated.graph, calibrated.samples, calibrated.groups, calibrated.spreads
+    return formats_of(*parts, bits, least_squares=choices.least_squares)
+
+
+def choose(calibrated: Calibrated, choices: Choices, found: Mapping[ScaleGroup, Measured]) -> Formats:
+    """The formats found for every tensor, and the integers of all weights that go with them."""
     by_tensor = {name: measured for group, measured in found.items() for name in group.tensors}
     layers = tuple(_rounded(island, by_tensor, choices) for island in calibrated.division.islands if island.weighted)
     if choices.correct_bias and layers:

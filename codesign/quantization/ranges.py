@@ -14,7 +14,7 @@ from codesign.quantization.formats import CANDIDATES, ErrorSums, FixedPoint, wid
 from codesign.quantization.islands import Division
 from codesign.quantization.running import open_graph
 
-BITS, WIDE_BITS = 8, 16
+BITS, WIDE_BITS = 8, 16  # of activations
 
 
 @dataclass(frozen=True)
@@ -111,13 +111,13 @@ def formats_of(
     samples: Samples,
     groups: Collection[ScaleGroup],
     spreads: Mapping[str, Spread],
-    bits: Mapping[ScaleGroup, int],
+    bits: int,
     *,
     least_squares: bool,
 ) -> dict[ScaleGroup, Measured]:
     """The format of every group: that of least squared error, or the widest, which saturates nothing here."""
     count = CANDIDATES if least_squares else 1
-    sums = {group: _sums(group, spreads, bits[group], count) for group in groups}
+    sums = {group: _sums(group, spreads, bits, count) for group in groups}
     runner = open_graph(graph, [name for group in groups for name in group.sources])
     power = dict.fromkeys(groups, 0.0)
     per_source: dict[str, ErrorSums] = {
