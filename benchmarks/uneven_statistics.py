@@ -1,8 +1,8 @@
 """BatchNorm statistics for an untrained network: those its own activations have, and scales as uneven as trained ones.
 
-A trained network's normalisations have the mean and variance of what they read, and scales that differ much from channel
-to channel; folded into depthwise filters they make ranges uneven, which is what post-training quantisation fails on
-(Nagel et al., ICCV 2019, figure 2).
+A trained network's normalisations have the mean and variance of what they read, and scales that differ much from
+channel to channel; folded into depthwise filters they make ranges uneven, which is what post-training quantisation
+fails on (Nagel et al., ICCV 2019, figure 2).
 """
 
 from __future__ import annotations

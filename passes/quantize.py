@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 from codesign.errors import CodesignError
@@ -12,6 +12,8 @@ from codesign.graph.graph import Graph, node_name
 from codesign.graph.operators import is_operator
 from codesign.graph.samples import Samples, fitted
 from codesign.quantization.equalization import Equalized, equalize
+from codesign.quantization.images import Pixels, fold_image
+from codesign.quantization.noise import Fed
 from codesign.quantization.precision import Widened, found_wide, named_wide
 from codesign.quantization.quantizer import Calibrated, Choices, Formats, calibrate, choose, measured, write
 from codesign.quantization.recording import Stages, record_of
@@ -65,32 +67,57 @@ class Quantize(GraphPass):
     ] = ""
     sqnr_db: Annotated[float, "with int16=auto: signal to noise every output must reach, in dB"] = 30.0
 
+    image_mean: Annotated[
+        str, "takes uint8 pixels: what the float network's input has subtracted, one number or one per channel, by ;"
+    ] = ""
+    image_scale: Annotated[str, "takes uint8 pixels: what it was multiplied by then"] = ""
+
+    def __post_init__(self) -> None:
+        _ = self._pixels  # raises ValueError for what are no numbers
+
     def run(self, graph: Graph, context: PassContext) -> list[Outcome]:
         """Quantise the whole network, and measure what that does to every tensor."""
         if any(is_operator(node, "QuantizeLinear", "DequantizeLinear", "QLinearConv") for node in graph.nodes):
             return [Declined(graph.name, "it is quantised already")]
-        samples, original = _samples(graph, context), graph.copy()
-        outcomes = list(self._equalized(graph, samples))
-        float_form, choices = graph.copy(), self._choices
+        samples = _samples(graph, context)
+        original, choices = Fed(graph.copy(), samples.runs), self._choices
+        outcomes: list[Outcome] = []
+        if self._pixels is not None:
+            samples, image = fold_image(graph, samples, self._pixels)
+            choices = replace(choices, fixed={image.name: image.form})
+            outcomes.append(Applied(image.where, image.detail))
+        outcomes += self._equalized(graph, samples)
+        float_form = Fed(graph.copy(), samples.runs)
         calibrated = calibrate(graph, samples, choices)
         if not calibrated.division.islands:
             return [*outcomes, *_kept(calibrated)]
-        widened = self._widened(calibrated, original)
+        widened = self._widened(calibrated, choices, original)
         formats = choose(calibrated, choices, widened.found)
-        outcomes += _layers(calibrated, formats)
-        if widened.sqnr_db is not None and widened.sqnr_db < self.sqnr_db:
-            reason = f"{widened.sqnr_db:.1f} dB at the output is all that 16-bit activations give, not {self.sqnr_db:g}"
-            outcomes.append(Declined(graph.name, f"{reason}; the rest is the noise of 8-bit weights and tables"))
+        outcomes += [*_layers(calibrated, formats), *self._missed(graph, widened)]
         write(calibrated, formats, choices)
-        record = record_of(Stages(original, float_form, graph), calibrated, formats)
-        return [*outcomes, *_kept(calibrated), record]
+        stages = Stages(original, float_form, Fed(graph, choices.runs(samples)))
+        return [*outcomes, *_kept(calibrated), record_of(stages, calibrated, formats)]
 
-    def _widened(self, calibrated: Calibrated, original: Graph) -> Widened:
-        narrow, choices = measured(calibrated, self._choices), self._choices
+    def _widened(self, calibrated: Calibrated, choices: Choices, original: Fed) -> Widened:
+        narrow = measured(calibrated, choices)
         if self.int16 == "auto":
             return found_wide(calibrated, choices, narrow, original, self.sqnr_db)
         names = [name.strip() for name in re.split("[,;]", self.int16) if name.strip()]
         return named_wide(calibrated, choices, narrow, names) if names else Widened(narrow, ())
+
+    def _missed(self, graph: Graph, widened: Widened) -> Iterator[Declined]:
+        if widened.sqnr_db is not None and widened.sqnr_db < self.sqnr_db:
+            reason = f"{widened.sqnr_db:.1f} dB at the output is all that 16-bit activations give, not {self.sqnr_db:g}"
+            yield Declined(graph.name, f"{reason}; the rest is the noise of 8-bit weights and tables")
+
+    @property
+    def effect_here(self) -> Effect:
+        """With pixels as input the network is another one to whoever runs it."""
+        return self.effect if self._pixels is None else Effect.RESHAPES
+
+    @property
+    def _pixels(self) -> Pixels | None:
+        return Pixels.of(self.image_mean, self.image_scale) if self.image_mean or self.image_scale else None
 
     @property
     def _choices(self) -> Choices:

@@ -83,7 +83,7 @@ def _add_comparison(proto: onnx.ModelProto, node: onnx.NodeProto, rounded: Round
     copy.output[:] = [name["y"]]
     proto.graph.node.extend(
         [
-            # QuantizeLinear to int16 would need a newer operator set than the graph may have; Round is half to even too.
+            # Round is half to even; QuantizeLinear to int16 would need a newer operator set than the graph may have.
             helper.make_node("Mul", [node.input[0], name["steps"]], [name["steps_of_x"]]),
             helper.make_node("Round", [name["steps_of_x"]], [name["whole"]]),
             helper.make_node("Clip", [name["whole"], name["low"], name["high"]], [name["codes"]]),

@@ -19,10 +19,14 @@ _CHUNK = 1 << 14
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """Signed integers of so many bits, times 2^-fraction_bits."""
+    """Signed integers of so many bits, times 2^-fraction_bits; with a zero point, unsigned ones, less it, times that.
+
+    low, high: of a code less the zero point.
+    """
 
     bits: int
     fraction_bits: int
+    zero_point: int | None = None
 
     @property
     def scale(self) -> float:
@@ -32,29 +36,30 @@ class FixedPoint:
     @property
     def low(self) -> int:
         """The least code."""
-        return -(1 << (self.bits - 1))
+        return -(1 << (self.bits - 1)) if self.zero_point is None else -self.zero_point
 
     @property
     def high(self) -> int:
         """The greatest code."""
-        return (1 << (self.bits - 1)) - 1
+        return self.low + (1 << self.bits) - 1
 
     @property
     def dtype(self) -> np.dtype:
         """Of the codes."""
-        return np.dtype(f"int{self.bits}")
+        return np.dtype(f"{'' if self.zero_point is None else 'u'}int{self.bits}")
 
     def codes(self, numbers: np.ndarray) -> np.ndarray:
         """Numbers as codes, rounded half to even, saturated."""
         whole = np.rint(np.ldexp(numbers, self.fraction_bits))
-        return np.asarray(np.clip(whole, self.low, self.high), self.dtype)
+        return np.asarray(np.clip(whole, self.low, self.high) + (self.zero_point or 0), self.dtype)
 
     def rounded(self, numbers: np.ndarray) -> np.ndarray:
         """What the codes of numbers mean, in the type of the numbers."""
-        return np.asarray(np.ldexp(self.codes(numbers).astype(numbers.dtype), -self.fraction_bits))
+        whole = self.codes(numbers).astype(numbers.dtype) - numbers.dtype.type(self.zero_point or 0)
+        return np.asarray(np.ldexp(whole, -self.fraction_bits))
 
     def __str__(self) -> str:
-        return f"int{self.bits} x 2^{-self.fraction_bits}"
+        return f"{self.dtype} x 2^{-self.fraction_bits}"
 
 
 def widest(low: float, high: float, bits: int) -> FixedPoint:

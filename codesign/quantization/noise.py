@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log10
 
 import numpy as np
 
 from codesign.graph.graph import Graph
-from codesign.graph.samples import Samples
-from codesign.quantization.running import open_graph
+from codesign.quantization.running import Arrays, open_graph
 
 
 @dataclass(frozen=True)
@@ -36,17 +35,26 @@ class Noise:
         return Noise(power, self.error + float(np.dot(error, error)), self.count + signal.size)
 
 
-def noise_of(before: Graph, after: Graph, samples: Samples, pairs: Mapping[str, str]) -> dict[str, Noise]:
+@dataclass(frozen=True)
+class Fed:
+    """A graph and what goes in, run by run."""
+
+    graph: Graph
+    runs: Sequence[Arrays]
+
+
+def noise_of(before: Fed, after: Fed, pairs: Mapping[str, str]) -> dict[str, Noise]:
     """Noise of tensors of `before`, each against its partner in `after` (`pairs`), one run in memory at a time."""
-    one, other = open_graph(before, tuple(pairs)), open_graph(after, tuple(pairs.values()))
+    one, other = open_graph(before.graph, tuple(pairs)), open_graph(after.graph, tuple(pairs.values()))
     sums = dict.fromkeys(pairs, Noise())
-    for run in samples.runs:
-        wanted, found = one.run(run), other.run(run)
+    for run, other_run in zip(before.runs, after.runs, strict=True):
+        wanted, found = one.run(run), other.run(other_run)
         sums = {name: sums[name].plus(wanted[name], found[partner]) for name, partner in pairs.items()}
     return sums
 
 
-def output_noise(before: Graph, after: Graph, samples: Samples) -> dict[str, Noise]:
+def output_noise(before: Fed, after: Fed) -> dict[str, Noise]:
     """Noise of every output in floating point; the two graphs have the same outputs."""
-    names = [str(value.name) for value in before.outputs if value.dtype is not None and value.dtype.is_floating_point()]
-    return noise_of(before, after, samples, {name: name for name in names})
+    outputs = before.graph.outputs
+    names = [str(value.name) for value in outputs if value.dtype is not None and value.dtype.is_floating_point()]
+    return noise_of(before, after, {name: name for name in names})

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from math import inf
 
 from codesign.errors import CodesignError, Problem, did_you_mean
-from codesign.graph.graph import Graph, node_name
+from codesign.graph.graph import node_name
 from codesign.graph.operators import is_operator
 from codesign.quantization.islands import IslandKind
-from codesign.quantization.noise import output_noise
+from codesign.quantization.noise import Fed, output_noise
 from codesign.quantization.quantizer import Calibrated, Choices, choose, copied, measured, write
 from codesign.quantization.ranges import WIDE_BITS, Measured, ScaleGroup
 
@@ -67,7 +67,7 @@ def _names(calibrated: Calibrated) -> Iterator[tuple[str, ScaleGroup]]:
                 yield node_name(node), group_of[str(value.name)]
 
 
-def found_wide(calibrated: Calibrated, choices: Choices, narrow: Found, original: Graph, target_db: float) -> Widened:
+def found_wide(calibrated: Calibrated, choices: Choices, narrow: Found, original: Fed, target_db: float) -> Widened:
     """As few groups in 16 bits as let the worst output reach `target_db`, the noisiest first; all if none do.
 
     Noise of a group is what its own rounding does to it, relative to its power. How many are needed is found by
@@ -112,9 +112,9 @@ def _mixed(narrow: Found, precise: Found, groups: Collection[ScaleGroup]) -> Fou
     return narrow | {group: precise[group] for group in groups}
 
 
-def _sqnr_db(calibrated: Calibrated, choices: Choices, found: Mapping[ScaleGroup, Measured], original: Graph) -> float:
+def _sqnr_db(calibrated: Calibrated, choices: Choices, found: Mapping[ScaleGroup, Measured], original: Fed) -> float:
     """Of the worst output, with these formats."""
     trial = copied(calibrated, choices)
     write(trial, choose(trial, choices, found), choices)
-    noises = output_noise(original, trial.graph, calibrated.samples).values()
+    noises = output_noise(original, Fed(trial.graph, choices.runs(calibrated.samples))).values()
     return min((noise.sqnr_db for noise in noises if noise.sqnr_db is not None), default=inf)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -34,12 +34,17 @@ WIDE_OPSET, _WIDE_IR_VERSION = 21, 10
 @dataclass(frozen=True)
 class Choices:
     """How to quantise. least_squares: formats of least squared error, else the widest. float_ends: nodes behind the
-    last layers with weights stay float."""
+    last layers with weights stay float. fixed: formats of inputs that hold codes."""
 
     least_squares: bool = True
     per_channel: bool = True
     correct_bias: bool = True
     float_ends: bool = False
+    fixed: Mapping[str, FixedPoint] = field(default_factory=dict)
+
+    def runs(self, samples: Samples) -> list[dict[str, np.ndarray]]:
+        """Samples of the float network as the quantised one takes them: codes where the format is fixed."""
+        return [run | {name: form.codes(run[name]) for name, form in self.fixed.items()} for run in samples.runs]
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,7 @@ def measured(calibrated: Calibrated, choices: Choices, bits: int = BITS) -> dict
 def choose(calibrated: Calibrated, choices: Choices, found: Mapping[ScaleGroup, Measured]) -> Formats:
     """The formats found for every tensor, and the integers of all weights that go with them."""
     by_tensor = {name: measured for group, measured in found.items() for name in group.tensors}
+    by_tensor |= {name: replace(by_tensor[name], form=form, saturated={}) for name, form in choices.fixed.items()}
     layers = tuple(_rounded(island, by_tensor, choices) for island in calibrated.division.islands if island.weighted)
     if choices.correct_bias and layers:
         shifts = mean_shifts(calibrated.graph, calibrated.samples, list(layers))
@@ -147,7 +153,11 @@ def write(calibrated: Calibrated, formats: Formats, choices: Choices) -> None:
         if island.kind is IslandKind.ARITHMETIC:
             _constants(writer, island, choices)
     for value in calibrated.tensors:
-        writer.activation(value, formats.form(str(value.name)))
+        form = formats.form(str(value.name))
+        if form.zero_point is None:
+            writer.activation(value, form)
+        else:
+            writer.pixels(value, form)
 
 
 def _constants(writer: QdqWriter, island: Island, choices: Choices) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from codesign.graph.graph import Graph, node_name
-from codesign.quantization.noise import Noise, noise_of, output_noise
+from codesign.quantization.noise import Fed, Noise, noise_of, output_noise
 from codesign.quantization.quantizer import Calibrated, Formats
 from codesign.rewriting.record import QuantizationRecord, TensorNoise
 
@@ -15,18 +15,18 @@ from codesign.rewriting.record import QuantizationRecord, TensorNoise
 class Stages:
     """A network before any change, after equalisation (the same function, other numbers inside), and quantised."""
 
-    original: Graph
-    float_form: Graph
-    quantized: Graph
+    original: Fed
+    float_form: Fed
+    quantized: Fed
 
 
 def record_of(stages: Stages, calibrated: Calibrated, formats: Formats) -> QuantizationRecord:
     """Signal to noise of outputs against the original, and of every quantised tensor against the float form."""
     samples = calibrated.samples
-    layers = layer_names(stages.float_form, calibrated)
-    pairs = {name: dequantized(stages.quantized, name) for name in formats.by_tensor}
-    inner = noise_of(stages.float_form, stages.quantized, samples, pairs)
-    outputs = output_noise(stages.original, stages.quantized, samples)
+    layers = layer_names(stages.float_form.graph, calibrated)
+    pairs = {name: dequantized(stages.quantized.graph, name) for name in formats.by_tensor}
+    inner = noise_of(stages.float_form, stages.quantized, pairs)
+    outputs = output_noise(stages.original, stages.quantized)
     return QuantizationRecord(
         samples.source,
         not samples.given,
@@ -39,12 +39,12 @@ def dequantized(quantized: Graph, name: str) -> str:
     """What a tensor's readers read in the quantised graph."""
     if any(value.name == name for value in quantized.outputs):
         return name
-    codes = next(
-        node
-        for node in quantized.nodes
-        if node.op_type == "QuantizeLinear" and node.inputs[0] is not None and node.inputs[0].name == name
-    )
-    return str(next(iter(codes.outputs[0].uses())).node.outputs[0].name)
+    made = {value.name: value for node in quantized.nodes for value in node.inputs if value is not None}
+    readers = {use.node.op_type: use.node.outputs[0] for use in made[name].uses()}
+    if "DequantizeLinear" in readers:  # an input of codes
+        return str(readers["DequantizeLinear"].name)
+    codes = readers["QuantizeLinear"]
+    return str(next(iter(codes.uses())).node.outputs[0].name)
 
 
 def layer_names(graph: Graph, calibrated: Calibrated) -> Mapping[str, str]:

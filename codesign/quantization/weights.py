@@ -87,5 +87,5 @@ def _coded(rows: np.ndarray, fraction_bits: np.ndarray) -> np.ndarray:
 
 def _sums(rows: np.ndarray, fraction_bits: np.ndarray, bias: np.ndarray, x: FixedPoint) -> np.ndarray:
     """No sum of a channel is larger: all weights meet the largest code of the input."""
-    products = np.abs(_coded(rows, fraction_bits)).sum(axis=1) * -x.low
+    products = np.abs(_coded(rows, fraction_bits)).sum(axis=1) * max(-x.low, x.high)
     return np.asarray(products + np.rint(np.ldexp(bias, fraction_bits + x.fraction_bits)))

@@ -49,6 +49,17 @@ class QdqWriter:
             value.name = self._fresh(f"{name}_float")
             rounded.name = name
 
+    def pixels(self, value: ir.Value, form: FixedPoint) -> None:
+        """An input of the graph holds codes itself; its readers read what they mean."""
+        name, readers = str(value.name), tuple(value.uses())
+        value.type = ir.TensorType(ir.DataType.from_numpy(form.dtype))  # copies of the graph share the old one
+        scale = self._constant(f"{name}_scale", np.array(form.scale, np.float32))
+        zero = self._constant(f"{name}_zero_point", np.array(form.zero_point, form.dtype))
+        rounded = self._node("DequantizeLinear", [value, scale, zero], f"{name}_dequantized", value)
+        self._insert(None, rounded)
+        for use in readers:
+            use.node.replace_input_with(use.idx, rounded)
+
     def layer(self, layer: Weighted, codes: WeightCodes) -> None:
         """The node reads int8 weights, and an int32 bias where it has one."""
         node, old = layer.node, layer.node.inputs[1]
