@@ -14,6 +14,7 @@ from codesign.graph.samples import Samples, fitted
 from codesign.quantization.equalization import Equalized, equalize
 from codesign.quantization.images import Pixels, fold_image
 from codesign.quantization.noise import Fed
+from codesign.quantization.norms import norms_as_layers
 from codesign.quantization.precision import Widened, found_wide, named_wide
 from codesign.quantization.quantizer import Calibrated, Choices, Formats, calibrate, choose, measured, write
 from codesign.quantization.recording import Stages, record_of
@@ -40,7 +41,8 @@ class Quantize(GraphPass):
     least squared error over that data, saturated numbers included; that of weights likewise, for every output channel.
     Where int32 sums or biases could overflow, weights of that channel become coarser. Equalisation moves powers of two
     from channel to channel between a convolution, a Relu or the like, and the next convolution. A bias takes back what
-    rounding adds to the mean of its channel. Run the passes that fold BatchNormalization before.
+    rounding adds to the mean of its channel. Run the passes that fold BatchNormalization before; what folds nowhere
+    becomes a depthwise convolution.
 
     Source: Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference,
     CVPR 2018, arXiv:1712.05877; Huang et al., eCNN, MICRO 2019, arXiv:1910.05680 (powers of two, least error); Nagel et
@@ -86,6 +88,7 @@ class Quantize(GraphPass):
             samples, image = fold_image(graph, samples, self._pixels)
             choices = replace(choices, fixed={image.name: image.form})
             outcomes.append(Applied(image.where, image.detail))
+        outcomes += [Applied(name, "became a depthwise convolution") for name in norms_as_layers(graph)]
         outcomes += self._equalized(graph, samples)
         float_form = Fed(graph.copy(), samples.runs)
         calibrated = calibrate(graph, samples, choices)
