@@ -44,13 +44,16 @@ def network(
     y: str = "y",
     opset: int = 18,
 ) -> Graph:
-    """A graph with the input x; weights are given, or random where only a shape is."""
+    """A graph with the input x; weights are given, or random where only a shape is; those nobody reads are left out."""
     sizes = ", ".join(map(str, shape))
     outputs = ", ".join(f"float {name.strip()}" for name in y.split(","))
     text = f'<ir_version: 10, opset_import: ["" : {opset}]> small (float[{sizes}] x) => ({outputs}) {{ {nodes} }}'
     model = parser.parse_model(text)
     random = np.random.default_rng(7)
+    read = {name for node in model.graph.node for name in node.input}
     for name, given in weights.items():
+        if name not in read:
+            continue
         array = random.standard_normal(given) / 2 if isinstance(given, tuple) else given
         dtype = np.int64 if np.asarray(array).dtype.kind == "i" else np.float32
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array, dtype), name))
