@@ -7,9 +7,10 @@ the tensor in between had the range a_i and has a_i / s_i.
 
 With one scale for all weights of a layer, s_i = sqrt(r_i / r'_i) makes the ranges of its weights equal, r_i of row i
 of the first weights, r'_i of column i of the second (Nagel et al.). With a scale for every output channel those are
-equal as it is, and the ranges of activations count: s_i = sqrt(a_i / r'_i), r'_i relative to the range of each row,
-shares what is unlike between activations and second weights (Xiao et al.); s_i is the power of two above a_i where the
-second layer is depthwise, whose weights have a scale for every channel.
+equal as it is, and the ranges of activations count. Before a depthwise layer, whose weights have a scale for every
+channel, s_i is the power of two above a_i. Before another one s_i = a_i^p / r'_i^(1-p), r'_i relative to the range of
+each row, shares what is unlike between activations and second weights (Xiao et al.); of several p, and of no change, it
+is the one for which rounding activations and weights brings the least noise to the second layer's sums.
 
 Clip(0, c) is not homogeneous. A channel that reaches c on the calibration data keeps s_i = 1; another one gets
 s_i >= a_i / c, so that it does not reach c now either: the same numbers as long as a channel stays within its
@@ -35,6 +36,7 @@ from codesign.quantization.weighted import BIAS, Weighted
 from codesign.rewriting.edit import set_constant
 
 _LARGEST_EXPONENT = 12
+_SHARES = (0.25, 0.5, 0.75)
 _HOMOGENEOUS = ("Relu", "LeakyRelu", "PRelu", "Identity", "MaxPool", "AveragePool", "GlobalAveragePool")
 
 
@@ -144,10 +146,10 @@ def _bound(node: ir.Node) -> float | None:
 
 
 def _equalize(graph: Graph, pair: Pair, ranges: Mapping[str, Spread], *, per_channel: bool) -> Equalized | Kept:
-    largest = ranges[pair.middle].channels.astype(np.float64)
+    largest = ranges[pair.middle].channels
     if pair.second.node is pair.first.node or len(largest) != pair.first.channels:
         return Kept(pair.name, "it does not read channel by channel what the first layer makes")
-    exponents = scale_exponents(pair, largest, per_channel=per_channel)
+    exponents = scale_exponents(pair, ranges[pair.middle], per_channel=per_channel)
     changed = int(np.count_nonzero(exponents))
     if not changed:
         reason = f"every channel reaches {pair.bound:g}" if (largest >= pair.bound).all() else "its ranges are alike"
@@ -156,25 +158,47 @@ def _equalize(graph: Graph, pair: Pair, ranges: Mapping[str, Spread], *, per_cha
     return Equalized(pair.name, changed, len(exponents), bool(np.isfinite(pair.bound)))
 
 
-def scale_exponents(pair: Pair, largest: np.ndarray, *, per_channel: bool) -> np.ndarray:
-    """log2 of s_i of every channel. largest: magnitude of every channel of the tensor between, [channels]."""
+def scale_exponents(pair: Pair, ranges: Spread, *, per_channel: bool) -> np.ndarray:
+    """log2 of s_i of every channel. ranges: of the tensor between."""
+    largest = ranges.channels.astype(np.float64)
     columns = column_ranges(pair, per_channel=per_channel)
     rows = largest if per_channel else np.abs(pair.first.rows).max(axis=1)
     live = (largest > 0) & (rows > 0) & (columns > 0)
     if not live.any():
         return np.zeros(len(largest), np.int64)
-    wanted = np.zeros(len(largest))
-    if per_channel and pair.is_depthwise:  # up to the power of two above the largest channel, and not beyond
-        wanted[live] = np.ceil(np.log2(rows[live])) - np.ceil(np.log2(rows.max()))
-    else:  # a common factor changes nothing: the channel of the largest range keeps its own
-        wanted[live] = np.log2(rows[live] / columns[live]) / 2
-        wanted[live] -= wanted[np.argmax(np.where(live, largest, 0))]
-    exponents = np.where(live, np.rint(wanted), 0)
+    log_rows, log_columns = np.log2(np.where(live, rows, 1)), np.log2(np.where(live, columns, 1))
+    if not per_channel:
+        return _bounded(pair, (log_rows - log_columns) / 2, largest, live)
+    up_to_the_largest = np.ceil(log_rows) - np.ceil(log_rows[live].max())
+    if pair.is_depthwise:
+        return _bounded(pair, up_to_the_largest, largest, live)
+    shares = [up_to_the_largest, *(share * log_rows - (1 - share) * log_columns for share in _SHARES)]
+    tried = [np.zeros(len(largest), np.int64), *(_bounded(pair, wanted, largest, live) for wanted in shares)]
+    return min(tried, key=lambda exponents: predicted_noise(pair, exponents, ranges))
+
+
+def _bounded(pair: Pair, wanted: np.ndarray, largest: np.ndarray, live: np.ndarray) -> np.ndarray:
+    """Whole exponents. A common factor changes nothing: the live channel of the largest range keeps its own."""
+    exponents = np.where(live, np.rint(wanted - wanted[np.argmax(np.where(live, largest, 0))]), 0)
     if np.isfinite(pair.bound):
-        reaching = largest >= pair.bound
         least = np.ceil(np.log2(np.where(live, largest, 1) / pair.bound))
-        exponents = np.where(reaching | ~live, 0, np.maximum(exponents, least))
+        exponents = np.where((largest >= pair.bound) | ~live, 0, np.maximum(exponents, least))
     return np.asarray(np.clip(exponents, -_LARGEST_EXPONENT, _LARGEST_EXPONENT), np.int64)
+
+
+def predicted_noise(pair: Pair, exponents: np.ndarray, ranges: Spread) -> float:
+    """Of the second layer's sums, up to a common factor: rounding its input, and its weights row by row.
+
+    A number rounded to steps of d is off by d^2 / 12 on average, squared.
+    """
+    factors = np.exp2(exponents.astype(np.float64))
+    weights = pair.second.weights.astype(np.float64)
+    rows = weights.reshape(len(weights), weights.shape[1], -1) * factors.reshape(1, -1, 1)
+    input_step = np.exp2(np.ceil(np.log2((ranges.channels / factors).max())))
+    row_steps = np.exp2(np.ceil(np.log2(np.maximum(np.abs(rows).max(axis=(1, 2)), np.finfo(np.float64).tiny))))
+    mean_squares = ranges.squares / factors**2 * len(factors) / ranges.count
+    places = rows.shape[2]
+    return float(input_step**2 * np.square(rows).sum() + np.square(row_steps).sum() * places * mean_squares.sum())
 
 
 def column_ranges(pair: Pair, *, per_channel: bool) -> np.ndarray:

@@ -19,16 +19,18 @@ BITS, WIDE_BITS = 8, 16  # of activations
 
 @dataclass(frozen=True)
 class Spread:
-    """What a tensor held: least and greatest number, and the largest magnitude of every channel (axis 1)."""
+    """What a tensor held: least and greatest number; of every channel (axis 1) largest magnitude and sum of squares."""
 
     low: float
     high: float
     channels: np.ndarray
+    squares: np.ndarray
     count: int
 
     def __or__(self, other: Spread) -> Spread:
         low, high = min(self.low, other.low), max(self.high, other.high)
-        return Spread(low, high, np.maximum(self.channels, other.channels), self.count + other.count)
+        largest, squares = np.maximum(self.channels, other.channels), self.squares + other.squares
+        return Spread(low, high, largest, squares, self.count + other.count)
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,10 @@ def spreads_of(graph: Graph, samples: Samples, names: Collection[str]) -> dict[s
 
 
 def _spread(array: np.ndarray) -> Spread:
-    axes = tuple(axis for axis in range(array.ndim) if axis != 1)
-    channels = np.abs(array).max(axis=axes) if array.ndim > 1 else np.abs(array).max(keepdims=True)
-    return Spread(float(array.min()), float(array.max()), np.atleast_1d(channels), array.size)
+    by_channel = array[None] if array.ndim < 2 else np.moveaxis(array, 1, 0).reshape(array.shape[1], -1)
+    largest = np.abs(by_channel).max(axis=-1)
+    squares = np.einsum("...i,...i->...", by_channel, by_channel, dtype=np.float64)
+    return Spread(float(array.min()), float(array.max()), np.atleast_1d(largest), np.atleast_1d(squares), array.size)
 
 
 def check_spreads(graph: Graph, spreads: Mapping[str, Spread], names: Collection[str], source: str) -> None:
