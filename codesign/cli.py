@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,6 +84,10 @@ EmitOption = Annotated[
 PrefixOption = Annotated[
     str, typer.Option("--c-prefix", metavar="NAME", help="What names in the C sources begin with.")
 ]
+CalibrationOption = Annotated[
+    str | None,
+    typer.Option("--calibration", metavar="FILE|synthetic", help="Inputs to measure activations on, .npz or .npy."),
+]
 NoHostOption = Annotated[bool, typer.Option("--no-host", help="Fail when an operator would run on the host.")]
 StopOption = Annotated[str | None, typer.Option("--stop-after", metavar="PASS", help="The last pass to run.")]
 DumpOption = Annotated[
@@ -147,6 +150,7 @@ def compile(
     sram_limit: LimitOption = None,
     emit: EmitOption = "so",
     c_prefix: PrefixOption = "codesign",
+    calibration: CalibrationOption = None,
 ) -> None:
     """Plan a network, schedule and build it, and write reports and artifacts."""
     from codesign.compiler import Settings, compile_model
@@ -154,9 +158,21 @@ def compile(
 
     shapes, limit = parse_shapes(input_shape or []), parse_bytes(sram_limit)
     with _progress() as on_step:
-        host = not no_host
-        settings = Settings(hw, passes, objective, shapes, None, stop_after, dump_graphs, host, on_step, mapping, limit)
-        settings = replace(settings, emit=tuple(emit.split(",")), c_prefix=c_prefix)
+        settings = Settings(
+            hw,
+            passes,
+            objective,
+            shapes,
+            stop_after=stop_after,
+            dump_graphs=dump_graphs,
+            allow_host=not no_host,
+            on_step=on_step,
+            mapping=mapping,
+            calibration=calibration,
+            sram_limit_bytes=limit,
+            emit=tuple(emit.split(",")),
+            c_prefix=c_prefix,
+        )
         plan = compile_model(model, settings, output).plan
     print_report(plan, _console())
     typer.echo(f"\nwrote {output}: open {output / 'report.html'}")
@@ -174,6 +190,7 @@ def estimate(
     stop_after: StopOption = None,
     dump_graphs: DumpOption = None,
     mapping: MappingOption = None,
+    calibration: CalibrationOption = None,
     write_mapping: WriteMappingOption = None,
     sram_limit: LimitOption = None,
 ) -> None:
@@ -185,8 +202,19 @@ def estimate(
         check_absent(write_mapping)
     shapes, limit = parse_shapes(input_shape or []), parse_bytes(sram_limit)
     with _progress() as on_step:
-        host = not no_host
-        settings = Settings(hw, passes, objective, shapes, None, stop_after, dump_graphs, host, on_step, mapping, limit)
+        settings = Settings(
+            hw,
+            passes,
+            objective,
+            shapes,
+            stop_after=stop_after,
+            dump_graphs=dump_graphs,
+            allow_host=not no_host,
+            on_step=on_step,
+            mapping=mapping,
+            calibration=calibration,
+            sram_limit_bytes=limit,
+        )
         plan = plan_model(model, settings).plan
     if write_mapping is not None:
         write_mapping_file(plan, write_mapping)

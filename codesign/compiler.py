@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
+
+import numpy as np
 
 from codesign import __version__
 from codesign.advice.advice import Advice
 from codesign.advice.advising import Heading, advice_on
 from codesign.advice.outputs import Judge
 from codesign.advice.ranking import Workbench
-from codesign.advice.samples import Samples, given, synthetic
 from codesign.artifacts.arrays import read_array, read_arrays
 from codesign.errors import CodesignError, DoesNotFitError, did_you_mean
 from codesign.graph.codes import is_quantized
 from codesign.graph.graph import Graph
+from codesign.graph.samples import Samples, batches, given, synthetic
 from codesign.hardware.loading import LoadedProfile, load_profile
 from codesign.importers.model import load_model
 from codesign.mapping.cache import SearchMemory, cached_search
@@ -45,6 +47,8 @@ from codesign.workload.storage import storage_of
 Model = str | PathLike[str] | object
 OnStep = Callable[[str, str, int, int], None]
 EMITTED = {"so": "model.so", "c": "c/"}  # by what --emit calls them
+Calibration = str | PathLike[str] | Iterable[Mapping[str, np.ndarray] | np.ndarray]
+SYNTHETIC, _SYNTHETIC_RUNS = "synthetic", 8
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Settings:
     mapping: a file with mappings of layers, which are taken as they are, and constraints on the search for others.
     sram_limit_bytes: of the memory all activations must fit in together.
     emit: what `compile` makes to run the network with: so, c. c_prefix: what names in the C begin with.
+    calibration: inputs that activations are measured on: an .npz file (.npy for a network with one input), `synthetic`
+    for random numbers, or an iterable of arrays by input name (of arrays for a network with one input).
     """
 
     hw: str
@@ -70,6 +76,7 @@ class Settings:
     sram_limit_bytes: int | None = None
     emit: tuple[str, ...] = ("so",)
     c_prefix: str = "codesign"
+    calibration: Calibration | None = None
 
     def step(self, stage: str) -> Callable[[str, int, int], None]:
         """Reports progress within one stage: name of the item, its number from 1, how many there are."""
@@ -175,7 +182,8 @@ def advise_model(model: Model, settings: Settings, data: Path | None = None) -> 
     pipeline = resolve_pipeline(settings.passes or "none")
     imported = load_model(model, settings.input_shapes, settings.example_inputs)
     oracle = PlanningOracle(hardware.profile, objective, SearchMemory(cached_search()).search)
-    context = PassContext(hardware.profile, oracle, GradientOracle())
+    calibration = calibration_of(imported, settings.calibration if data is None else data)
+    context = PassContext(hardware.profile, oracle, GradientOracle(), calibration)
     graph, _ = run_pipeline(imported, pipeline, context)
     samples = synthetic(graph) if data is None else _given(graph, data)
     passes = catalogue()
@@ -190,6 +198,18 @@ def advise_model(model: Model, settings: Settings, data: Path | None = None) -> 
     )
     steps = [variant for kind in passes.passes.values() for variant in variants_of(kind)]
     return advice_on(Workbench(graph, context, oracle, Judge(graph, samples)), heading, steps, settings.step)
+
+
+def calibration_of(graph: Graph, given: Calibration | None) -> Samples | None:
+    """Inputs that activations are measured on, as `Settings.calibration` names them. Raises CodesignError."""
+    match given:
+        case None:
+            return None
+        case str() if given == SYNTHETIC:
+            return synthetic(graph, _SYNTHETIC_RUNS)
+        case str() | PathLike():
+            return _given(graph, Path(given))
+    return batches(graph, given, "the iterator")
 
 
 def _given(graph: Graph, data: Path) -> Samples:
@@ -214,7 +234,12 @@ def plan_model(model: Model, settings: Settings) -> Planned:
     graph, records = run_pipeline(
         imported,
         pipeline,
-        PassContext(hardware.profile, PlanningOracle(hardware.profile, objective, search), GradientOracle()),
+        PassContext(
+            hardware.profile,
+            PlanningOracle(hardware.profile, objective, search),
+            GradientOracle(),
+            calibration_of(imported, settings.calibration),
+        ),
         stop_after=settings.stop_after,
         dump_directory=settings.dump_graphs,
         on_progress=lambda step: settings.step("rewriting")(step.name, step.number, step.total),

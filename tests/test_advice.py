@@ -20,9 +20,9 @@ from codesign.advice.advice import LEAST_LOSSY_SAVING, Advice, Standing, improve
 from codesign.advice.advising import Heading, advice_on
 from codesign.advice.outputs import Judge
 from codesign.advice.ranking import Workbench, changes_cost
-from codesign.advice.samples import synthetic
 from codesign.errors import DoesNotFitError
 from codesign.graph.graph import Graph
+from codesign.graph.samples import synthetic
 from codesign.hardware.loading import load_profile
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.cache import SearchMemory
@@ -173,13 +173,14 @@ def test_ranks_sums_and_prices_on_any_machine(profile: HardwareProfile) -> None:
 
 def test_alone_and_together_are_what_an_estimate_says() -> None:
     digits = ROOT / "examples" / "digits" / "digits.onnx"
-    advice = codesign.advise(digits, hw="edge_npu", data=digits.with_name("digit.npz"))
+    data = digits.with_name("digit.npz")
+    advice = codesign.advise(digits, hw="edge_npu", data=data)
     told = {ranked.trial.text: ranked.trial.price for ranked in advice.ranked}
     assert "fold-batch-norm" in told
     for passes, price in (
         told | {advice.exact.passes: advice.exact.price, advice.all.passes: advice.all.price}
     ).items():
-        totals = codesign.estimate(digits, hw="edge_npu", passes=passes).totals
+        totals = codesign.estimate(digits, hw="edge_npu", passes=passes, calibration=data).totals
         assert price is not None
         assert (price.cycles, price.energy_pj / 1e6, price.dram_bytes) == (
             totals.cycles,

@@ -13,9 +13,9 @@ from onnx import helper
 
 from codesign.advice.advice import OutputChange
 from codesign.advice.outputs import Judge
-from codesign.advice.samples import Samples, given, resized, shuffled, synthetic
 from codesign.errors import CodesignError
 from codesign.graph.graph import Graph
+from codesign.graph.samples import Samples, given, resized, shuffled, synthetic
 from codesign.rewriting.graph_pass import PassContext
 from codesign.rewriting.pipeline import resolve_pipeline
 from codesign.rewriting.runner import run_pipeline

@@ -33,7 +33,12 @@ LINES: tuple[frozenset[str], ...] = (
 RANK = {room: rank for rank, rooms in enumerate(LINES) for room in rooms}
 
 # Neighbours on one line that may be used all the same.
-NEIGHBOURS: frozenset[tuple[str, str]] = frozenset({("artifacts", "lowering")})  # verification runs the library
+NEIGHBOURS: frozenset[tuple[str, str]] = frozenset(
+    {
+        ("artifacts", "lowering"),  # verification runs the library
+        ("quantization", "rewriting"),  # the edits every rewrite is made of; nothing there knows of quantization
+    }
+)
 
 PASSES_MAY_IMPORT = frozenset({"graph", "rewriting", "hardware", "numerics", "quantization", "vocabulary", "errors"})
 HEAVY = {"tvm": {"lowering"}, "tvm_ffi": {"lowering"}, "torch": {"importers", "networks", "training", "search"}}

@@ -7,6 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from codesign.graph.graph import Graph
+from codesign.graph.samples import synthetic
 from codesign.rewriting.catalogue import Catalogue, catalogue, explain_pass
 from codesign.rewriting.graph_pass import Applied, Effect, GraphPass, PassContext
 from codesign.rewriting.options import options_of, short_text_of, value_text, variants_of
@@ -24,7 +25,7 @@ EXACT = [text for text, variant in VARIANTS.items() if variant.effect_here is Ef
 
 def rewritten(graph: Graph, variant: GraphPass) -> tuple[Graph, int]:
     """The graph after one pass, through the runner with its check; and how often it applied."""
-    result, [record] = run_pipeline(graph, Pipeline("one", (variant,)), PassContext())
+    result, [record] = run_pipeline(graph, Pipeline("one", (variant,)), PassContext(calibration=synthetic(graph)))
     return result, record.applied
 
 

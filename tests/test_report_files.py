@@ -48,7 +48,7 @@ def test_report_json_has_every_key_asked_for() -> None:
     assert list(report) == TOP.split()
     assert list(report["totals"]) == TOTALS.split()
     assert set(report["model"]) == set(report["hardware"]) == {"name", "sha256"}
-    assert set(report["passes"][2]) == {"name", "effect", "applied", "declined", "seconds"}
+    assert set(report["passes"][2]) == {"name", "effect", "applied", "declined", "seconds", "quantization"}
     assert set(report["passes"][2]["declined"][0]) == {"where", "reason"}
     for layer in report["layers"]:
         assert set(LAYER.split()) <= set(layer)

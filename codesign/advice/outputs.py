@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from codesign.advice.advice import OutputChange
-from codesign.advice.samples import Arrays, Samples, resized, shuffled
 from codesign.graph.graph import Graph, shape_of
+from codesign.graph.samples import Arrays, Samples, resized, shuffled
 
 LEAST_DEPENDENCE = 1e-3  # of an output's size; what another input changes less hardly depends on it
 _FATAL = 4  # onnxruntime's log level: its complaints come back as exceptions

@@ -31,6 +31,7 @@ from codesign.report.numbers import (
     percent_text,
     shorten,
 )
+from codesign.report.quantization import quantization_html
 from codesign.report.terminal import OBJECTIVES
 from codesign.report.why import why
 
@@ -56,6 +57,7 @@ def report_html(plan: Plan) -> str:
         costliest=_costliest(plan),
         table=layer_table(plan),
         passes=_passes(plan),
+        quantization=quantization_html(plan),
         assumptions=_assumptions(plan),
         roof=_roof_text(plan),
         footer=_footer(plan),

@@ -22,13 +22,15 @@ from codesign.report.schema import (
     Loops,
     Pass,
     PlacedTensor,
+    Quantization,
+    QuantizedTensor,
     Report,
     ReportTotals,
     Tile,
     WrittenInPlace,
 )
 from codesign.report.why import why
-from codesign.rewriting.record import PassRecord
+from codesign.rewriting.record import PassRecord, QuantizationRecord, TensorNoise
 from codesign.vocabulary import DIMENSIONS, RELEVANT
 from codesign.workload.loop_nest import LoopNest
 
@@ -97,6 +99,31 @@ def _pass(record: PassRecord) -> Pass:
         applied=record.applied,
         declined=[Declined(where=declined.where, reason=declined.reason) for declined in record.declined],
         seconds=record.seconds,
+        quantization=None if record.quantization is None else _quantization(record.quantization),
+    )
+
+
+def _quantization(record: QuantizationRecord) -> Quantization:
+    return Quantization(
+        calibration=record.calibration,
+        synthetic=record.synthetic,
+        outputs=[_quantized(noise) for noise in record.outputs],
+        layers=[_quantized(noise) for noise in record.layers],
+        worst=[noise.tensor for noise in record.worst],
+        saturated=record.saturated,
+        numbers=record.numbers,
+    )
+
+
+def _quantized(noise: TensorNoise) -> QuantizedTensor:
+    return QuantizedTensor(
+        layer=noise.layer,
+        tensor=noise.tensor,
+        bits=noise.bits,
+        fraction_bits=noise.fraction_bits,
+        sqnr_db=noise.sqnr_db,
+        saturated=noise.saturated,
+        numbers=noise.numbers,
     )
 
 

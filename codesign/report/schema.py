@@ -29,6 +29,40 @@ class Declined(Part):
     reason: str
 
 
+class QuantizedTensor(Part):
+    """A tensor of a quantised network against the float one, over the calibration data."""
+
+    layer: str
+    """The layer that makes it, or `input NAME`."""
+    tensor: str
+    bits: int
+    """Of its codes; 0 where it is float."""
+    fraction_bits: int
+    """A code q means q / 2^fraction_bits."""
+    sqnr_db: float | None
+    """10 log10(sum x^2 / sum (x - y)^2); null where no number differs."""
+    saturated: int
+    """Numbers beyond the range of the codes; what Relu or Clip cut off is not among them."""
+    numbers: int
+
+
+class Quantization(Part):
+    """What quantisation did to the numbers."""
+
+    calibration: str
+    """The data activations were measured on."""
+    synthetic: bool
+    """The data was made up: the figures say nothing about real inputs."""
+    outputs: list[QuantizedTensor]
+    """Outputs of the network, against those before the pass."""
+    layers: list[QuantizedTensor]
+    """Every quantised tensor, in the order of the network."""
+    worst: list[str]
+    """The ten quantised tensors of least signal to noise, the worst first."""
+    saturated: int
+    numbers: int
+
+
 class Pass(Part):
     """What one pass did."""
 
@@ -39,6 +73,8 @@ class Pass(Part):
     """How many places it changed."""
     declined: list[Declined]
     seconds: float
+    quantization: Quantization | None = None
+    """Of a pass that quantises."""
 
 
 class ReportTotals(Part):

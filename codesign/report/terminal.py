@@ -31,6 +31,7 @@ from codesign.report.numbers import (
     percent_text,
     shorten,
 )
+from codesign.report.quantization import quantization_lines
 from codesign.report.why import why
 
 MANY_LAYERS = 40
@@ -192,6 +193,7 @@ def _paragraphs(plan: Plan) -> list[tuple[str, list[str]]]:
         ("constraints", [constrained_text(plan)] if constrained_text(plan) else []),
         ("not proven best", _unproven_lines(plan)),
         ("passes", _passes_lines(plan)),
+        ("quantisation", quantization_lines(plan)),
     ]
     return [(heading, lines) for heading, lines in paragraphs if lines]
 

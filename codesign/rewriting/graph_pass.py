@@ -13,8 +13,10 @@ from typing import ClassVar, Protocol, TypeAlias
 import numpy as np
 
 from codesign.graph.graph import Graph
+from codesign.graph.samples import Samples
 from codesign.hardware.profile import HardwareProfile
 from codesign.rewriting.record import DeclinedRecord as Declined
+from codesign.rewriting.record import QuantizationRecord
 
 
 class Effect(StrEnum):
@@ -37,7 +39,7 @@ class Applied:
     detail: str
 
 
-Outcome: TypeAlias = Applied | Declined
+Outcome: TypeAlias = Applied | Declined | QuantizationRecord
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,15 @@ class SensitivityOracle(Protocol):
 
 @dataclass(frozen=True)
 class PassContext:
-    """What a pass may ask about beyond its graph; each may be absent."""
+    """What a pass may ask about beyond its graph; each may be absent.
+
+    calibration: inputs of the imported network that activations are measured on.
+    """
 
     profile: HardwareProfile | None = None
     cost_oracle: CostOracle | None = None
     sensitivity_oracle: SensitivityOracle | None = None
+    calibration: Samples | None = None
 
 
 class GraphPass(ABC):

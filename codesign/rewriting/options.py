@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import NoneType
@@ -12,6 +13,8 @@ from codesign.errors import CodesignError, Problem, did_you_mean
 from codesign.rewriting.graph_pass import GraphPass
 from codesign.yaml_reader import YamlValue
 
+_PLAIN_TEXT = re.compile(r"[A-Za-z/_]")  # YAML reads what begins otherwise as a number, or not at all
+_WORDS = ("true", "false", "null", "yes", "no", "on", "off")
 _TYPE_NAMES: dict[type, str] = {
     int: "an integer",
     float: "a number",
@@ -128,6 +131,6 @@ def short_text_of(configured: GraphPass) -> str:
 
 def value_text(value: object) -> str:
     """A value as YAML writes it, `nothing` for a missing one."""
-    if value == "":
-        return "''"
+    if isinstance(value, str) and not (_PLAIN_TEXT.match(value) and value not in _WORDS):
+        return f"'{value}'"
     return str(value).lower() if isinstance(value, bool) else "nothing" if value is None else str(value)

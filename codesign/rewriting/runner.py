@@ -15,7 +15,7 @@ from codesign.graph.graph import Graph
 from codesign.rewriting.check import Face, problem_after
 from codesign.rewriting.graph_pass import Applied, Declined, GraphPass, PassContext
 from codesign.rewriting.pipeline import Pipeline
-from codesign.rewriting.record import PassRecord
+from codesign.rewriting.record import PassRecord, QuantizationRecord
 
 _LOG = logging.getLogger(__name__)
 _PROTOBUF_LIMIT_BYTES = 2**31 - 2**24  # protobuf's own limit, less room for everything that is no weight
@@ -82,10 +82,11 @@ def _run_pass(graph: Graph, step: GraphPass, context: PassContext, original: Gra
     _check(graph, step, before, original)
     applied = [outcome for outcome in outcomes if isinstance(outcome, Applied)]
     declined = tuple(outcome for outcome in outcomes if isinstance(outcome, Declined))
+    noise = next((outcome for outcome in outcomes if isinstance(outcome, QuantizationRecord)), None)
     for outcome in applied:
         _LOG.info("%s: %s: %s", step.name, outcome.where, outcome.detail)
     _LOG.info("%s: applied %d, declined %d, %.3f s", step.name, len(applied), len(declined), seconds)
-    return PassRecord(step.name, str(step.effect_here), len(applied), declined, seconds)
+    return PassRecord(step.name, str(step.effect_here), len(applied), declined, seconds, noise)
 
 
 def _check(graph: Graph, step: GraphPass, before: Face, original: Graph) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -25,11 +25,11 @@ class Samples:
     runs: tuple[Arrays, ...]
 
 
-def synthetic(graph: Graph) -> Samples:
-    """One run of standard normal numbers (small integers, true and false for inputs of these types)."""
+def synthetic(graph: Graph, count: int = 1) -> Samples:
+    """Runs of standard normal numbers (small integers, true and false for inputs of these types)."""
     generator = np.random.default_rng(SEED)
-    run = {str(value.name): _random(value, generator) for value in graph.inputs}
-    return Samples(f"synthetic data (standard normal, seed {SEED})", given=False, runs=(run,))
+    runs = tuple({str(value.name): _random(value, generator) for value in graph.inputs} for _ in range(count))
+    return Samples(f"synthetic data (standard normal, seed {SEED})", given=False, runs=runs)
 
 
 def given(graph: Graph, arrays: Mapping[str, np.ndarray], where: str) -> Samples:
@@ -64,6 +64,34 @@ def resized(run: Arrays, graph: Graph) -> Arrays | None:
             array = _interpolated(array, axis, wanted[axis])
         found[name] = array
     return found
+
+
+def fitted(samples: Samples, graph: Graph) -> Samples:
+    """The samples at the sizes a network takes after passes. Raises CodesignError where more than sizes differ."""
+    runs = [resized(run, graph) for run in samples.runs]
+    found = tuple(run for run in runs if run is not None)
+    if len(found) < len(runs):
+        problem = "they fit the network as it was imported, and not as it is after the passes before"
+        raise CodesignError(samples.source, problem, "run those passes later, or without this data")
+    return replace(samples, runs=found)
+
+
+def batches(graph: Graph, items: Iterable[Mapping[str, np.ndarray] | np.ndarray], where: str) -> Samples:
+    """What an iterator gives: arrays by input name, or one array for a network with one input.
+
+    Raises CodesignError with all problems of the first item that does not fit, and when there is none at all.
+    """
+    names = [str(value.name) for value in graph.inputs]
+    runs: list[Arrays] = []
+    for number, item in enumerate(items, 1):
+        arrays = {names[0]: np.asarray(item)} if len(names) == 1 and not isinstance(item, Mapping) else item
+        if not isinstance(arrays, Mapping):
+            hint = f"give arrays by name: {', '.join(names)}"
+            raise CodesignError(where, f"item {number} is one array, and the network has {len(names)} inputs", hint)
+        runs += given(graph, arrays, f"{where}, item {number}").runs
+    if not runs:
+        raise CodesignError(where, "it gave nothing", "an iterator can be run through once")
+    return Samples(f"{where}, {len(runs)} sample{'s' * (len(runs) != 1)}", given=True, runs=tuple(runs))
 
 
 def _interpolated(array: np.ndarray, axis: int, size: int) -> np.ndarray:
