@@ -1,0 +1,156 @@
+"""The float networks the evidence on integers is made of: where each lies, what it is fed, how it is quantised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from network_weights import enliven
+from onnx import TensorProto, helper, numpy_helper
+
+from codesign.artifacts.arrays import read_arrays
+from codesign.graph.graph import Graph, shape_of
+from codesign.graph.samples import Samples, given
+from codesign.importers.onnx_importer import import_proto
+from codesign.rewriting.graph_pass import PassContext
+from codesign.rewriting.pipeline import resolve_pipeline
+from codesign.rewriting.runner import run_pipeline
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_MODELS = ROOT.parent / "shared" / "models"
+CALIBRATED, TRIED = 4, 2
+GAIN = 1.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """file: stem of an ONNX file, or where in the project it lies. trained: its weights are what they are; others are
+    drawn. size: rows and columns its input is set to. passes: before quantising."""
+
+    file: str
+    trained: bool = False
+    size: tuple[int, int] | None = None
+    passes: str = "default"
+
+
+NETWORKS = {
+    "digits": Source("examples/digits/digits.onnx", trained=True),
+    "ResNet8": Source("resnet8_cifar10", trained=True),
+    "DS-CNN": Source("ds_cnn"),
+    "MobileNetV1 0.25": Source("mobilenetv1_0.25", size=(96, 96)),
+    "MobileNetV2": Source("mobilenetv2_1.0"),
+    "ResNet-18": Source("resnet18"),
+    "SqueezeNet": Source("squeezenet1_1"),
+    "ShuffleNetV2": Source("shufflenetv2_x1.0"),
+    "EfficientNet-B0, hard activations": Source("efficientnet_b0", passes="hard-activations,default"),
+    "face detector": Source("ultraface_rfb320", trained=True),
+}
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantised network and inputs it was not calibrated on."""
+
+    graph: Graph
+    inputs: tuple[dict[str, np.ndarray], ...]
+    real_inputs: bool
+
+
+def quantized(source: Source, models: Path, options: str = "") -> Quantized | None:
+    """The network, quantised on data of its own where there is any and on random images elsewhere; None without file."""
+    model = _model(source, models)
+    if model is None:
+        return None
+    if not source.trained:
+        enliven(model, GAIN)
+    name = next(value.name for value in model.graph.input if value.name not in _stored(model))
+    shapes = {name: (1, 3, *source.size)} if source.size else {}
+    graph = import_proto(model, name=source.file.rpartition("/")[2], sha256="", input_shapes=shapes)
+    arrays = _real_data(source, graph)
+    real = arrays is not None
+    samples = given(graph, arrays if arrays is not None else _random(graph), "data")
+    context = PassContext(calibration=Samples("data", True, samples.runs[:CALIBRATED]))
+    pipeline = resolve_pipeline(f"{source.passes},quantize{{{options}}}" if options else f"{source.passes},quantize")
+    after, _ = run_pipeline(graph, pipeline, context)
+    return Quantized(after, tuple(samples.runs[CALIBRATED : CALIBRATED + TRIED]), real)
+
+
+def _model(source: Source, models: Path) -> onnx.ModelProto | None:
+    if source.file == "ds_cnn":
+        return ds_cnn()
+    if source.file.endswith(".onnx"):
+        return onnx.load(ROOT / source.file)
+    places = (models, SHARED_MODELS)
+    found = (path for folder in places for path in sorted(folder.rglob(f"{source.file}.onnx")))
+    path = next(found, None)
+    return None if path is None else onnx.load(path)
+
+
+def _stored(model: onnx.ModelProto) -> set[str]:
+    return {tensor.name for tensor in model.graph.initializer}
+
+
+def _real_data(source: Source, graph: Graph) -> dict[str, np.ndarray] | None:
+    name, shape = str(graph.inputs[0].name), shape_of(graph.inputs[0])
+    if source.file.startswith("examples/digits"):
+        arrays = read_arrays(ROOT / "examples/digits/calibration.npz")
+        return {name: arrays[name]}
+    frames = SHARED_MODELS / "ultraface_frames.npz"
+    if source.file == "ultraface_rfb320" and frames.is_file():
+        images = next(iter(read_arrays(frames).values())).astype(np.float32)
+        if images.shape[1:] != shape[1:]:
+            images = images.transpose(0, 3, 1, 2)
+        return {name: (images - 127) / 128}
+    return None
+
+
+def _random(graph: Graph) -> dict[str, np.ndarray]:
+    """Images with large and small structures: noise, and its averages over blocks."""
+    generator = np.random.default_rng(5)
+    return {str(value.name): _images(generator, shape_of(value)) for value in graph.inputs}
+
+
+def _images(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    count, channels, rows, columns = (CALIBRATED + TRIED, *shape[1:])
+    total = np.zeros((count, channels, rows, columns))
+    for block in (1, 4, 16):
+        small = generator.standard_normal((count, channels, -(-rows // block), -(-columns // block)))
+        total += small.repeat(block, 2).repeat(block, 3)[:, :, :rows, :columns]
+    return (total / np.sqrt(3)).astype(np.float32)
+
+
+def ds_cnn() -> onnx.ModelProto:
+    """Keyword spotting of MLPerf Tiny (a 10x4 kernel over 49 frames of 10 coefficients), with random weights.
+
+    Structure: mlcommons/tiny, benchmark/training/keyword_spotting/keras_model.py.
+    """
+    generator = np.random.default_rng(1)
+    nodes: list[onnx.NodeProto] = []
+    weights: list[onnx.TensorProto] = []
+    x = "input"
+    for number, (shape, group, attributes) in enumerate(_ds_cnn_layers()):
+        w, b, y = f"w{number}", f"b{number}", f"x{number}"
+        weights.append(numpy_helper.from_array(generator.standard_normal(shape).astype(np.float32), w))
+        weights.append(numpy_helper.from_array(np.zeros(shape[0], np.float32), b))
+        nodes.append(helper.make_node("Conv", [x, w, b], [f"{y}_sum"], f"conv{number}", group=group, **attributes))
+        nodes.append(helper.make_node("Relu", [f"{y}_sum"], [y], f"relu{number}"))
+        x = y
+    weights.append(numpy_helper.from_array(generator.standard_normal((12, 64)).astype(np.float32), "w"))
+    weights.append(numpy_helper.from_array(np.zeros(12, np.float32), "b"))
+    nodes.append(helper.make_node("GlobalAveragePool", [x], ["mean"], "mean"))
+    nodes.append(helper.make_node("Flatten", ["mean"], ["flat"], "flat"))
+    nodes.append(helper.make_node("Gemm", ["flat", "w", "b"], ["output"], "dense", transB=1))
+    image = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 1, 49, 10])
+    scores = helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 12])
+    graph = helper.make_graph(nodes, "ds_cnn", [image], [scores], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def _ds_cnn_layers() -> Iterator[tuple[tuple[int, ...], int, dict[str, list[int]]]]:
+    yield (64, 1, 10, 4), 1, {"strides": [2, 2], "pads": [4, 1, 5, 1]}
+    for _ in range(4):
+        yield (64, 1, 3, 3), 64, {"pads": [1, 1, 1, 1]}
+        yield (64, 64, 1, 1), 1, {}
