@@ -20,7 +20,7 @@ from codesign.lowering.library import legalised
 from codesign.lowering.network import build_network
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror", "-fno-strict-aliasing")
-SANITIZED = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+SANITIZED = ("-g", "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 NETWORK_FILES = ("model.c", "weights.c")
 FILES = (*NETWORK_FILES, "test_vector.c", "main.c")
 

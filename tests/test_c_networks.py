@@ -10,9 +10,11 @@ import numpy as np
 import onnx
 import pytest
 
+from codesign.errors import DoesNotFitError
 from codesign.graph.graph import Graph
 from codesign.importers.onnx_importer import load_onnx
 from tests.c_builds import FILES, NETWORK_FILES, SANITIZED, build, needs, run, write_c
+from tests.command import Command
 from tests.pass_networks import network
 from tests.small_networks import convolutions, products, rows, write_network
 
@@ -27,6 +29,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with np.load(DIGITS / "heldout.npz") as arrays:
         image = arrays["image"][:1]
     return write_c(load_onnx(DIGITS / "digits.onnx"), tmp_path_factory.mktemp("digits"), {"image": image})
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command, run in a folder of its own."""
+    return Command(tmp_path, monkeypatch, capsys)
 
 
 def small(name: str, folder: Path) -> Graph:
@@ -186,3 +194,55 @@ def test_any_name_of_a_tensor_becomes_a_valid_one(tmp_path: Path) -> None:
     folder = write_c(load_onnx(path), tmp_path / "out", title="*/ #error \n title")
     done = run(build(folder, *SANITIZED))
     assert done.code == 0, done.text
+
+
+# ---- the command
+
+
+def test_compile_writes_c_and_verify_runs_it(tmp_path: Path, command: Command) -> None:
+    needs("gcc")
+    path = write_network(tmp_path / "n.onnx", "a = Conv(x, wa) y = Relu(a)", (1, 3, 4, 4), {"wa": (2, 3, 1, 1)})
+    done = command("compile", path, "--hw", "edge_npu", "--emit", "c", "--c-prefix", "tiny", "-o", "out")
+    assert done.code == 0, done.err
+    folder = command.folder / "out" / "c"
+    assert not (command.folder / "out" / "model.so").exists()
+    assert "void tiny_run(const float *x, float *y);" in (folder / "model.h").read_text()
+    readme = (folder / "README.md").read_text()
+    assert re.search(r"^\| this machine \| gcc \S+ -O2 \| \d+ \| \d+ \| \d+ \|$", readme, re.MULTILINE)
+    assert run(build(folder)).code == 0
+    done = command("verify", "out")
+    assert (done.code, "c/model.c against the original" in done.out) == (0, True)
+    source = (folder / "weights.c").read_text()
+    (folder / "weights.c").write_text(re.sub(r"(\d)\.(\d{5,})f", r"\1.9\2f", source, count=1))
+    done = command("verify", "out")
+    assert (done.code, "DIFFERS" in done.out) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--emit", "so,d"], "--emit: there is no 'd'\n  hint: there is so, c\n"),
+        (["--emit", ""], "--emit: there is no ''\n  hint: there is so, c\n"),
+        (
+            ["--c-prefix", "9*/"],
+            "--c-prefix: '9*/' cannot begin names of C\n"
+            "  hint: take up to 31 letters, digits and underscores, a letter first\n",
+        ),
+    ],
+)
+def test_what_cannot_be_emitted(options: list[str], expected: str, command: Command) -> None:
+    done = command("compile", DIGITS / "digits.onnx", "--hw", "edge_npu", *options)
+    assert (done.code, done.out, done.err.removeprefix("error: ")) == (2, "", expected)
+
+
+def test_what_there_is_no_c_for_is_named(tmp_path: Path) -> None:
+    nodes = "y, i = TopK<axis = 1>(x, three)"
+    model = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["" : 18]> n (float[1, 8] x) => (float[1, 3] y) {{ {nodes} }}'
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([3]), "three"))
+    onnx.save(model, tmp_path / "n.onnx")
+    with pytest.raises(DoesNotFitError) as caught:
+        write_c(load_onnx(tmp_path / "n.onnx"), tmp_path / "out")
+    hint = "`--emit so` builds the network all the same"
+    assert str(caught.value) == f"the network: there is no C for relax.topk\n  hint: {hint}"

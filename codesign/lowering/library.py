@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def write_library(network: LoweredNetwork, folder: Path) -> Path:
         executable = relax.build(module, target)
     path = folder / LIBRARY_FILE
     executable.export_library(os.fspath(path))
-    network.interface.model_copy(update={"cpu": host_cpu()}).write(folder)
+    write_interface(replace(network, interface=network.interface.model_copy(update={"cpu": host_cpu()})), folder)
     return path
 
 

@@ -32,6 +32,11 @@ def channels_last_calls(importer: NetworkImporter, network: IntegerNetwork) -> d
     return integer_calls(importer, network, _Layouts().step_expression)
 
 
+def lower_step(builder: Any, step: Step, inputs: list[Expression]) -> Expression:
+    """One step alone, on tensors as ONNX has them, computed with channels last."""
+    return _Layouts().step_expression(builder, step, inputs)
+
+
 class _Layouts:
     """last: by the variable of a tensor as ONNX has it, the one that holds it with channels last."""
 
@@ -54,7 +59,7 @@ class _Layouts:
         if len(x.ty.shape) != _IMAGE:
             return x
         if isinstance(x, tvm.ir.GenericConst):
-            return relax.const(np.ascontiguousarray(x.value.numpy().transpose(LAST)))
+            return relax.const(np.ascontiguousarray(x.value.numpy().transpose(LAST)), str(x.ty.dtype))
         if x not in self.last:
             self.last[x] = _turned(builder, x, LAST)
         return self.last[x]
@@ -85,7 +90,7 @@ def _call(builder: Any, step: Step, function: Any, constants: Sequence[np.ndarra
     x_shape, y_shape = (
         tuple(int(size) for size in parameter.shape) for parameter in (function.params[0], function.params[-1])
     )
-    operands = [builder.emit(relax.op.reshape(x, x_shape)), *(relax.const(array) for array in constants)]
+    operands = [builder.emit(relax.op.reshape(x, x_shape)), *(relax.const(a, str(a.dtype)) for a in constants)]
     made = relax.call_tir(builder.add_func(function, name), operands, relax.TensorType(y_shape, step.output.dtype))
     return builder.emit(relax.op.reshape(builder.emit(made), _sizes_last(step)))
 

@@ -1,0 +1,178 @@
+"""Kernels for small processors, layer by layer, against the integer semantics: on this machine and on a Cortex-M4."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.emulated import emulate, missing_tools
+from codesign.artifacts.c_folder.checking import TestVector
+from codesign.artifacts.c_folder.folder import write_sources
+from codesign.lowering.c_source.network import c_program
+from codesign.lowering.interface import Interface
+from codesign.lowering.interface import Tensor as Named
+from codesign.lowering.library import legalised
+from codesign.lowering.microcontroller.channels_last import lower_step
+from codesign.numerics.execution import run_step
+from codesign.numerics.requantization import Ratio, Requantization
+from codesign.numerics.steps import Convolve, Multiply, Step, Tensor
+from tests.c_builds import SANITIZED, build, run
+
+RANDOM = np.random.default_rng(5)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer over an image of rows x columns. group: 0 is depthwise. limits: of the codes."""
+
+    channels: int
+    outputs: int
+    taps: tuple[int, int] = (3, 3)
+    size: tuple[int, int] = (6, 5)
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (1, 1, 1, 1)
+    group: int = 1
+    zero_point: int = 0
+    output: tuple[str, int] = ("int8", 0)
+    limits: tuple[int, int] = (-128, 127)
+    ratios: tuple[int, ...] = (1,)  # multipliers to choose from
+    shifts: tuple[int, int] = (9, 13)
+    kernel: str = "multiply_2x2"
+    input: str = "int8"
+
+
+NONE = (0, 0, 0, 0)
+CASES = {
+    "plain": Case(16, 16),
+    "one_shift_for_all": Case(8, 8, shifts=(11, 12)),
+    "relu": Case(8, 6, limits=(0, 127)),
+    "relu6": Case(8, 6, limits=(0, 96)),
+    "odd": Case(3, 5, size=(7, 7)),
+    "strided_by_two": Case(4, 6, (3, 3), (9, 8), (2, 2), (1, 1), (0, 1, 1, 0)),
+    "speech": Case(1, 6, (10, 4), (12, 7), (2, 2), (1, 1), (4, 1, 5, 1)),
+    "many_of_few": Case(6, 3, (4, 4), (7, 6), pads=NONE),
+    "dilated": Case(4, 4, size=(9, 9), dilations=(2, 3), pads=(2, 3, 2, 3)),
+    "pointwise": Case(12, 7, (1, 1), (3, 3), pads=NONE),
+    "pointwise_strided": Case(8, 4, (1, 1), (5, 5), (2, 2), pads=NONE),
+    "zero_point": Case(8, 4, zero_point=-128),
+    "few_with_zero_point": Case(3, 4, zero_point=7, output=("int8", -3)),
+    "any_ratio": Case(4, 6, ratios=(3, 1_234_567, 77), shifts=(30, 34)),
+    "bytes_without_sign": Case(4, 4, output=("uint8", 128), limits=(0, 255)),
+    "depthwise": Case(8, 8, group=0, kernel="multiply_4"),
+    "depthwise_strided": Case(12, 12, (3, 3), (8, 7), (2, 2), (1, 1), (0, 0, 1, 1), group=0, kernel="multiply_4"),
+    "depthwise_large": Case(4, 4, (5, 5), (5, 6), pads=(2, 2, 2, 2), group=0, limits=(0, 127), kernel="multiply_4"),
+    "depthwise_dilated": Case(4, 4, (3, 2), (8, 8), dilations=(2, 3), pads=(3, 2, 1, 4), group=0, kernel="multiply_4"),
+    "depthwise_zero_point": Case(8, 8, group=0, zero_point=-100, kernel="multiply_4"),
+    "depthwise_no_pads": Case(8, 8, pads=NONE, group=0, kernel="multiply_4"),
+    "depthwise_of_six": Case(6, 6, group=0, kernel=""),
+    "grouped": Case(8, 8, group=2, kernel=""),
+    "wide_codes": Case(4, 4, input="int16", kernel="", shifts=(17, 20)),
+}
+DENSE = {"dense": (10, 6, 1), "dense_of_rows": (16, 5, 3)}
+
+
+def convolution(name: str, case: Case) -> Convolve:
+    group = case.group or case.channels
+    spread = [case.dilations[at] * (case.taps[at] - 1) + 1 for at in (0, 1)]
+    padded = [case.size[at] + case.pads[at] + case.pads[at + 2] for at in (0, 1)]
+    made = [(padded[at] - spread[at]) // case.strides[at] + 1 for at in (0, 1)]
+    x = Tensor(f"{name}_x", (1, case.channels, *case.size), case.input, 1.0, case.zero_point)
+    y = Tensor(f"{name}_y", (1, case.outputs, *made), case.output[0], 1.0, case.output[1])
+    weights = RANDOM.integers(-127, 128, (case.outputs, case.channels // group, *case.taps)).astype(np.int8)
+    bias = RANDOM.integers(-3000, 3000, case.outputs).astype(np.int32)
+    arguments = (weights, bias, group, case.strides, case.dilations, case.pads, requantization(case))
+    return Convolve(name, (x,), y, *arguments)
+
+
+def requantization(case: Case) -> Requantization:
+    ratios = [Ratio(int(RANDOM.choice(case.ratios)), int(RANDOM.integers(*case.shifts))) for _ in range(case.outputs)]
+    chosen = tuple(ratios[:1] if len(set(ratios)) == 1 else ratios)
+    return Requantization(chosen, case.output[1], *case.limits, 1 << 24)
+
+
+def dense(name: str, sizes: tuple[int, int, int]) -> Multiply:
+    terms, outputs, rows = sizes
+    x = Tensor(f"{name}_x", (rows, terms), "int8", 1.0, 3)
+    y = Tensor(f"{name}_y", (rows, outputs), "int8", 1.0, 0)
+    weights = RANDOM.integers(-127, 128, (terms, outputs)).astype(np.int8)
+    bias = RANDOM.integers(-3000, 3000, outputs).astype(np.int32)
+    return Multiply(name, (x,), y, weights, bias, requantization(Case(terms, outputs)))
+
+
+@dataclass(frozen=True)
+class Built:
+    folder: Path
+    kernels: dict[str, str]  # C text by layer
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """All layers side by side in one program."""
+    from tvm import relax
+
+    steps: list[Step] = [convolution(name, case) for name, case in CASES.items()]
+    steps += [dense(name, sizes) for name, sizes in DENSE.items()]
+    builder = relax.BlockBuilder()
+    given = [relax.Var(s.inputs[0].name, relax.TensorType(s.inputs[0].shape, s.inputs[0].dtype)) for s in steps]
+    with builder.function("main", given):
+        with builder.dataflow():
+            results = [lower_step(builder, step, [x]) for step, x in zip(steps, given, strict=True)]
+            result = builder.emit_output(relax.Tuple(results))
+        builder.emit_func_output(result)
+    named = [[Named(name=t.name, shape=t.shape, dtype=t.dtype) for t in (s.inputs[0], s.output)] for s in steps]
+    interface = Interface(inputs=tuple(n[0] for n in named), outputs=tuple(n[1] for n in named), layers=())
+    program = c_program(legalised(builder.get()), interface)
+    inputs = {step.inputs[0].name: _codes(step.inputs[0]) for step in steps}
+    outputs = {s.output.name: run_step(s, [inputs[s.inputs[0].name]]).astype(s.output.dtype) for s in steps}
+    for name, codes in outputs.items():
+        assert len(np.unique(codes)) > min(12, codes.size // 3), name
+    folder = tmp_path_factory.mktemp("kernels") / "c"
+    write_sources(program, TestVector(inputs, outputs, 0.0, "numpy"), folder, "kernels", "codesign")
+    return Built(folder, _kernels(program, steps))
+
+
+def _codes(tensor: Tensor) -> np.ndarray:
+    limits = np.iinfo(tensor.dtype)
+    return RANDOM.integers(limits.min, limits.max + 1, tensor.shape).astype(tensor.dtype)
+
+
+def _kernels(program: object, steps: list[Step]) -> dict[str, str]:
+    """Text of the kernels that lie between a layer's input and its output."""
+    from codesign.lowering.c_source.program import Call, CProgram
+
+    assert isinstance(program, CProgram)
+    found = {}
+    for step in steps:
+        known, text = {step.inputs[0].name}, ""
+        for call in program.steps:
+            reads, writes = program.touched(call)
+            if known.intersection(reads) and isinstance(call, Call):
+                known.update(writes)
+                text += program.kernels[call.kernel].source
+        assert step.output.name in known
+        found[step.name] = text
+    return found
+
+
+def test_layers_have_the_kernel_made_for_them(built: Built) -> None:
+    for name, case in CASES.items():
+        called = [kernel for kernel in ("multiply_2x2", "multiply_4") if f"{kernel}(" in built.kernels[name]]
+        assert called == ([case.kernel] if case.kernel else []), name
+    assert all("multiply_2x2(" in built.kernels[name] for name in DENSE)
+
+
+def test_codes_are_those_of_numpy(built: Built) -> None:
+    done = run(build(built.folder, *SANITIZED))
+    assert done.code == 0, done.text
+    assert done.text.count(": 0 of ") == len(CASES) + len(DENSE)
+
+
+@pytest.mark.skipif(bool(missing_tools()), reason=f"not installed: {', '.join(missing_tools())}")
+def test_codes_are_the_same_by_dual_multiplications(built: Built) -> None:
+    done = emulate(built.folder)
+    assert done.ok, done.output
+    assert done.output.count(": 0 of ") == len(CASES) + len(DENSE)
