@@ -60,7 +60,7 @@ class Quantized:
 
 
 def quantized(source: Source, models: Path, options: str = "") -> Quantized | None:
-    """The network, quantised on data of its own where there is any and on random images elsewhere; None without file."""
+    """The network, quantised on data of its own or else on random images; None without a file."""
     model = _model(source, models)
     if model is None:
         return None

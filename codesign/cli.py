@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -88,6 +88,10 @@ CalibrationOption = Annotated[
     str | None,
     typer.Option("--calibration", metavar="FILE|synthetic", help="Inputs to measure activations on, .npz or .npy."),
 ]
+RequantizeOption = Annotated[
+    Literal["power-of-two"] | None,
+    typer.Option("--requantize", help="Give a model that is quantised already scales that need shifts alone."),
+]
 NoHostOption = Annotated[bool, typer.Option("--no-host", help="Fail when an operator would run on the host.")]
 StopOption = Annotated[str | None, typer.Option("--stop-after", metavar="PASS", help="The last pass to run.")]
 DumpOption = Annotated[
@@ -151,6 +155,7 @@ def compile(
     emit: EmitOption = "so",
     c_prefix: PrefixOption = "codesign",
     calibration: CalibrationOption = None,
+    requantize: RequantizeOption = None,
 ) -> None:
     """Plan a network, schedule and build it, and write reports and artifacts."""
     from codesign.compiler import Settings, compile_model
@@ -169,6 +174,7 @@ def compile(
             on_step=on_step,
             mapping=mapping,
             calibration=calibration,
+            passes_after="requantize" if requantize else "",
             sram_limit_bytes=limit,
             emit=tuple(emit.split(",")),
             c_prefix=c_prefix,
@@ -191,6 +197,7 @@ def estimate(
     dump_graphs: DumpOption = None,
     mapping: MappingOption = None,
     calibration: CalibrationOption = None,
+    requantize: RequantizeOption = None,
     write_mapping: WriteMappingOption = None,
     sram_limit: LimitOption = None,
 ) -> None:
@@ -213,6 +220,7 @@ def estimate(
             on_step=on_step,
             mapping=mapping,
             calibration=calibration,
+            passes_after="requantize" if requantize else "",
             sram_limit_bytes=limit,
         )
         plan = plan_model(model, settings).plan

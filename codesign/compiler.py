@@ -58,7 +58,7 @@ class Settings:
 
     mapping: a file with mappings of layers, which are taken as they are, and constraints on the search for others.
     sram_limit_bytes: of the memory all activations must fit in together.
-    emit: what `compile` makes to run the network with: so, c. c_prefix: what names in the C begin with.
+    passes_after: passes that run behind those, as a list. emit: what `compile` makes to run the network with: so, c. c_prefix: what names in the C begin with.
     calibration: inputs that activations are measured on: an .npz file (.npy for a network with one input), `synthetic`
     for random numbers, or an iterable of arrays by input name (of arrays for a network with one input).
     """
@@ -77,6 +77,7 @@ class Settings:
     emit: tuple[str, ...] = ("so",)
     c_prefix: str = "codesign"
     calibration: Calibration | None = None
+    passes_after: str = ""
 
     def step(self, stage: str) -> Callable[[str, int, int], None]:
         """Reports progress within one stage: name of the item, its number from 1, how many there are."""
@@ -273,10 +274,22 @@ def plan_model(model: Model, settings: Settings) -> Planned:
 
 
 def chosen_pipeline(settings: Settings, hardware: LoadedProfile) -> Pipeline:
-    """The passes the user asked for, or else the exact ones the machine names. Raises CodesignError."""
+    """The passes the user asked for, or else the exact ones the machine names; then those of `passes_after`.
+
+    Raises CodesignError, also for calibration data that no pass reads.
+    """
     if settings.passes is not None:
-        return resolve_pipeline(settings.passes)
-    return default_pipeline(hardware.profile.pipeline, hardware.where("pipeline"))
+        pipeline = resolve_pipeline(settings.passes)
+    else:
+        pipeline = default_pipeline(hardware.profile.pipeline, hardware.where("pipeline"))
+    if settings.passes_after:
+        after = resolve_pipeline(settings.passes_after).passes
+        pipeline = Pipeline(f"{pipeline.name}, {settings.passes_after}", (*pipeline.passes, *after))
+    if settings.calibration is not None and not any(step.reads_calibration for step in pipeline.passes):
+        readers = [name for name, kind in catalogue().passes.items() if kind.reads_calibration]
+        hint = f"ask for one that does: --passes {pipeline.name},{readers[0]}" if readers else ""
+        raise CodesignError("--calibration", "no pass reads it", hint)
+    return pipeline
 
 
 def build(planned: Planned, settings: Settings, output: Path) -> Build:

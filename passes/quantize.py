@@ -51,6 +51,7 @@ class Quantize(GraphPass):
 
     name: ClassVar[str] = "quantize"
     effect: ClassVar[Effect] = Effect.APPROXIMATE
+    reads_calibration: ClassVar[bool] = True
 
     range: Annotated[
         Literal["least-squares", "maximum"], "ranges of least squared error, or those that saturate nothing"

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from typer.testing import CliRunner
 
+from codesign.cli import app
+from codesign.compiler import estimate
+from codesign.errors import CodesignError
 from codesign.graph.codes import constant_codes, is_quantize, scaling_of
 from codesign.graph.graph import Graph
 from codesign.numerics.execution import run_network
@@ -86,3 +93,19 @@ def test_a_bias_that_leaves_32_bits_is_declined() -> None:
     _, outcomes = requantized(graph_of(b.model()))
     (declined,) = (outcome for outcome in outcomes if isinstance(outcome, Declined))
     assert declined.reason == "its bias leaves 32 bits at the new scales"
+
+
+def test_the_option_runs_it_behind_the_machine_s_passes(tmp_path: Path) -> None:
+    onnx.save(make_network("heads", any_scale=True), tmp_path / "given.onnx")
+    plan = estimate(tmp_path / "given.onnx", hw="edge_npu", passes_after="requantize")
+    assert plan.passes[-1].name == "requantize" and plan.passes[-1].applied > 3
+    assert plan.pipeline == "default, requantize, named by edge_npu"
+    assert CliRunner().invoke(app, ["estimate", "x.onnx", "--hw", "edge_npu", "--requantize", "halves"]).exit_code == 2
+
+
+def test_calibration_that_no_pass_reads_is_refused() -> None:
+    with pytest.raises(CodesignError) as caught:
+        estimate("examples/digits/digits.onnx", hw="edge_npu", calibration="synthetic")
+    assert str(caught.value) == (
+        "--calibration: no pass reads it\n  hint: ask for one that does: --passes default,quantize"
+    )

@@ -113,11 +113,13 @@ class GraphPass(ABC):
     and ends with a paragraph `Source: ...`.
 
     effect: with the default options. effects: with other ones, by `option=value`, where they have another.
+    reads_calibration: whether it measures activations on the calibration data of its context.
     """
 
     name: ClassVar[str]
     effect: ClassVar[Effect]
     effects: ClassVar[Mapping[str, Effect]] = MappingProxyType({})
+    reads_calibration: ClassVar[bool] = False
 
     @property
     def effect_here(self) -> Effect:
