@@ -157,7 +157,7 @@ def read_cache(cache: Path) -> Iterator[Row]:
 
 
 _WHAT = (
-    "Activations priced as int8, after the default passes, every layer a step of its own ([what counts](../memory.md)).",
+    "Activations priced as int8, after the default passes, every layer a step of its own ([rules](../memory.md)).",
     "The bound is what no order of the layers and no placement goes below. Every plan is checked by running it on an",
     "arena whose bytes remember whose they are; as a control the same check must refuse the plan with one tensor moved",
     "onto another. `in the file's order`: the most that is live at once if layers run as they stand. Seconds are",

@@ -41,7 +41,12 @@ NEIGHBOURS: frozenset[tuple[str, str]] = frozenset(
 )
 
 PASSES_MAY_IMPORT = frozenset({"graph", "rewriting", "hardware", "numerics", "quantization", "vocabulary", "errors"})
-HEAVY = {"tvm": {"lowering"}, "tvm_ffi": {"lowering"}, "torch": {"importers", "networks", "training", "search"}}
+HEAVY = {
+    "tvm": {"lowering"},
+    "tvm_ffi": {"lowering"},
+    "torch": {"importers", "networks", "training", "search"},
+    "ortools": {"planning"},
+}
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,7 @@ def test_who_imports_whom() -> None:
         ("codesign/planning/x.py", "import tvm.relax", "only lowering may import tvm"),
         ("codesign/compiler.py", "import torch", "only importers, networks, search, training may import torch"),
         ("passes/x.py", "from codesign.mapping.mapper import y", "passes may not import codesign.mapping.mapper"),
+        ("codesign/report/x.py", "from ortools.sat.python import cp_model", "only planning may import ortools"),
         ("codesign/cli.py", "import passes.x", "codesign never names an entry of a catalogue (passes.x)"),
     ],
 )
@@ -224,7 +230,8 @@ def imported_by(*arguments: str) -> set[str]:
 def test_help_imports_nothing_heavy(arguments: str) -> None:
     imported = imported_by(*arguments.split())
     assert {"codesign", "typer"} <= imported
-    assert imported & {"tvm", "torch", "onnx", "onnx_ir", "onnxruntime", "plotly", "networkx", "sklearn"} == set()
+    heavy = {"tvm", "torch", "ortools", "onnx", "onnx_ir", "onnxruntime", "plotly", "networkx", "sklearn"}
+    assert imported & heavy == set()
 
 
 @pytest.mark.parametrize(
@@ -233,4 +240,4 @@ def test_help_imports_nothing_heavy(arguments: str) -> None:
 def test_estimates_need_neither_tvm_nor_torch(command: str) -> None:
     imported = imported_by(*command.format("examples/digits/digits.onnx").split())
     assert {"codesign", "onnx_ir"} <= imported
-    assert imported & {"tvm", "tvm_ffi", "torch"} == set()
+    assert imported & {"tvm", "tvm_ffi", "torch", "ortools"} == set()

@@ -53,28 +53,25 @@ class Liveness:
     def _written_in_place(self) -> tuple[tuple[tuple[int, int], ...], ...]:
         """By step, ways to write in place that save room, the best first: readers of all it writes over, and bytes."""
         return tuple(
-            tuple((self._readers(overwriting), self.saved_bytes(overwriting)) for overwriting in ways)
-            for ways in self._ways
+            tuple((self._readers(way), self.saved_bytes(step, way)) for way in ways)
+            for step, ways in enumerate(self._ways)
         )
 
     @cached_property
     def _ways(self) -> tuple[tuple[Overwriting, ...], ...]:
-        kept = self.flow.kept
-        return tuple(
-            tuple(
-                sorted(
-                    (way for way in ways if self.saved_bytes(way) > 0 and kept.isdisjoint(way.inputs)),
-                    key=self.saved_bytes,
-                    reverse=True,
-                )
-            )
-            for ways in self.flow.overwritings
-        )
+        return tuple(self._ways_of(step) for step in range(len(self.flow.needs)))
 
-    def saved_bytes(self, way: Overwriting) -> int:
-        """What writing in place saves while the step runs."""
-        written = sum(self.flow.weights[number] for number in way.outputs)
-        return written - self.flow.whole_units(way.overwrite.scratch_bytes)
+    def _ways_of(self, step: int) -> tuple[Overwriting, ...]:
+        ways = [way for way in self.flow.overwritings[step] if self.flow.kept.isdisjoint(way.inputs)]
+        saving = [way for way in ways if self.saved_bytes(step, way) > 0]
+        return tuple(sorted(saving, key=lambda way: self.saved_bytes(step, way), reverse=True))
+
+    def saved_bytes(self, step: int, way: Overwriting) -> int:
+        """What writing in place saves while a step runs; its scratch, if it has other besides, is one piece with it."""
+        flow = self.flow
+        written = sum(flow.weights[number] for number in way.outputs)
+        scratch = flow.problem.steps[step].scratch_bytes + way.overwrite.scratch_bytes
+        return written - flow.whole_units(scratch) + flow.scratch[step]
 
     def _readers(self, way: Overwriting) -> int:
         found = 0

@@ -68,7 +68,7 @@ def layout_of(liveness: Liveness, order: Sequence[int], allowed: int) -> Layout:
     for at, step in enumerate(order):
         change = liveness.change(step, done, live)
         way = liveness.written_in_place(step, done)
-        if way is not None and change.during + liveness.saved_bytes(way) > allowed and blocks.merge(way, at):
+        if way is not None and change.during + liveness.saved_bytes(step, way) > allowed and blocks.merge(way, at):
             in_place[step] = way
         room = liveness.flow.problem.steps[step].scratch_bytes
         room += in_place[step].overwrite.scratch_bytes if step in in_place else 0
