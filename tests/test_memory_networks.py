@@ -23,6 +23,7 @@ from codesign.workload.storage import TensorLayout, storage_of
 from tests import refusals
 from tests.command import Command
 from tests.importers.models import model, save, values
+from tests.quantized_networks import NETWORKS, make_network
 from tests.refusals import assert_refused
 from tests.small_networks import write_network
 
@@ -215,6 +216,20 @@ def test_another_order_is_chosen_where_it_needs_less(tmp_path: Path) -> None:
     plan = planned(problem_in(network(tmp_path, nodes, weights)))
     assert plan.reordered and plan.proven
     assert plan.arena_bytes == 8 * 36 + 64 * 36 + 80  # x, a wide tensor, and 72 bytes of c in whole units of 16
+
+
+@pytest.mark.parametrize("layout", TensorLayout)
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_a_quantised_network_is_planned_on_its_codes(tmp_path: Path, name: str, layout: TensorLayout) -> None:
+    problem = problem_in(save(make_network(name), tmp_path, "net.onnx"), layout=layout)
+    assert planned(problem).arena_bytes >= 8
+    if name == "differently_scaled":
+        assert problem.parts == ()  # other scales: the concatenation computes, so nothing is written there at once
+    if name == "moves" and layout is TensorLayout.CHANNELS_FIRST:
+        joined = {part.whole for part in problem.parts if part.offset_bytes == 0}
+        assert len(problem.parts) == 8 and len(joined) > 3
+    if name == "moves" and layout is TensorLayout.CHANNELS_LAST:
+        assert any(step.name.endswith("(2)") for step in problem.steps)
 
 
 # ---- with a machine, and with a limit

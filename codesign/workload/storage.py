@@ -8,13 +8,14 @@ they alternate in every pixel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from math import prod
 
 import onnx_ir as ir
 
+from codesign.graph.codes import Scaling, is_dequantize, is_quantize, is_quantized, scaling_of
 from codesign.graph.graph import Graph, constant_of, shape_of
 from codesign.graph.operators import optional_input
 from codesign.vocabulary import OperationKind
@@ -51,7 +52,7 @@ class Joined:
 
 @dataclass(frozen=True)
 class Storage:
-    """Activations of a graph. sizes: bytes by name. views: results that are bytes of an operand, by their names.
+    """Activations of a graph. sizes: bytes by name, one at least. views: by name, results that are bytes of an operand.
 
     joined: concatenations by the names of their results. inputs: those some node reads. outputs: those that are no
     constants.
@@ -67,12 +68,16 @@ class Storage:
 def storage_of(graph: Graph, activations_bits: int, layout: TensorLayout = TensorLayout.CHANNELS_FIRST) -> Storage:
     """What the activations of a graph take. activations_bits: of every floating-point element; others as in the file.
 
+    In a quantised graph only its inputs and outputs have these bits, as codes; what else is floating-point stays so.
     The host's share at the end of a detector is left out. Raises ValueError when a shape is not static.
     """
+    border = {*graph.inputs, *graph.outputs} if is_quantized(graph) else None
     values: dict[ir.Value, None] = dict.fromkeys(graph.inputs)
     for node in graph.nodes:
         values |= dict.fromkeys((*activations(node), *results(node)))
-    sizes = {value: _size_bytes(value, activations_bits) for value in values if elements(value)}
+    sizes = {
+        value: _size_bytes(value, activations_bits if border is None or value in border else None) for value in values
+    }
     views: dict[str, Run] = {}
     joined: dict[str, Joined] = {}
     for node in graph.nodes:
@@ -91,31 +96,53 @@ def storage_of(graph: Graph, activations_bits: int, layout: TensorLayout = Tenso
     )
 
 
-def _size_bytes(value: ir.Value, activations_bits: int) -> int:
-    if value.dtype is None or value.dtype.is_floating_point():
-        return -(-elements(value) * activations_bits // 8)
-    return elements(value) * element_bytes(value)
+def _size_bytes(value: ir.Value, activations_bits: int | None) -> int:
+    if activations_bits is not None and (value.dtype is None or value.dtype.is_floating_point()):
+        return max(1, -(-elements(value) * activations_bits // 8))
+    return max(1, elements(value) * element_bytes(value))
+
+
+def _stored(values: Iterable[ir.Value], *, read: bool) -> dict[ir.Value, tuple[ir.Value, Scaling | None]]:
+    """What lies in memory for values a node reads or makes: their codes where they are quantised, with the scaling."""
+    found: dict[ir.Value, tuple[ir.Value, Scaling | None]] = {}
+    for value in values:
+        found[value] = value, None
+        node = value.producer() if read else None
+        if not read and len(users := value.consumers()) == 1:
+            node = users[0]
+        if node is not None and (is_dequantize(node) if read else is_quantize(node)) and node.inputs[0] is not None:
+            found[value] = node.inputs[0] if read else node.outputs[0], scaling_of(node)
+    return found
+
+
+def _alike(node: ir.Node) -> dict[ir.Value, ir.Value] | None:
+    """What lies in memory for all a node reads and makes; None if codes of different meaning are among them."""
+    both = _stored(activations(node), read=True) | _stored(results(node), read=False)
+    scalings = {scaling for _, scaling in both.values()}
+    return {value: stored for value, (stored, _) in both.items()} if len(scalings) == 1 else None
 
 
 def _views(node: ir.Node, sizes: dict[ir.Value, int], layout: TensorLayout) -> Iterator[Run]:
     """Results of a node that are bytes of its one operand."""
-    reads, writes = activations(node), results(node)
-    if len(reads) != 1 or reads[0] not in sizes or any(value not in sizes for value in writes):
+    reads, writes, stored = activations(node), results(node), _alike(node)
+    if stored is None or len(reads) != 1 or any(value not in sizes for value in stored.values()):
         return
-    (x,) = reads
+    (read,) = reads
+    x, shape = stored[read], shape_of(read)
     if node.op_type == "Split" and len(writes) > 1:
-        axis = node.attributes.get_int("axis", 0) % len(shape_of(x))
+        axis = node.attributes.get_int("axis", 0) % len(shape)
         offset = 0
-        for value in writes if _is_run(shape_of(x), axis, layout) else ():
-            yield Run(str(value.name), str(x.name), offset, sizes[value])
-            offset += sizes[value]
+        for value in writes if _is_run(shape, axis, layout) else ():
+            yield Run(str(stored[value].name), str(x.name), offset, sizes[stored[value]])
+            offset += sizes[stored[value]]
     elif node.op_type == "Slice" and len(writes) == 1:
-        first = _first_element(node, shape_of(x), shape_of(writes[0]), layout)
+        first, y = _first_element(node, shape, shape_of(writes[0]), layout), stored[writes[0]]
         if first is not None:
-            offset = first * sizes[x] // elements(x)
-            yield Run(str(writes[0].name), str(x.name), offset, sizes[writes[0]])
-    elif len(writes) == 1 and _keeps_bytes(node, x, writes[0], layout) and sizes[x] == sizes[writes[0]]:
-        yield Run(str(writes[0].name), str(x.name), 0, sizes[x])
+            yield Run(str(y.name), str(x.name), first * sizes[x] // elements(x), sizes[y])
+    elif len(writes) == 1 and _keeps_bytes(node, read, writes[0], layout):
+        y = stored[writes[0]]
+        if sizes[x] == sizes[y]:
+            yield Run(str(y.name), str(x.name), 0, sizes[x])
 
 
 def _keeps_bytes(node: ir.Node, x: ir.Value, y: ir.Value, layout: TensorLayout) -> bool:
@@ -127,21 +154,22 @@ def _keeps_bytes(node: ir.Node, x: ir.Value, y: ir.Value, layout: TensorLayout) 
 
 def _joined(node: ir.Node, sizes: dict[ir.Value, int], layout: TensorLayout) -> Iterator[Joined]:
     """A Concat whose operands lie one behind the other."""
-    if node.op_type != "Concat" or len(node.inputs) < 2 or node.outputs[0] not in sizes:
+    stored = _alike(node) if node.op_type == "Concat" and len(node.inputs) > 1 else None
+    if stored is None or any(value not in sizes for value in stored.values()):
         return
-    result = node.outputs[0]
-    axis = node.attributes.get_int("axis", 0) % len(shape_of(result))
-    if not _is_run(shape_of(result), axis, layout):
+    result, shape = stored[node.outputs[0]], shape_of(node.outputs[0])
+    if not _is_run(shape, node.attributes.get_int("axis", 0) % len(shape), layout):
         return
     runs, offset = [], 0
     for value in node.inputs:
         if value is None:
             return
         size = sizes[result] * elements(value) // elements(result)
-        if size != sizes.get(value, size):
+        operand = stored.get(value)
+        if operand is not None and size != sizes[operand]:
             return  # elements of less than a byte
         if size:
-            runs.append(Run("" if is_constant(value) else str(value.name), str(result.name), offset, size))
+            runs.append(Run("" if operand is None else str(operand.name), str(result.name), offset, size))
         offset += size
     yield Joined(str(result.name), tuple(runs))
 

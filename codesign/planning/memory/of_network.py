@@ -13,6 +13,7 @@ computes one into scratch, and moves it to where inputs lie that are no longer n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -45,10 +46,15 @@ _USUAL = MemoryRules()
 
 def problem_of(layers: Sequence[PlannedLayer], storage: Storage, rules: MemoryRules = _USUAL) -> MemoryProblem:
     """The memory problem of a planned network: what is fused into a layer is one step with it."""
-    groups: dict[str, list[Layer]] = {}
+    groups: list[list[Layer]] = []
+    heads: dict[str, list[Layer]] = {}
     for planned in layers:
-        groups.setdefault(planned.fused_into or planned.layer.name, []).append(planned.layer)
-    return problem_of_layers(list(groups.values()), storage, rules)
+        if planned.fused_into:
+            heads[planned.fused_into].append(planned.layer)
+        else:
+            heads[planned.layer.name] = [planned.layer]
+            groups.append(heads[planned.layer.name])
+    return problem_of_layers(groups, storage, rules)
 
 
 def problem_of_layers(
@@ -56,10 +62,18 @@ def problem_of_layers(
 ) -> MemoryProblem:
     """The memory problem of layers in an order that runs. Those of one group are one step, named like the first.
 
+    Where several are called the same (the results of a quantised Split), the second is `name (2)`.
+
     Inputs of the network are in memory from the start until their last reader, outputs to the end. Weights are not
     counted, nor is the host's share at the end of a detector.
     """
-    units = [unit for unit in map(_Unit, map(tuple, groups)) if _touches(unit, storage)]
+    times: Counter[str] = Counter()
+    units = []
+    for group in groups:
+        name = group[0].name
+        times[name] += 1
+        unit = _Unit(name if times[name] == 1 else f"{name} ({times[name]})", tuple(group))
+        units += [unit] if _touches(unit, storage) else []
     builder = _Builder(storage, rules, Sharing({}))
     for name in storage.inputs:
         builder.sharing.add(name, storage.sizes[name])
@@ -76,11 +90,8 @@ def problem_of_layers(
 class _Unit:
     """A layer, and those done on its way out."""
 
+    name: str
     layers: tuple[Layer, ...]
-
-    @property
-    def name(self) -> str:
-        return self.layers[0].name
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -115,7 +126,7 @@ class _Builder:
         layer = unit.last
         joined = [self.storage.joined[name] for name in layer.outputs if name in self.storage.joined]
         if joined and len(unit.layers) == 1:
-            self._join(layer, joined[0])
+            self._join(unit.name, joined[0])
             return
         viewed = [name for name in unit.writes if name in self.storage.views]
         if viewed and len(unit.layers) == 1:
@@ -125,7 +136,7 @@ class _Builder:
         overwrites = tuple(self._overwrites(unit))
         self.steps.append(Step(unit.name, unit.reads, unit.writes, overwrites=overwrites))
 
-    def _join(self, layer: Layer, joined: Joined) -> None:
+    def _join(self, name: str, joined: Joined) -> None:
         """Operands become parts of the result where they can; the others are copied into parts of their own."""
         copied, pieces = [], []
         for number, run in enumerate(joined.operands):
@@ -138,7 +149,7 @@ class _Builder:
             pieces.append(piece)
             copied += [run.tensor] if run.tensor else []
         if pieces:
-            self.steps.append(Step(layer.name, tuple(dict.fromkeys(copied)), tuple(pieces)))
+            self.steps.append(Step(name, tuple(dict.fromkeys(copied)), tuple(pieces)))
 
     def _reaches_out(self, run: Run, joined: Joined) -> bool:
         """Whether memory the operand shares already would cover places in the result that are others'.
