@@ -344,7 +344,7 @@ def emit_c(planned: Planned, folder: Path, prefix: str) -> None:
     from codesign.lowering.network import build_network
 
     network = build_network(planned.graph, channels_last=True)
-    program = c_program(legalised(network.module), network.interface, where=planned.plan.model.name)
+    program = c_program(legalised(network.module, with_views=True), network.interface, where=planned.plan.model.name)
     vector = vector_of(folder / "model.onnx", network.interface)
     write_c_folder(program, vector, folder / FOLDER, f"{planned.plan.model.name}, by codesign {__version__}", prefix)
 

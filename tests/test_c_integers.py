@@ -37,7 +37,7 @@ def write_layers(graph: Graph, folder: Path, prefix: str = "codesign") -> tuple[
     """The C of a network that hands out all its codes; its interface, inputs, and what numpy makes of them."""
     network = build_network(graph, channels_last=True)
     interface = with_layers(network.interface)
-    program = c_program(legalised(network.module), interface, MAIN_LAYERS)
+    program = c_program(legalised(network.module, with_views=True), interface, MAIN_LAYERS)
     generator = np.random.default_rng(1)
     inputs = {t.name: generator.standard_normal(t.shape).astype(t.dtype) for t in interface.inputs}
     expected = run_network(integer_network(graph), inputs, run_floating(graph))

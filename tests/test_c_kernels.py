@@ -126,7 +126,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         builder.emit_func_output(result)
     named = [[Named(name=t.name, shape=t.shape, dtype=t.dtype) for t in (s.inputs[0], s.output)] for s in steps]
     interface = Interface(inputs=tuple(n[0] for n in named), outputs=tuple(n[1] for n in named), layers=())
-    program = c_program(legalised(builder.get()), interface)
+    program = c_program(legalised(builder.get(), with_views=True), interface)
     inputs = {step.inputs[0].name: _codes(step.inputs[0]) for step in steps}
     outputs = {s.output.name: run_step(s, [inputs[s.inputs[0].name]]).astype(s.output.dtype) for s in steps}
     for name, codes in outputs.items():
