@@ -79,6 +79,10 @@ def convolutions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield folder / "c"
 
 
+def test_clang_finds_nothing_and_computes_the_same(convolutions: Path) -> None:
+    assert run(build(convolutions, "-O2", compiler="clang")).code == 0
+
+
 def test_nothing_is_undefined_in_a_run(convolutions: Path) -> None:
     done = run(build(convolutions, *SANITIZED))
     assert done.code == 0, done.text

@@ -12,6 +12,7 @@ from codesign.artifacts.c_folder.measuring import measured
 from codesign.artifacts.c_folder.prefix import DEFAULT_PREFIX, check_prefix
 from codesign.artifacts.c_folder.readme import readme
 from codesign.artifacts.c_folder.sources import Sources
+from codesign.lowering.c_source.helpers import MICROKERNEL_FILE, microkernels
 from codesign.lowering.c_source.program import CProgram
 
 BOARD = "mps2_an386"
@@ -44,6 +45,7 @@ def write_sources(program: CProgram, vector: TestVector, folder: Path, title: st
         "main.c": main_source(sources, vector),
         "Makefile": makefile(prefix, floating_point=is_floating(program)),
     }
+    texts |= {MICROKERNEL_FILE: microkernels()} if sources.has_microkernels else {}
     texts |= {f"{BOARD}/{name}": (files(__package__) / BOARD / name).read_text("utf-8") for name in _BOARD_FILES}
     (folder / BOARD).mkdir(parents=True)
     for name, text in texts.items():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from codesign.artifacts.c_folder.arena import Arena
 from codesign.artifacts.c_folder.literals import array_definition, needs_math
-from codesign.lowering.c_source.helpers import definition
+from codesign.lowering.c_source.helpers import MICROKERNEL_FILE, definition
 from codesign.lowering.c_source.names import Names, comment_text
 from codesign.lowering.c_source.program import C_TYPES, Call, Copy, CProgram, CTensor, Place
 
@@ -32,6 +32,15 @@ class Sources:
     def upper(self) -> str:
         """What macros begin with."""
         return self.prefix.upper()
+
+    @property
+    def has_microkernels(self) -> bool:
+        """Whether model.c includes them."""
+        return MICROKERNEL_FILE in self._helpers
+
+    @property
+    def _helpers(self) -> set[str]:
+        return {name for kernel in self.program.kernels.values() for name in kernel.helpers}
 
     def header(self) -> str:
         """model.h."""
@@ -65,7 +74,7 @@ class Sources:
 
     def source(self) -> str:
         """model.c."""
-        helpers = sorted({name for kernel in self.program.kernels.values() for name in kernel.helpers})
+        helpers = sorted(self._helpers - {MICROKERNEL_FILE})
         copies = any(isinstance(step, Copy) for step in self.program.steps)
         uses_math = any(kernel.uses_math for kernel in self.program.kernels.values())
         parts = [
@@ -74,6 +83,7 @@ class Sources:
             '#include "weights.h"',
             *(["#include <math.h>"] if uses_math else []),
             *(["#include <string.h>"] if copies else []),
+            *([f'#include "{MICROKERNEL_FILE}"'] if self.has_microkernels else []),
             "",
             *(definition(name) for name in helpers),
             *(kernel.source for kernel in self.program.kernels.values()),

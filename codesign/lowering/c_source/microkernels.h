@@ -1,6 +1,11 @@
 /* Sums of products of codes, four at a time: with the dual 16-bit multiplications of Cortex-M4 and M7 where there are any,
    in plain C elsewhere. Groups of four weights and four codes are met in the order 0, 2, 1, 3: that is how SXTB16 takes
    the bytes of a word apart. Pointers are to multiples of four bytes, but those to activations where it says "anywhere". */
+#ifndef CODESIGN_MICROKERNELS_H
+#define CODESIGN_MICROKERNELS_H
+
+#include <stdint.h>
+
 #if defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
 
 static inline uint32_t word_at(const void *from)
@@ -192,3 +197,5 @@ static inline int32_t rounded_shift(int32_t sum, int32_t shift)
 
     return (left == 0U) ? (whole & ~1) : whole;
 }
+
+#endif
