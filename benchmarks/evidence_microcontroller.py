@@ -4,7 +4,7 @@
 
 MODELS: a folder searched for the ONNX files of `integer_networks`. Every network is quantised, written as C, built with
 arm-none-eabi-gcc -O2 and run on QEMU's mps2-an386; its codes at every layer are compared with numpy's, then its outputs
-alone are computed and counted. Exit code 1 when a value differs.
+alone are computed and counted. Exit code 1 when a value differs, 2 when a tool is not installed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-from emulated import emulate
+from emulated import emulate, missing_tools
 from integer_networks import NETWORKS, Quantized, quantized
 
 from codesign.artifacts.c_folder.checking import TestVector
@@ -127,6 +127,9 @@ def main() -> int:
     parser.add_argument("models", type=Path)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "evidence" / "microcontroller.md")
     arguments = parser.parse_args()
+    if missing_tools():
+        print(f"not installed: {', '.join(missing_tools())}", file=sys.stderr)
+        return 2
     found = []
     for item in rows(arguments.models):
         print(item, flush=True)
