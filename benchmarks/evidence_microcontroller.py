@@ -21,6 +21,7 @@ import numpy as np
 from emulated import emulate, missing_tools
 from integer_networks import NETWORKS, Quantized, quantized
 
+from codesign.artifacts.c_folder.borders import borders_of
 from codesign.artifacts.c_folder.checking import TestVector
 from codesign.artifacts.c_folder.folder import write_sources
 from codesign.artifacts.c_folder.measuring import measured
@@ -40,7 +41,7 @@ _HEAD = """# Quantised networks as C on a Cortex-M4
 
 Counted {day} by `benchmarks/evidence_microcontroller.py` with arm-none-eabi-gcc -O2 on QEMU mps2-an386, `-icount
 shift=0`: instructions, not cycles. Codes at every layer boundary equal those of `codesign.numerics`, on that machine.
-Inputs and outputs are floats; quantising them is counted. Stack: what the run really used. Code: model.c. All in bytes.
+Inputs and outputs are codes where they can be. Stack: what the run really used. Code: model.c. All sizes in bytes.
 
 | network | MACs | instructions | per MAC | arena | stack | code | constants | codes compared |
 |---|---|---|---|---|---|---|---|---|
@@ -91,8 +92,11 @@ def row(name: str, network: Quantized, folder: Path) -> Row:
     layers = with_layers(lowered.interface)
     _write(c_program(module, layers, MAIN_LAYERS), layers, inputs, arrays, folder / "layers")
     layered = emulate(folder / "layers")
-    program = c_program(module, lowered.interface, MAIN)
-    arena = _write(program, lowered.interface, inputs, arrays, folder / "network")
+    borders = borders_of(network.graph)
+    bare = legalised(build_network(borders.graph, channels_last=True).module, with_views=True)
+    program = c_program(bare, borders.interface, MAIN)
+    made = {value: arrays[borders.inner.get(value, value)] for value in (t.name for t in borders.interface.outputs)}
+    arena = _write(program, borders.interface, borders.coded(inputs), made, folder / "network")
     done = emulate(folder / "network")
     sizes = next(size for size in measured(folder / "network", PREFIX) if size.machine == "Cortex-M4")
     constants = sum(t.size_bytes for t in program.tensors.values() if t.place is Place.CONSTANT)

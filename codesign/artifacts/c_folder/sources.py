@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from codesign.artifacts.c_folder.arena import Arena
@@ -15,12 +16,13 @@ _WIDTH = 118
 
 @dataclass(frozen=True)
 class Sources:
-    """Writes the files of one program. prefix: begins every name other files see."""
+    """Writes the files of one program. prefix: begins every name other files see. notes: on tensors, by labels."""
 
     program: CProgram
     arena: Arena
     prefix: str
     title: str
+    notes: Mapping[str, str] = field(default_factory=dict)
     macros: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -46,7 +48,8 @@ class Sources:
         """model.h."""
         tensors = (*self.program.inputs, *self.program.outputs)
         sizes = [
-            f"#define {self.macros[tensor.name]} {tensor.elements} /* {_described(tensor)} */" for tensor in tensors
+            f"#define {self.macros[tensor.name]} {tensor.elements} /* {self._described(tensor)} */"
+            for tensor in tensors
         ]
         lines = [
             f"/* {comment_text(self.title)} */",
@@ -113,6 +116,10 @@ class Sources:
     def _constant_head(self, tensor: CTensor) -> str:
         return f"const {C_TYPES[tensor.dtype]} {self.prefix}_{tensor.name}[{tensor.elements}]"
 
+    def _described(self, tensor: CTensor) -> str:
+        note = f"; {self.notes[tensor.label]}" if tensor.label in self.notes else ""
+        return comment_text(f"{_shape(tensor)}: {tensor.place.value} {tensor.label}{note}")
+
     def _signature(self, *, with_arena: bool) -> str:
         arguments = ["void *arena"] if with_arena else []
         arguments += [f"const {C_TYPES[tensor.dtype]} *{tensor.name}" for tensor in self.program.inputs]
@@ -176,7 +183,3 @@ def folded(head: str, arguments: list[str], tail: str) -> str:
 
 def _shape(tensor: CTensor) -> str:
     return f"{tensor.dtype} {'x'.join(map(str, tensor.shape)) or 'scalar'}"
-
-
-def _described(tensor: CTensor) -> str:
-    return comment_text(f"{_shape(tensor)}: {tensor.place.value} {tensor.label}")
