@@ -58,7 +58,8 @@ class Settings:
 
     mapping: a file with mappings of layers, which are taken as they are, and constraints on the search for others.
     sram_limit_bytes: of the memory all activations must fit in together.
-    passes_after: passes that run behind those, as a list. emit: what `compile` makes to run the network with: so, c. c_prefix: what names in the C begin with.
+    passes_after: passes that run behind those, as a list.
+    emit: what `compile` makes to run the network with: so, c. c_prefix: what names in the C begin with.
     calibration: inputs that activations are measured on: an .npz file (.npy for a network with one input), `synthetic`
     for random numbers, or an iterable of arrays by input name (of arrays for a network with one input).
     """
@@ -336,17 +337,21 @@ def floating_layers(graph: Graph) -> frozenset[str]:
 
 def emit_c(planned: Planned, folder: Path, prefix: str) -> None:
     """Write c/ into a folder that holds model.onnx already: its outputs are what the C is held against."""
+    from codesign.artifacts.c_folder.borders import borders_of
     from codesign.artifacts.c_folder.checking import vector_of
     from codesign.artifacts.c_folder.folder import write_c_folder
     from codesign.artifacts.c_folder.prefix import FOLDER
     from codesign.lowering.c_source.network import c_program
+    from codesign.lowering.interface import Interface
     from codesign.lowering.library import legalised
     from codesign.lowering.network import build_network
 
-    network = build_network(planned.graph, channels_last=True)
-    program = c_program(legalised(network.module), network.interface, where=planned.plan.model.name)
-    vector = vector_of(folder / "model.onnx", network.interface)
-    write_c_folder(program, vector, folder / FOLDER, f"{planned.plan.model.name}, by codesign {__version__}", prefix)
+    borders = borders_of(planned.graph)
+    network = build_network(borders.graph, channels_last=True)
+    program = c_program(legalised(network.module, with_views=True), network.interface, where=planned.plan.model.name)
+    vector = vector_of(folder / "model.onnx", Interface.read(folder), None, borders)
+    title = f"{planned.plan.model.name}, by codesign {__version__}"
+    write_c_folder(program, vector, folder / FOLDER, title, prefix, borders.notes)
 
 
 def check_emitted(settings: Settings) -> None:

@@ -36,7 +36,7 @@ class Ran:
 def program_of(graph: Graph) -> CProgram:
     """The network as kernels and steps."""
     network = build_network(graph, channels_last=True)
-    return c_program(legalised(network.module), network.interface)
+    return c_program(legalised(network.module, with_views=True), network.interface)
 
 
 def write_c(

@@ -12,6 +12,7 @@ from benchmarks.emulated import emulate, missing_tools
 from codesign.artifacts.c_folder.checking import TestVector
 from codesign.artifacts.c_folder.folder import write_sources
 from codesign.lowering.c_source.network import c_program
+from codesign.lowering.c_source.program import Call, CProgram, Kernel
 from codesign.lowering.interface import Interface
 from codesign.lowering.interface import Tensor as Named
 from codesign.lowering.library import legalised
@@ -106,7 +107,7 @@ def dense(name: str, sizes: tuple[int, int, int]) -> Multiply:
 @dataclass(frozen=True)
 class Built:
     folder: Path
-    kernels: dict[str, str]  # C text by layer
+    kernels: dict[str, list[Kernel]]  # by layer
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         builder.emit_func_output(result)
     named = [[Named(name=t.name, shape=t.shape, dtype=t.dtype) for t in (s.inputs[0], s.output)] for s in steps]
     interface = Interface(inputs=tuple(n[0] for n in named), outputs=tuple(n[1] for n in named), layers=())
-    program = c_program(legalised(builder.get()), interface)
+    program = c_program(legalised(builder.get(), with_views=True), interface)
     inputs = {step.inputs[0].name: _codes(step.inputs[0]) for step in steps}
     outputs = {s.output.name: run_step(s, [inputs[s.inputs[0].name]]).astype(s.output.dtype) for s in steps}
     for name, codes in outputs.items():
@@ -140,29 +141,41 @@ def _codes(tensor: Tensor) -> np.ndarray:
     return RANDOM.integers(limits.min, limits.max + 1, tensor.shape).astype(tensor.dtype)
 
 
-def _kernels(program: object, steps: list[Step]) -> dict[str, str]:
-    """Text of the kernels that lie between a layer's input and its output."""
-    from codesign.lowering.c_source.program import Call, CProgram
-
-    assert isinstance(program, CProgram)
+def _kernels(program: CProgram, steps: list[Step]) -> dict[str, list[Kernel]]:
+    """The kernels between a layer's input and its output."""
     found = {}
     for step in steps:
-        known, text = {step.inputs[0].name}, ""
+        known: set[str] = {step.inputs[0].name}
+        kernels = []
         for call in program.steps:
             reads, writes = program.touched(call)
             if known.intersection(reads) and isinstance(call, Call):
                 known.update(writes)
-                text += program.kernels[call.kernel].source
+                kernels.append(program.kernels[call.kernel])
         assert step.output.name in known
-        found[step.name] = text
+        found[step.name] = kernels
     return found
 
 
 def test_layers_have_the_kernel_made_for_them(built: Built) -> None:
     for name, case in CASES.items():
-        called = [kernel for kernel in ("multiply_2x2", "multiply_4") if f"{kernel}(" in built.kernels[name]]
-        assert called == ([case.kernel] if case.kernel else []), name
-    assert all("multiply_2x2(" in built.kernels[name] for name in DENSE)
+        assert called(built.kernels[name]) == ([case.kernel] if case.kernel else []), name
+    assert all(called(built.kernels[name]) == ["multiply_2x2"] for name in DENSE)
+
+
+def test_scratch_holds_the_windows_of_two_pixels(built: Built) -> None:
+    """Nothing but this sees a kernel that writes behind its scratch: the arena goes on there."""
+    terms = {
+        name: case.channels * case.taps[0] * case.taps[1] for name, case in CASES.items() if case.kernel[-1:] == "2"
+    }
+    for name, count in (terms | {name: sizes[0] for name, sizes in DENSE.items()}).items():
+        (kernel,) = (kernel for kernel in built.kernels[name] if "multiply_2x2(" in kernel.source)
+        assert kernel.scratch_bytes == -(-count // 4) * 4 * 2 * 2, name
+
+
+def called(kernels: list[Kernel]) -> list[str]:
+    """The microkernels that sum products in a layer."""
+    return [name for name in ("multiply_2x2", "multiply_4") if any(f"{name}(" in kernel.source for kernel in kernels)]
 
 
 def test_codes_are_those_of_numpy(built: Built) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from codesign.artifacts.c_folder.borders import borders_of
 from codesign.artifacts.c_folder.prefix import FOLDER
 from codesign.artifacts.c_runner import run_c
 from codesign.artifacts.integers import IntegerArrays, integer_arrays
 from codesign.artifacts.manifest import Manifest, changed_files, read_manifest, sha256_of
 from codesign.artifacts.onnx_runner import OnnxRunner, open_model
 from codesign.errors import CodesignError
+from codesign.importers.model import load_model
 from codesign.lowering.interface import HOST_TAIL_FILE, LIBRARY_FILE, Interface, Tensor
 from codesign.planning.plan import Plan
 
@@ -166,7 +168,7 @@ def _artifacts(folder: Path, interface: Interface) -> dict[str, Run]:
     return {
         MODEL_FILE: lambda inputs: _run_model(folder, interface, inputs),
         LIBRARY_FILE: lambda inputs: _run_library(folder, inputs),
-        C_FILE: lambda inputs: (run_c(folder / FOLDER, interface, inputs), {}),
+        C_FILE: lambda inputs: (_run_c(folder, inputs), {}),
     }
 
 
@@ -181,6 +183,12 @@ def _finish(folder: Path, interface: Interface, inputs: Mapping[str, np.ndarray]
     notes.append(f"{HOST_TAIL_FILE} is given what the reference hands it")
     tail = open_model(folder / HOST_TAIL_FILE)
     return lambda handed: tail.run({**inputs, **handed})[0]
+
+
+def _run_c(folder: Path, inputs: Mapping[str, np.ndarray]) -> Arrays:
+    """Outputs as numbers, whether the C makes numbers or codes."""
+    borders = borders_of(load_model(folder / MODEL_FILE, {}, None))
+    return borders.numbers(run_c(folder / FOLDER, borders.interface, borders.coded(inputs)))
 
 
 def _run_library(folder: Path, inputs: Mapping[str, np.ndarray]) -> tuple[Arrays, Arrays]:

@@ -63,16 +63,19 @@ def write_interface(network: LoweredNetwork, folder: Path) -> None:
         ir.save(network.host_tail, folder / HOST_TAIL_FILE)
 
 
-def legalised(module: Any) -> Any:
+def legalised(module: Any, *, with_views: bool = False) -> Any:
     """A network's module with every operator a call of TIR, neighbours fused.
 
     TVM's own order without FoldConstant, which runs every folded kernel through the compiler and takes minutes.
+    with_views: reshapes stay what they are, for who needs no code for them; else they are copies.
     """
+    views = [transform.RewriteDataflowReshape()] if with_views else []
     passes = [
         transform.DeadCodeElimination(),
         transform.DecomposeOpsForInference(),
         transform.CanonicalizeBindings(),
-        transform.LegalizeOps(),
+        transform.LegalizeOps(skip_ops=["relax.reshape"] if with_views else None),
+        *views,
         transform.AnnotateTIROpPattern(),
         transform.FuseOps(),
         transform.FuseTIR(),

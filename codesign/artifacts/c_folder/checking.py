@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from codesign.artifacts.c_folder.borders import Borders
 from codesign.artifacts.c_folder.literals import array_definition, needs_math
 from codesign.artifacts.c_folder.sources import Sources
 from codesign.artifacts.integers import integer_arrays
@@ -33,10 +34,13 @@ class TestVector:
     origin: str
 
 
-def vector_of(model: Path, interface: Interface, inputs: Mapping[str, np.ndarray] | None = None) -> TestVector:
+def vector_of(
+    model: Path, interface: Interface, inputs: Mapping[str, np.ndarray] | None = None, borders: Borders | None = None
+) -> TestVector:
     """What a model makes of the inputs given, or of random ones: by onnxruntime, of a quantised one in integers.
 
-    What integers make has no tolerance, unless a part of the network stays in floating point.
+    What integers make has no tolerance, unless a part of the network stays in floating point. interface, inputs: of the
+    model. borders: where the C takes and makes codes instead.
     """
     from codesign.artifacts.verification import FLOAT_TOLERANCE, INTEGERS, SEED, random_inputs
 
@@ -47,10 +51,13 @@ def vector_of(model: Path, interface: Interface, inputs: Mapping[str, np.ndarray
     if integers is not None:
         known, tolerance, by = integers.arrays, FLOAT_TOLERANCE if integers.has_floats else 0.0, INTEGERS
     else:
-        outputs, inner = open_model(model, wanted).run(taken)
-        known, tolerance, by = {**inner, **outputs}, FLOAT_TOLERANCE, "onnxruntime"
+        made, inner = open_model(model, wanted).run(taken)
+        known, tolerance, by = {**inner, **made}, FLOAT_TOLERANCE, "onnxruntime"
     origin = f"{data}, outputs of {model.name} by {by}"
-    return TestVector(taken, {name: known[name] for name in wanted}, tolerance, origin)
+    if borders is None:
+        return TestVector(taken, {name: known[name] for name in wanted}, tolerance, origin)
+    outputs = {name: known[borders.inner.get(name, name)] for name in wanted}
+    return TestVector(borders.coded(taken), outputs, tolerance, origin)
 
 
 def vector_header(sources: Sources) -> str:

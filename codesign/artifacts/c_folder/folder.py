@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from codesign.artifacts.c_folder.measuring import measured
 from codesign.artifacts.c_folder.prefix import DEFAULT_PREFIX, check_prefix
 from codesign.artifacts.c_folder.readme import readme
 from codesign.artifacts.c_folder.sources import Sources
+from codesign.lowering.c_source.helpers import MICROKERNEL_FILE, microkernels
 from codesign.lowering.c_source.program import CProgram
 
 BOARD = "mps2_an386"
@@ -19,21 +21,28 @@ _BOARD_FILES = ("start.c", "probe.h", "board.ld")
 
 
 def write_c_folder(
-    program: CProgram, vector: TestVector, folder: Path, title: str, prefix: str = DEFAULT_PREFIX
+    program: CProgram,
+    vector: TestVector,
+    folder: Path,
+    title: str,
+    prefix: str = DEFAULT_PREFIX,
+    notes: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the program into a new folder. title: what it is made of, one line.
+    """Write the program into a new folder. title: what it is made of, one line. notes: on inputs and outputs, by name.
 
     Raises CodesignError for a prefix C does not take.
     """
-    sources = write_sources(program, vector, folder, title, prefix)
+    sources = write_sources(program, vector, folder, title, prefix, notes)
     (folder / "README.md").write_text(readme(sources, vector, measured(folder, prefix)), encoding="utf-8")
 
 
-def write_sources(program: CProgram, vector: TestVector, folder: Path, title: str, prefix: str) -> Sources:
+def write_sources(
+    program: CProgram, vector: TestVector, folder: Path, title: str, prefix: str, notes: Mapping[str, str] | None = None
+) -> Sources:
     """Everything but the README, whose figures need a compiler."""
     check_prefix(prefix)
     ordered, arena = planned(program)
-    sources = Sources(ordered, arena, prefix, title)
+    sources = Sources(ordered, arena, prefix, title, notes or {})
     texts = {
         "model.h": sources.header(),
         "model.c": sources.source(),
@@ -44,6 +53,7 @@ def write_sources(program: CProgram, vector: TestVector, folder: Path, title: st
         "main.c": main_source(sources, vector),
         "Makefile": makefile(prefix, floating_point=is_floating(program)),
     }
+    texts |= {MICROKERNEL_FILE: microkernels()} if sources.has_microkernels else {}
     texts |= {f"{BOARD}/{name}": (files(__package__) / BOARD / name).read_text("utf-8") for name in _BOARD_FILES}
     (folder / BOARD).mkdir(parents=True)
     for name, text in texts.items():

@@ -10,11 +10,15 @@ import numpy as np
 from codesign.lowering.c_source.program import C_TYPES
 
 _WIDTH = 116
+_PART = 1 << 16  # numbers
 
 
 def array_definition(head: str, array: np.ndarray) -> str:
     """`head = {...};` with every value of an array, in its order in memory."""
-    return f"{head} = {{\n{chr(10).join(_rows(literals(array)))}\n}};\n"
+    flat = np.ascontiguousarray(array).ravel()
+    # In parts: the words of a large network's weights would take far more memory than its text.
+    parts = ("\n".join(_rows(literals(flat[at : at + _PART]))) for at in range(0, len(flat), _PART))
+    return f"{head} = {{\n{chr(10).join(parts)}\n}};\n"
 
 
 def literals(array: np.ndarray) -> list[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from codesign.artifacts.c_folder.arena import Arena
 from codesign.artifacts.c_folder.literals import array_definition, needs_math
-from codesign.lowering.c_source.helpers import definition
+from codesign.lowering.c_source.helpers import MICROKERNEL_FILE, definition
 from codesign.lowering.c_source.names import Names, comment_text
 from codesign.lowering.c_source.program import C_TYPES, Call, Copy, CProgram, CTensor, Place
 
@@ -15,12 +16,13 @@ _WIDTH = 118
 
 @dataclass(frozen=True)
 class Sources:
-    """Writes the files of one program. prefix: begins every name other files see."""
+    """Writes the files of one program. prefix: begins every name other files see. notes: on tensors, by labels."""
 
     program: CProgram
     arena: Arena
     prefix: str
     title: str
+    notes: Mapping[str, str] = field(default_factory=dict)
     macros: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -33,11 +35,21 @@ class Sources:
         """What macros begin with."""
         return self.prefix.upper()
 
+    @property
+    def has_microkernels(self) -> bool:
+        """Whether model.c includes them."""
+        return MICROKERNEL_FILE in self._helpers
+
+    @property
+    def _helpers(self) -> set[str]:
+        return {name for kernel in self.program.kernels.values() for name in kernel.helpers}
+
     def header(self) -> str:
         """model.h."""
         tensors = (*self.program.inputs, *self.program.outputs)
         sizes = [
-            f"#define {self.macros[tensor.name]} {tensor.elements} /* {_described(tensor)} */" for tensor in tensors
+            f"#define {self.macros[tensor.name]} {tensor.elements} /* {self._described(tensor)} */"
+            for tensor in tensors
         ]
         lines = [
             f"/* {comment_text(self.title)} */",
@@ -65,7 +77,7 @@ class Sources:
 
     def source(self) -> str:
         """model.c."""
-        helpers = sorted({name for kernel in self.program.kernels.values() for name in kernel.helpers})
+        helpers = sorted(self._helpers - {MICROKERNEL_FILE})
         copies = any(isinstance(step, Copy) for step in self.program.steps)
         uses_math = any(kernel.uses_math for kernel in self.program.kernels.values())
         parts = [
@@ -74,6 +86,7 @@ class Sources:
             '#include "weights.h"',
             *(["#include <math.h>"] if uses_math else []),
             *(["#include <string.h>"] if copies else []),
+            *([f'#include "{MICROKERNEL_FILE}"'] if self.has_microkernels else []),
             "",
             *(definition(name) for name in helpers),
             *(kernel.source for kernel in self.program.kernels.values()),
@@ -102,6 +115,10 @@ class Sources:
 
     def _constant_head(self, tensor: CTensor) -> str:
         return f"const {C_TYPES[tensor.dtype]} {self.prefix}_{tensor.name}[{tensor.elements}]"
+
+    def _described(self, tensor: CTensor) -> str:
+        note = f"; {self.notes[tensor.label]}" if tensor.label in self.notes else ""
+        return comment_text(f"{_shape(tensor)}: {tensor.place.value} {tensor.label}{note}")
 
     def _signature(self, *, with_arena: bool) -> str:
         arguments = ["void *arena"] if with_arena else []
@@ -166,7 +183,3 @@ def folded(head: str, arguments: list[str], tail: str) -> str:
 
 def _shape(tensor: CTensor) -> str:
     return f"{tensor.dtype} {'x'.join(map(str, tensor.shape)) or 'scalar'}"
-
-
-def _described(tensor: CTensor) -> str:
-    return comment_text(f"{_shape(tensor)}: {tensor.place.value} {tensor.label}")

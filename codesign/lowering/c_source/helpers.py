@@ -34,10 +34,13 @@ def helper(kind: str, dtype: str) -> str:
     return f"{kind}_{_SUFFIX[dtype]}"
 
 
+def microkernels() -> str:
+    """The C text of all microkernels: a header of its own."""
+    return (files(__package__) / MICROKERNEL_FILE).read_text(encoding="utf-8")
+
+
 def definition(name: str) -> str:
-    """The C text of a helper, or of all microkernels."""
-    if name == MICROKERNEL_FILE:
-        return (files(__package__) / name).read_text(encoding="utf-8")
+    """The C text of a helper."""
     kind, _, suffix = name.rpartition("_")
     dtype = next(dtype for dtype, known in _SUFFIX.items() if known == suffix and dtype != "bool")
     ctype = C_TYPES[dtype]

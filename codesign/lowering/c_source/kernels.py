@@ -14,6 +14,8 @@ import tvm
 import tvm_ffi
 from tvm import s_tir, tirx
 
+from codesign.lowering.c_source.program import SCHEDULED
+
 _LOG = logging.getLogger(__name__)
 _LARGEST_INLINED = 300  # nodes of an expression, times how often it would be evaluated
 
@@ -21,17 +23,27 @@ _LARGEST_INLINED = 300  # nodes of an expression, times how often it would be ev
 def lowered(function: Any, name: str) -> Any:
     """A scheduled PrimFunc as flat loops over flat buffers with 32-bit indices where they suffice."""
     module = tvm.IRModule({name: function.with_attr("global_symbol", name)})
-    return tvm.transform.Sequential(_passes())(module)[name]
+    return tvm.transform.Sequential(_passes(by_hand=is_scheduled(function)))(module)[name]
 
 
-def _passes() -> list[Any]:
-    """TVM's own lowering as far as it has nothing to do with its runtime."""
+def is_scheduled(function: Any) -> bool:
+    """Whether a function was built loop by loop and must stay as it is."""
+    return function.attrs is not None and SCHEDULED in function.attrs
+
+
+def _passes(*, by_hand: bool) -> list[Any]:
+    """TVM's own lowering as far as it has nothing to do with its runtime.
+
+    by_hand: buffers keep their sizes. Microkernels are given the place of one element and touch those behind it, which
+    compaction does not see.
+    """
+    compaction = [] if by_hand else [s_tir.transform.CompactBufferAllocation()]
     return [
         s_tir.transform.CanonicalizeLoop(),
         s_tir.transform.LowerInitBlock(),
         s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
         s_tir.transform.ConvertBlocksToOpaque(),
-        s_tir.transform.CompactBufferAllocation(),
+        *compaction,
         s_tir.transform.LowerMatchBuffer(),
         s_tir.transform.StmtSimplify(),
         s_tir.transform.LowerOpaqueBlock(),

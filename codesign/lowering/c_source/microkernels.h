@@ -1,6 +1,11 @@
 /* Sums of products of codes, four at a time: with the dual 16-bit multiplications of Cortex-M4 and M7 where there are any,
    in plain C elsewhere. Groups of four weights and four codes are met in the order 0, 2, 1, 3: that is how SXTB16 takes
    the bytes of a word apart. Pointers are to multiples of four bytes, but those to activations where it says "anywhere". */
+#ifndef CODESIGN_MICROKERNELS_H
+#define CODESIGN_MICROKERNELS_H
+
+#include <stdint.h>
+
 #if defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
 
 static inline uint32_t word_at(const void *from)
@@ -27,7 +32,7 @@ static inline uint32_t bytes_1_3(uint32_t word)
     return halves;
 }
 
-/* Every group of four codes (anywhere) as four 16-bit numbers, eight numbers apart. */
+/* Every group of four codes (anywhere) as two pairs of 16-bit numbers, four numbers apart. */
 static inline void expand_codes(int16_t *columns, const int8_t *codes, int32_t groups)
 {
     uint32_t *to = (uint32_t *)(void *)columns;
@@ -36,7 +41,7 @@ static inline void expand_codes(int16_t *columns, const int8_t *codes, int32_t g
     for (; codes != end; codes += 4) {
         const uint32_t word = word_at(codes);
         to[0] = bytes_0_2(word);
-        to[1] = bytes_1_3(word);
+        to[2] = bytes_1_3(word);
         to += 4;
     }
 }
@@ -49,34 +54,33 @@ static inline void multiply_2x2(int32_t *sums, const int8_t *weights, const int1
     int32_t b = sums[1];
     int32_t c = sums[2];
     int32_t d = sums[3];
+    uint32_t x0;
+    uint32_t x1;
     uint32_t w0;
     uint32_t w1;
     uint32_t h;
-    register uint32_t x0 __asm__("r4");
-    register uint32_t x1 __asm__("r5");
-    register uint32_t x2 __asm__("r6");
-    register uint32_t x3 __asm__("r8");
 
     __asm__ volatile(
         "1:\n\t"
-        "ldmia %[x]!, {%[x0], %[x1], %[x2], %[x3]}\n\t"
         "ldrd %[w0], %[w1], [%[w]], #8\n\t"
+        "ldrd %[x0], %[x1], [%[x]], #8\n\t"
         "sxtb16 %[h], %[w0]\n\t"
-        "sxtb16 %[w0], %[w0], ror #8\n\t"
         "smlad %[a], %[h], %[x0], %[a]\n\t"
-        "smlad %[b], %[h], %[x2], %[b]\n\t"
-        "smlad %[a], %[w0], %[x1], %[a]\n\t"
-        "smlad %[b], %[w0], %[x3], %[b]\n\t"
+        "smlad %[b], %[h], %[x1], %[b]\n\t"
         "sxtb16 %[h], %[w1]\n\t"
-        "sxtb16 %[w1], %[w1], ror #8\n\t"
         "smlad %[c], %[h], %[x0], %[c]\n\t"
-        "smlad %[d], %[h], %[x2], %[d]\n\t"
-        "smlad %[c], %[w1], %[x1], %[c]\n\t"
-        "smlad %[d], %[w1], %[x3], %[d]\n\t"
+        "smlad %[d], %[h], %[x1], %[d]\n\t"
+        "ldrd %[x0], %[x1], [%[x]], #8\n\t"
+        "sxtb16 %[w0], %[w0], ror #8\n\t"
+        "smlad %[a], %[w0], %[x0], %[a]\n\t"
+        "smlad %[b], %[w0], %[x1], %[b]\n\t"
+        "sxtb16 %[w1], %[w1], ror #8\n\t"
+        "smlad %[c], %[w1], %[x0], %[c]\n\t"
+        "smlad %[d], %[w1], %[x1], %[d]\n\t"
         "cmp %[w], %[end]\n\t"
         "bne 1b"
-        : [x] "+r"(columns), [w] "+r"(weights), [a] "+r"(a), [b] "+r"(b), [c] "+r"(c), [d] "+r"(d), [w0] "=&r"(w0),
-          [w1] "=&r"(w1), [h] "=&r"(h), [x0] "=&r"(x0), [x1] "=&r"(x1), [x2] "=&r"(x2), [x3] "=&r"(x3)
+        : [x] "+r"(columns), [w] "+r"(weights), [a] "+r"(a), [b] "+r"(b), [c] "+r"(c), [d] "+r"(d), [x0] "=&r"(x0),
+          [x1] "=&r"(x1), [w0] "=&r"(w0), [w1] "=&r"(w1), [h] "=&r"(h)
         : [end] "r"(end)
         : "cc", "memory");
     sums[0] = a;
@@ -137,23 +141,26 @@ static inline void expand_codes(int16_t *columns, const int8_t *codes, int32_t g
     for (int32_t group = 0; group < groups; ++group) {
         columns[8 * group] = codes[4 * group];
         columns[8 * group + 1] = codes[4 * group + 2];
-        columns[8 * group + 2] = codes[4 * group + 1];
-        columns[8 * group + 3] = codes[4 * group + 3];
+        columns[8 * group + 4] = codes[4 * group + 1];
+        columns[8 * group + 5] = codes[4 * group + 3];
     }
 }
 
 static inline void multiply_2x2(int32_t *sums, const int8_t *weights, const int16_t *columns, int32_t groups)
 {
     static const int32_t order[4] = {0, 2, 1, 3};
+    static const int32_t place[4] = {0, 1, 4, 5};
 
     for (int32_t group = 0; group < groups; ++group) {
         for (int32_t at = 0; at < 4; ++at) {
             const int32_t w0 = weights[8 * group + order[at]];
             const int32_t w1 = weights[8 * group + 4 + order[at]];
-            sums[0] += w0 * columns[8 * group + at];
-            sums[1] += w0 * columns[8 * group + 4 + at];
-            sums[2] += w1 * columns[8 * group + at];
-            sums[3] += w1 * columns[8 * group + 4 + at];
+            const int32_t x0 = columns[8 * group + place[at]];
+            const int32_t x1 = columns[8 * group + 2 + place[at]];
+            sums[0] += w0 * x0;
+            sums[1] += w0 * x1;
+            sums[2] += w1 * x0;
+            sums[3] += w1 * x1;
         }
     }
 }
@@ -190,3 +197,5 @@ static inline int32_t rounded_shift(int32_t sum, int32_t shift)
 
     return (left == 0U) ? (whole & ~1) : whole;
 }
+
+#endif

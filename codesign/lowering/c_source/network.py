@@ -19,10 +19,10 @@ from tvm.relax import transform
 from codesign.errors import DoesNotFitError, Problem
 from codesign.lowering.c_source.constants import folded_constants
 from codesign.lowering.c_source.expressions import UnsupportedError
-from codesign.lowering.c_source.kernels import lowered, with_plain_schedule
+from codesign.lowering.c_source.kernels import is_scheduled, lowered, with_plain_schedule
 from codesign.lowering.c_source.names import Names
 from codesign.lowering.c_source.printer import print_function
-from codesign.lowering.c_source.program import SCHEDULED, Call, Copy, CProgram, CTensor, Kernel, Place
+from codesign.lowering.c_source.program import Call, Copy, CProgram, CTensor, Kernel, Place
 from codesign.lowering.interface import Interface, Tensor
 from codesign.lowering.network import MAIN
 
@@ -202,7 +202,4 @@ def _arguments(step: Call | Copy) -> tuple[str, ...]:
 
 def _ready(function: Any, name: str) -> Any:
     """Scheduled if it was not, then lowered."""
-    attributes = function.attrs
-    if attributes is not None and SCHEDULED in attributes:
-        return lowered(function, name)
-    return lowered(with_plain_schedule(function), name)
+    return lowered(function if is_scheduled(function) else with_plain_schedule(function), name)

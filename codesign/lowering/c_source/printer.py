@@ -205,9 +205,27 @@ def _read_in_place(function: Any, buffers: set[Any], outputs: list[set[Any]]) ->
     stores = [store for store in stores if store.buffer in outputs[0]]
     if len(stores) != 1 or itemsize(stores[0].buffer) != itemsize(next(iter(buffers))):
         return False
+    if not _stored_once(function, stores[0]):
+        return False
     inside = [load for load in _loads(stores[0].value) if load.source in buffers]
     same = all(tvm_ffi.structural_equal(load.indices, stores[0].indices) for load in inside)
     return same and bool(inside) and len(inside) == sum(load.source in buffers for load in _loads(function.body))
+
+
+def _stored_once(function: Any, store: Any) -> bool:
+    """Whether no loop stores to the same element again."""
+    used: set[Any] = set()
+    tvm_ffi.structural_walk(store.indices, [(tvm.ir.Var, used.add)])
+    around: list[Any] = []
+
+    def note(loop: Any) -> None:
+        inside: list[Any] = []
+        tvm_ffi.structural_walk(loop.body, [(tirx.BufferStore, inside.append)])
+        if any(found.same_as(store) for found in inside):
+            around.append(loop.loop_var)
+
+    tvm_ffi.structural_walk(function.body, [(tirx.For, note)])
+    return used.issuperset(around)
 
 
 def itemsize(buffer: Any) -> int:

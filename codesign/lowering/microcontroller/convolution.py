@@ -1,7 +1,7 @@
 """A convolution with channels last: windows of two pixels spread out as 16-bit numbers, met by two channels at once.
 
     for every two pixels of a row:
-        columns = their windows, in groups of four codes:  pixel 0 | pixel 1 | pixel 0 | ...
+        columns = their windows, in pairs of codes:  pixel 0 | pixel 1 | pixel 0 | ...
         for every two channels:
             4 sums += columns * weights     weights in groups of four: channel 0 | channel 1 | channel 0 | ...
             4 codes = requantised sums
@@ -26,6 +26,7 @@ from codesign.numerics.steps import Convolve, Multiply, Step
 PIXELS = 2
 CHANNELS = 2
 GROUP = 4
+PAIR = 2
 _MOST_UNROLLED = 64  # elements of a window whose places are computed one by one
 _SAFE_TERMS = 1 << 16  # sums of so many products of bytes fit 32 bits with a bias
 
@@ -199,7 +200,7 @@ class _Convolution:
             self._fill_one_by_one(x, columns, oy, ox, pixel)
             return
         with code.loop("fy", window.taps[0]) as fy, code.loop("fx", window.taps[1]) as fx:
-            at = (fy * window.taps[1] + fx) * (window.channels * PIXELS) + pixel * GROUP
+            at = (fy * window.taps[1] + fx) * (window.channels * PIXELS) + pixel * PAIR
             iy, ix = window.row(oy, fy), window.column(ox, fx)
             if any(window.pads):
                 with code.either(window.holds(oy, ox, fy, fx)) as (inside, outside):
@@ -207,7 +208,7 @@ class _Convolution:
                         self._expand(columns, at, x, iy, ix)
                     with outside, code.loop("c", window.channels // GROUP) as c:
                         for number in range(GROUP):
-                            code.store(columns, [at + c * (GROUP * PIXELS) + number], self._nothing())
+                            code.store(columns, [at + c * (GROUP * PIXELS) + _place(number)], self._nothing())
             else:
                 self._expand(columns, at, x, iy, ix)
 
@@ -222,7 +223,6 @@ class _Convolution:
         window, code = self.window, self.code
 
         def put(at: Expression, fy: Expression, fx: Expression, c: Expression) -> None:
-            place = tirx.floordiv(at, GROUP) * (GROUP * PIXELS) + tirx.floormod(at, GROUP) + pixel * GROUP
             iy, ix = window.row(oy, fy), window.column(ox, fx)
             value = x[iy, ix, c].astype("int16")
             inside = (
@@ -230,17 +230,17 @@ class _Convolution:
                 if not any(window.pads)
                 else tirx.if_then_else(window.holds(oy, ox, fy, fx), value, self._nothing())
             )
-            code.store(columns, [place], inside)
+            code.store(columns, [_place(at) + pixel * PAIR], inside)
 
         down, across = window.taps
         if window.terms <= _MOST_UNROLLED:
             for at, (fy, fx, c) in enumerate(np.ndindex(down, across, window.channels)):
-                put(tirx.const(at, "int32"), fy, fx, c)
+                put(at, fy, fx, c)
         else:
             with code.loop("fy", down) as fy, code.loop("fx", across) as fx, code.loop("c", window.channels) as c:
                 put((fy * across + fx) * window.channels + c, fy, fx, c)
         for at in range(window.terms, self.groups * GROUP):
-            code.store(columns, [at // GROUP * GROUP * PIXELS + at % GROUP + pixel * GROUP], tirx.const(0, "int16"))
+            code.store(columns, [_place(at) + pixel * PAIR], tirx.const(0, "int16"))
 
     def _nothing(self) -> Expression:
         """What padding stands for: its share was taken off the bias with all others'."""
@@ -268,6 +268,11 @@ class _Convolution:
                     code.store(y, [oy, self._pixel(pair, pixel), made], codes)
             else:
                 code.store(y, [oy, self._pixel(pair, pixel), made], codes)
+
+
+def _place(at: Expression) -> Expression:
+    """Where a window's element stands in `columns`: pairs of both pixels take turns."""
+    return at // PAIR * (PAIR * PIXELS) + at % PAIR
 
 
 def _padded(array: np.ndarray, multiple: int) -> np.ndarray:

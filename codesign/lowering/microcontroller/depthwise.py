@@ -111,12 +111,15 @@ class _Depthwise:
     def _taps_inside(self, tensors: Any, sums: Any, pixel: Any, c: Expression) -> None:
         window, code = self.window, self.code
         if self.layer.zero_point:
-            with code.loop("fy", window.taps[0]) as fy, code.loop("fx", window.taps[1]) as fx:
-                with code.either(window.holds(pixel[0], pixel[1], fy, fx)) as (here, outside):
-                    with here:
-                        self._tap(tensors, sums, pixel, (fy, fx), c)
-                    with outside:
-                        self._zero_point(tensors, sums, (fy, fx), c)
+            with (
+                code.loop("fy", window.taps[0]) as fy,
+                code.loop("fx", window.taps[1]) as fx,
+                code.either(window.holds(pixel[0], pixel[1], fy, fx)) as (here, outside),
+            ):
+                with here:
+                    self._tap(tensors, sums, pixel, (fy, fx), c)
+                with outside:
+                    self._zero_point(tensors, sums, (fy, fx), c)
             return
         down, across = window.taps_inside(*pixel)
         with code.loop("fy", down[1], down[0]) as fy, code.loop("fx", across[1], across[0]) as fx:
