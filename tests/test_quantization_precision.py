@@ -15,8 +15,8 @@ from codesign.rewriting.catalogue import find_pass
 from codesign.rewriting.graph_pass import Effect, PassContext
 from codesign.rewriting.pipeline import Pipeline, resolve_pipeline
 from codesign.rewriting.runner import run_pipeline
+from tests.networks_to_quantize import constant, data, mixed, network, quantized, showing
 from tests.pass_models import run
-from tests.quantized_networks import constant, data, mixed, network, quantized, showing
 
 STACK = "a = Conv(x, u) b = Relu(a) c = Conv(b, v) d = Relu(c) y = Conv(d, w)"
 STACK_WEIGHTS = {"u": (8, 3, 1, 1), "v": (8, 8, 1, 1), "w": (4, 8, 1, 1)}
@@ -75,7 +75,7 @@ def test_names_that_are_none_and_tables_are_refused() -> None:
     assert told == [
         (
             "quantize: int16",
-            "b is read by a table (an activation or Softmax), which 8-bit codes alone have",
+            "b is read by an activation, Softmax or matrix product, which take 8-bit codes",
             "name other layers",
         ),
         (
