@@ -69,7 +69,7 @@ def network(folder: Path, name: str, passes: str, draw: int) -> Graph:
     model = onnx.load(folder / f"{name.split()[0]}.onnx")
     enliven(model, GAIN)
     make_uneven(model, SPREAD, seed=draw)
-    graph, _ = run_pipeline(import_proto(model, name, "0" * 64), resolve_pipeline(passes), PassContext())
+    graph, _ = run_pipeline(import_proto(model, name=name, sha256="0" * 64), resolve_pipeline(passes), PassContext())
     return graph
 
 
@@ -118,12 +118,12 @@ def page(rows: list[Row]) -> str:
     lines += [
         f"{date.today().isoformat()}, written by `benchmarks/evidence_quantization.py`.",
         "",
-        f"Signal to quantisation noise (SQNR, dB) at the output, on {IMAGES} images that were not calibrated on; behind",
-        f"it the mean over all quantised tensors, on the {IMAGES} calibration images. Each is the mean of {draws} draws",
-        "of BatchNorm statistics, with the least and the greatest in brackets. Weights are random; every normalisation",
-        f"has the statistics of what it reads and scales exp({SPREAD} x normal), so that channels, those of depthwise",
-        "layers above all, have ranges as uneven as a trained network's. Networks are folded by the passes `default`",
-        "(with `hard-activations` before where the name says so), then quantised: int8, powers of two throughout.",
+        f"Signal to quantisation noise (SQNR, dB) at the output, on {IMAGES} images that were not calibrated on;",
+        f"behind it the mean over all quantised tensors, on the {IMAGES} calibration images. Each is the mean of",
+        f"{draws} draws of BatchNorm statistics, with the least and the greatest in brackets. Weights are random;",
+        f"every normalisation has the statistics of what it reads and scales exp({SPREAD} x normal), so that channels,",
+        "those of depthwise layers above all, have ranges as uneven as a trained network's. Networks are folded by the",
+        "passes `default` (`hard-activations` before where the name says so), then quantised: int8, powers of two.",
         "",
         "Equalisation passes Relu, and Relu6 within calibrated ranges. Between SiLU and the next layer there is none:",
         "EfficientNet-B0 has pairs only where a projection feeds the next expansion. On a trained network see the face",

@@ -34,6 +34,19 @@ class Agreement:
         return self.boxes == self.others and self.overlap > 0.99
 
 
+@dataclass(frozen=True)
+class Match:
+    """One detector's boxes against another's. found, missed: of its faces, those the other has and has not; extra:
+    boxes of the other that are none of its faces."""
+
+    found: int
+    missed: int
+    extra: int
+
+    def __add__(self, other: Match) -> Match:
+        return Match(self.found + other.found, self.missed + other.missed, self.extra + other.extra)
+
+
 def faces_of(scores: np.ndarray, boxes: np.ndarray) -> Faces:
     """scores: [1, anchors, 2], the second is that of a face; boxes: [1, anchors, 4]."""
     face = scores[0, :, 1]
@@ -50,7 +63,8 @@ def overlaps(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
     """Intersection over union of every one of boxes [n, 4] with a box [4]."""
     low, high = np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, 2:], box[2:])
     common = np.prod(np.clip(high - low, 0, None), axis=1)
-    return np.asarray(common / (_area(boxes) + _area(box[None]) - common))
+    union = _area(boxes) + _area(box[None]) - common
+    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:
@@ -69,3 +83,14 @@ def agreement(ours: Faces, theirs: Faces) -> Agreement:
         least = min(least, float(found.max()))
         del free[int(found.argmax())]
     return Agreement(len(theirs.boxes), len(ours.boxes), 0.0 if free else least)
+
+
+def match(ours: Faces, theirs: Faces, overlap: float) -> Match:
+    """Their faces, best score first, each found where a free box of ours overlaps it by more than `overlap`."""
+    free, found = list(range(len(ours.boxes))), 0
+    for box in theirs.boxes:
+        shares = overlaps(ours.boxes[free], box) if free else np.zeros(1)
+        if shares.max() > overlap:
+            found += 1
+            del free[int(shares.argmax())]
+    return Match(found, len(theirs.boxes) - found, len(free))

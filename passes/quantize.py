@@ -30,10 +30,10 @@ class Quantize(GraphPass):
 
     Q is QuantizeLinear, DQ DequantizeLinear: a form that every ONNX runtime runs in float, and an integer machine with
     int8 products, int32 sums, and a shift that rounds half to even. Zero points are 0. Between a DQ and a Q lies one
-    integer layer: a convolution or dense layer with its bias and Relu or Clip; an addition, subtraction or
-    multiplication of two tensors; a mean; a linear resize; Softmax; or element-wise nodes of one tensor, which are a
-    table of 256 entries. What moves codes (Reshape, Concat, MaxPool, ...) has one scale on both sides. Everything else
-    stays float, and is listed as declined.
+    integer layer: a convolution or dense layer with its bias and Relu or Clip; an addition, subtraction,
+    multiplication or matrix product of two tensors; a mean; a linear resize; Softmax; or element-wise nodes of one
+    tensor, which are a table of 256 entries. What moves codes (Reshape, Concat, MaxPool, ...) has one scale on both
+    sides. Everything else stays float, and is listed as declined.
 
     Not exact: every tensor is rounded. The report says how much of the signal is left (SQNR) tensor by tensor.
 
@@ -43,6 +43,13 @@ class Quantize(GraphPass):
     from channel to channel between a convolution, a Relu or the like, and the next convolution. A bias takes back what
     rounding adds to the mean of its channel. Run the passes that fold BatchNormalization before; what folds nowhere
     becomes a depthwise convolution.
+
+    Where 8 bits lose too much, `int16` names layers whose results have 16, or finds as few as reach `sqnr_db`. A
+    network that takes (pixel - mean) x scale may take the uint8 pixels themselves, RESHAPES then: `image_mean='127'`,
+    `image_scale='0.0078125'`, or one number per channel (`'124;116;104'`). That is exact where the padding of the
+    first layer is the zero point, so where all means are one whole number, or nothing is padded; elsewhere the outcome
+    says that borders are approximate. A detector that decodes boxes behind its last convolutions wants
+    `outputs=float`.
 
     Source: Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference,
     CVPR 2018, arXiv:1712.05877; Huang et al., eCNN, MICRO 2019, arXiv:1910.05680 (powers of two, least error); Nagel et

@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codesign.graph.graph import Graph
-from codesign.quantization.equalization import Equalized, Kept, apply_exponents, equalize, pairs_of
+from codesign.quantization.equalization import (
+    Equalized,
+    Kept,
+    PairRanges,
+    apply_exponents,
+    equalize,
+    pairs_of,
+    predicted_noise,
+    scale_exponents,
+)
 from codesign.quantization.ranges import spreads_of
 from tests.networks_to_quantize import data, network, quantized
 from tests.pass_models import run
@@ -61,13 +70,40 @@ def test_ranges_before_a_depthwise_layer_become_alike() -> None:
     assert np.exp2(np.ceil(np.log2(after.max()))) == np.exp2(np.ceil(np.log2(before.max())))
 
 
-def test_ranges_of_weights_become_alike_with_one_scale_for_all() -> None:
-    graph = uneven(DENSE.format("Relu", ""), (5, 8, 1, 1))
-    equalize(graph, data(graph), per_channel=False)
+def unlike(graph: Graph) -> float:
+    """How much ranges of rows over ranges of columns differ: 1 where both layers' weights are equalised."""
     [pair] = pairs_of(graph)
-    rows, columns = np.abs(pair.first.rows).max(axis=1), np.abs(pair.second.weights).max(axis=(0, 2, 3))
-    ratio = rows / columns
-    assert ratio.max() / ratio.min() <= 4.01, "Nagel et al., equation 10, but for the rounding to powers of two"
+    ratio = np.abs(pair.first.rows).max(axis=1) / np.abs(pair.second.weights).max(axis=(0, 2, 3))
+    return float(ratio.max() / ratio.min())
+
+
+def test_ranges_of_weights_become_more_alike_with_one_scale_for_all() -> None:
+    graph = uneven(DENSE.format("Relu", ""), (5, 8, 1, 1))
+    before = unlike(graph)
+    equalize(graph, data(graph), per_channel=False)
+    assert unlike(graph) < before / 4
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize(("nodes", "second"), [(DEPTHWISE, (8, 1, 3, 3)), (DENSE, (5, 8, 1, 1))])
+def test_the_noise_that_is_predicted_is_the_least(per_channel: bool, nodes: str, second: tuple[int, ...]) -> None:
+    graph = uneven(nodes.format("Relu", ""), second)
+    [pair] = pairs_of(graph)
+    spreads = spreads_of(graph, data(graph), [pair.middle, pair.input])
+    found = PairRanges(spreads[pair.middle], spreads[pair.input])
+    chosen = scale_exponents(pair, found, per_channel=per_channel)
+    least, none, worse = (
+        predicted_noise(pair, exponents, found, per_channel=per_channel)
+        for exponents in (chosen, np.zeros(8, np.int64), -chosen)
+    )
+    assert least < none / 2 and least < worse / 4
+
+
+def test_layers_whose_ranges_are_alike_stay() -> None:
+    random = np.random.default_rng(0)
+    weights = {"w": np.sign(random.standard_normal((8, 3, 1, 1))), "v": np.sign(random.standard_normal((5, 8, 1, 1)))}
+    graph = network("a = Conv(x, w) r = Relu(a) y = Conv(r, v)", weights, (1, 3, 32, 32))
+    assert equalize(graph, data(graph), per_channel=False) == [Kept("node_a -> node_y", "its ranges suit as they are")]
 
 
 @pytest.mark.parametrize("scale", [0.2, 4.0])

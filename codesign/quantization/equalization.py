@@ -9,8 +9,9 @@ With one scale for all weights of a layer, s_i = sqrt(r_i / r'_i) makes the rang
 of the first weights, r'_i of column i of the second (Nagel et al.). With a scale for every output channel those are
 equal as it is, and the ranges of activations count. Before a depthwise layer, whose weights have a scale for every
 channel, s_i is the power of two above a_i. Before another one s_i = a_i^p / r'_i^(1-p), r'_i relative to the range of
-each row, shares what is unlike between activations and second weights (Xiao et al.); of several p, and of no change, it
-is the one for which rounding activations and weights brings the least noise to the second layer's sums.
+each row, shares what is unlike between activations and second weights (Xiao et al.). Of all that, for several p, and of
+no change, the one is taken for which rounding activations and weights brings the least noise to the second layer's
+sums.
 
 Clip(0, c) is not homogeneous. A channel that reaches c on the calibration data keeps s_i = 1; another one gets
 s_i >= a_i / c, so that it does not reach c now either: the same numbers as long as a channel stays within its
@@ -22,7 +23,7 @@ arXiv:1906.04721, equations 10 and 11; Xiao et al., SmoothQuant, ICML 2023, arXi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,11 @@ class Pair:
         return str(self.second.node.inputs[0].name)  # type: ignore[union-attr]
 
     @property
+    def input(self) -> str:
+        """Name of the tensor the first layer reads."""
+        return str(self.first.node.inputs[0].name)  # type: ignore[union-attr]
+
+    @property
     def is_depthwise(self) -> bool:
         """Whether the second layer's channel i reads channel i alone."""
         return self.second.weights.shape[1] == 1 and self.first.channels == self.second.channels > 1
@@ -66,6 +72,14 @@ class Pair:
     def name(self) -> str:
         """`conv1 -> conv2`."""
         return f"{node_name(self.first.node)} -> {node_name(self.second.node)}"
+
+
+@dataclass(frozen=True)
+class PairRanges:
+    """What the data hold: in the tensor between two layers, and in what the first one reads."""
+
+    middle: Spread
+    first_input: Spread
 
 
 @dataclass(frozen=True)
@@ -98,8 +112,19 @@ def equalize(graph: Graph, samples: Samples, *, per_channel: bool) -> list[Equal
     pairs = list(pairs_of(graph))
     if not pairs:
         return []
-    ranges = spreads_of(graph, samples, [pair.middle for pair in pairs])
-    return [_equalize(graph, pair, ranges, per_channel=per_channel) for pair in pairs]
+    names = dict.fromkeys(name for pair in pairs for name in (pair.middle, pair.input))
+    spreads = spreads_of(graph, samples, names)
+    found: list[Equalized | Kept] = []
+    for pair in pairs:
+        exponents = np.zeros(pair.first.channels, np.int64)
+        ranges = PairRanges(spreads[pair.middle], spreads[pair.input])
+        if len(ranges.middle.channels) != len(exponents):
+            found.append(Kept(pair.name, "it does not read channel by channel what the first layer makes"))
+            continue
+        exponents = scale_exponents(pair, ranges, per_channel=per_channel)
+        found.append(_equalized(graph, pair, exponents, ranges))
+        spreads[pair.middle] = ranges.middle.scaled(exponents)  # the next pair begins with it
+    return found
 
 
 def pairs_of(graph: Graph) -> Iterator[Pair]:
@@ -145,36 +170,31 @@ def _bound(node: ir.Node) -> float | None:
     return np.inf if is_operator(node, *_HOMOGENEOUS) else None
 
 
-def _equalize(graph: Graph, pair: Pair, ranges: Mapping[str, Spread], *, per_channel: bool) -> Equalized | Kept:
-    largest = ranges[pair.middle].channels
-    if pair.second.node is pair.first.node or len(largest) != pair.first.channels:
-        return Kept(pair.name, "it does not read channel by channel what the first layer makes")
-    exponents = scale_exponents(pair, ranges[pair.middle], per_channel=per_channel)
+def _equalized(graph: Graph, pair: Pair, exponents: np.ndarray, ranges: PairRanges) -> Equalized | Kept:
     changed = int(np.count_nonzero(exponents))
     if not changed:
-        reason = f"every channel reaches {pair.bound:g}" if (largest >= pair.bound).all() else "its ranges are alike"
-        return Kept(pair.name, reason)
+        everywhere = (ranges.middle.channels >= pair.bound).all()
+        return Kept(pair.name, f"every channel reaches {pair.bound:g}" if everywhere else "its ranges suit as they are")
     apply_exponents(graph, pair, exponents)
     return Equalized(pair.name, changed, len(exponents), bool(np.isfinite(pair.bound)))
 
 
-def scale_exponents(pair: Pair, ranges: Spread, *, per_channel: bool) -> np.ndarray:
-    """log2 of s_i of every channel. ranges: of the tensor between."""
-    largest = ranges.channels.astype(np.float64)
+def scale_exponents(pair: Pair, ranges: PairRanges, *, per_channel: bool) -> np.ndarray:
+    """log2 of s_i of every channel."""
+    largest = ranges.middle.channels.astype(np.float64)
     columns = column_ranges(pair, per_channel=per_channel)
-    rows = largest if per_channel else np.abs(pair.first.rows).max(axis=1)
-    live = (largest > 0) & (rows > 0) & (columns > 0)
+    live = (largest > 0) & (columns > 0)
     if not live.any():
         return np.zeros(len(largest), np.int64)
-    log_rows, log_columns = np.log2(np.where(live, rows, 1)), np.log2(np.where(live, columns, 1))
+    log_ranges, log_columns = np.log2(np.where(live, largest, 1)), np.log2(np.where(live, columns, 1))
+    wanted = [np.ceil(log_ranges) - np.ceil(log_ranges[live].max())]
+    if not (per_channel and pair.is_depthwise):
+        wanted += [share * log_ranges - (1 - share) * log_columns for share in _SHARES]
     if not per_channel:
-        return _bounded(pair, (log_rows - log_columns) / 2, largest, live)
-    up_to_the_largest = np.ceil(log_rows) - np.ceil(log_rows[live].max())
-    if pair.is_depthwise:
-        return _bounded(pair, up_to_the_largest, largest, live)
-    shares = [up_to_the_largest, *(share * log_rows - (1 - share) * log_columns for share in _SHARES)]
-    tried = [np.zeros(len(largest), np.int64), *(_bounded(pair, wanted, largest, live) for wanted in shares)]
-    return min(tried, key=lambda exponents: predicted_noise(pair, exponents, ranges))
+        rows = np.abs(pair.first.rows).max(axis=1)
+        wanted.append(np.log2(np.where(rows > 0, rows, 1)) / 2 - log_columns / 2)
+    tried = [np.zeros(len(largest), np.int64), *(_bounded(pair, each, largest, live) for each in wanted)]
+    return min(tried, key=lambda exponents: predicted_noise(pair, exponents, ranges, per_channel=per_channel))
 
 
 def _bounded(pair: Pair, wanted: np.ndarray, largest: np.ndarray, live: np.ndarray) -> np.ndarray:
@@ -186,19 +206,32 @@ def _bounded(pair: Pair, wanted: np.ndarray, largest: np.ndarray, live: np.ndarr
     return np.asarray(np.clip(exponents, -_LARGEST_EXPONENT, _LARGEST_EXPONENT), np.int64)
 
 
-def predicted_noise(pair: Pair, exponents: np.ndarray, ranges: Spread) -> float:
-    """Of the second layer's sums, up to a common factor: rounding its input, and its weights row by row.
+def predicted_noise(pair: Pair, exponents: np.ndarray, ranges: PairRanges, *, per_channel: bool) -> float:
+    """Of the second layer's sums, up to a common factor: of rounding its input, its weights, and the first weights.
 
-    A number rounded to steps of d is off by d^2 / 12 on average, squared.
+    A number rounded to steps of d is off by d^2 / 12 on average, squared. A scale for every row of the first weights
+    makes their noise the same whatever the exponents.
     """
-    factors = np.exp2(exponents.astype(np.float64))
+    factors, middle = np.exp2(exponents.astype(np.float64)), ranges.middle
+    shape = [-1, 1, 1] if pair.is_depthwise else [1, -1, 1]
     weights = pair.second.weights.astype(np.float64)
-    rows = weights.reshape(len(weights), weights.shape[1], -1) * factors.reshape(1, -1, 1)
-    input_step = np.exp2(np.ceil(np.log2((ranges.channels / factors).max())))
-    row_steps = np.exp2(np.ceil(np.log2(np.maximum(np.abs(rows).max(axis=(1, 2)), np.finfo(np.float64).tiny))))
-    mean_squares = ranges.squares / factors**2 * len(factors) / ranges.count
-    places = rows.shape[2]
-    return float(input_step**2 * np.square(rows).sum() + np.square(row_steps).sum() * places * mean_squares.sum())
+    rows = weights.reshape(len(weights), weights.shape[1], -1) * factors.reshape(shape)
+    squares = np.square(rows).sum()
+    noise = _step((middle.channels / factors).max()) ** 2 * squares
+    mean_squares = middle.squares / factors**2 * len(factors) / middle.count
+    largest = np.abs(rows).max(axis=(1, 2)) if per_channel else np.full(len(rows), np.abs(rows).max())
+    read = mean_squares if pair.is_depthwise else np.full(len(rows), mean_squares.sum())
+    noise += float(np.sum(_step(largest) ** 2 * read)) * rows.shape[2]
+    if not per_channel:
+        first = pair.first.rows
+        fan_in_power = first.shape[1] * ranges.first_input.squares.sum() / ranges.first_input.count
+        noise += _step((np.abs(first).max(axis=1) / factors).max()) ** 2 * fan_in_power * squares
+    return float(noise)
+
+
+def _step(largest: np.ndarray) -> np.ndarray:
+    """A power of two in proportion to the step of a format that holds numbers of this size."""
+    return np.asarray(np.exp2(np.ceil(np.log2(np.maximum(largest, np.finfo(np.float64).tiny)))))
 
 
 def column_ranges(pair: Pair, *, per_channel: bool) -> np.ndarray:

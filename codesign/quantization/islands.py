@@ -26,6 +26,7 @@ class IslandKind(StrEnum):
 
     WEIGHTED = "weighted"  # Conv, ConvTranspose, Gemm, MatMul
     ARITHMETIC = "arithmetic"  # Add, Sub, Mul of two tensors
+    PRODUCT = "matrix product"  # of two activations
     AVERAGE = "average"
     RESIZE = "resize"
     SOFTMAX = "softmax"
@@ -139,6 +140,8 @@ class _Search:
         if chain is not None and not any(member in self.ends for member in chain):
             return Island(IslandKind.TABLE, chain)
         if is_operator(node, "Conv", "ConvTranspose", "Gemm", "MatMul"):
+            if is_operator(node, "MatMul") and len(data_inputs(node)) == len(set(node.inputs)):
+                return Island(IslandKind.PRODUCT, (node,))
             weighted = Weighted.of(node)
             if isinstance(weighted, str):
                 return weighted

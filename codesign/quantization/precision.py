@@ -17,7 +17,8 @@ from codesign.quantization.ranges import WIDE_BITS, Measured, ScaleGroup
 _OPSET_OF_16_BITS = 21
 # Operators that mean something else at that operator set (onnx, docs/Changelog.md).
 _CHANGED_BY_IT = ("GroupNormalization", "GridSample", "DFT")
-_TABLES = (IslandKind.TABLE, IslandKind.SOFTMAX)
+# Layers that take 8-bit codes: tables have no 65,536 entries, and sums of products of two 16-bit codes no 32 bits.
+_NARROW = (IslandKind.TABLE, IslandKind.SOFTMAX, IslandKind.PRODUCT)
 Found = dict[ScaleGroup, Measured]
 
 
@@ -31,11 +32,11 @@ class Widened:
 
 
 def may_be_wide(calibrated: Calibrated) -> set[ScaleGroup]:
-    """Groups no table reads: one of 65,536 entries is none."""
-    tabled = {
-        str(value.name) for island in calibrated.division.islands if island.kind in _TABLES for value in island.inputs
+    """Groups that no layer reads which takes 8-bit codes alone."""
+    read = {
+        str(value.name) for island in calibrated.division.islands if island.kind in _NARROW for value in island.inputs
     }
-    return {group for group in calibrated.groups if not tabled.intersection(group.tensors)}
+    return {group for group in calibrated.groups if not read.intersection(group.tensors)}
 
 
 def named_wide(calibrated: Calibrated, choices: Choices, narrow: Found, names: Collection[str]) -> Widened:
@@ -48,7 +49,7 @@ def named_wide(calibrated: Calibrated, choices: Choices, narrow: Found, names: C
             hint = did_you_mean(name, known) or "names are those of layers and tensors in the report"
             problems.append(Problem("quantize: int16", f"no integer layer is called {name}", hint))
         elif group not in allowed:
-            problem = f"{name} is read by a table (an activation or Softmax), which 8-bit codes alone have"
+            problem = f"{name} is read by an activation, Softmax or matrix product, which take 8-bit codes"
             problems.append(Problem("quantize: int16", problem, "name other layers"))
         else:
             groups.append(group)

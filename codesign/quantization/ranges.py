@@ -32,6 +32,12 @@ class Spread:
         largest, squares = np.maximum(self.channels, other.channels), self.squares + other.squares
         return Spread(low, high, largest, squares, self.count + other.count)
 
+    def scaled(self, exponents: np.ndarray) -> Spread:
+        """With every channel divided by 2^exponents. low and high are those of magnitudes."""
+        channels, squares = np.ldexp(self.channels, -exponents), np.ldexp(self.squares, -2 * exponents)
+        largest = float(channels.max())
+        return Spread(-largest, largest, channels, squares, self.count)
+
 
 @dataclass(frozen=True)
 class ScaleGroup:
