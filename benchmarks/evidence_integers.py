@@ -105,8 +105,9 @@ def _cell(reading: Reading | None) -> str:
 
 def _data(rows: list[Readings]) -> Iterator[str]:
     yield (
-        "What was compared: boundaries, layers left in floating point, the fewest distinct values and the largest share "
-        "of saturated codes (a Relu or Clip is none) in any tensor of 500 elements or more, the largest sum measured."
+        "What was compared: boundaries, layers left in floating point, the fewest distinct values and the largest "
+        "share of saturated codes (a Relu or Clip is none) in any tensor of 500 elements or more, the largest sum "
+        "measured."
     )
     yield ""
     yield "| network | boundaries | in floats | fewest values | saturated | largest sum |"

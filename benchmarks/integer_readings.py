@@ -184,7 +184,7 @@ def _write_c(graph: Graph, quantized: Quantized, expected: Arrays, folder: Path)
     """The C whose outputs are all layer boundaries, the integers' values as test vector; bytes of its constants."""
     lowered = build_network(graph, channels_last=True)
     interface = with_layers(lowered.interface)
-    program = c_program(legalised(lowered.module), interface, MAIN_LAYERS)
+    program = c_program(legalised(lowered.module, with_views=True), interface, MAIN_LAYERS)
     values = {tensor.name: expected[tensor.name] for tensor in interface.outputs}
     vector = TestVector(quantized.inputs[0], values, 0.0, "codesign.numerics")
     folder.mkdir(parents=True)
