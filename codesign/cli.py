@@ -98,6 +98,17 @@ DumpOption = Annotated[
     Path | None, typer.Option("--dump-graphs", metavar="DIR", help="Write the network after every pass.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", metavar="COUNT", min=1, help="Of a processor's library; else one a core.")
+]
+TuneOption = Annotated[
+    int,
+    typer.Option("--tune", metavar="TRIALS", min=0, help="Of every distinct layer, measured here; kept for later."),
+]
+BuildTargetOption = Annotated[
+    str | None,
+    typer.Option("--target", metavar="TRIPLE[:CPU]", help="The machine of model.so: aarch64-linux-gnu; else this one."),
+]
 LayerOption = Annotated[
     list[str] | None, typer.Option("--layer", metavar="NAME", help="A layer to explain; may be repeated.")
 ]
@@ -156,6 +167,9 @@ def compile(
     c_prefix: PrefixOption = "codesign",
     calibration: CalibrationOption = None,
     requantize: RequantizeOption = None,
+    threads: ThreadsOption = None,
+    tune: TuneOption = 0,
+    target: BuildTargetOption = None,
 ) -> None:
     """Plan a network, schedule and build it, and write reports and artifacts."""
     from codesign.compiler import Settings, compile_model
@@ -178,6 +192,9 @@ def compile(
             sram_limit_bytes=limit,
             emit=tuple(emit.split(",")),
             c_prefix=c_prefix,
+            threads=threads,
+            tune=tune,
+            target=target,
         )
         plan = compile_model(model, settings, output).plan
     print_report(plan, _console())
@@ -405,6 +422,14 @@ def hw_copy(machine: MachineArgument, target: TargetArgument) -> None:
     from codesign.hardware.listing import copy_profile
 
     typer.echo(f"wrote {copy_profile(machine, target)}")
+
+
+@hw_app.command("detect")
+def hw_detect(target: TargetArgument) -> None:
+    """Write a profile of the processor this runs on: vectors, caches, and a clock measured with a kernel."""
+    from codesign.compiler import detect_processor
+
+    typer.echo(f"wrote {detect_processor(target)}")
 
 
 @hw_app.command("schema")

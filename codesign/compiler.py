@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,8 +21,9 @@ from codesign.graph.codes import is_quantized
 from codesign.graph.graph import Graph
 from codesign.graph.samples import Samples, batches, given, synthetic
 from codesign.hardware.loading import LoadedProfile, load_profile
+from codesign.hardware.profile import HardwareProfile
 from codesign.importers.model import load_model
-from codesign.mapping.cache import SearchMemory, cached_search
+from codesign.mapping.cache import SearchMemory, cache_folder, cached_search
 from codesign.mapping.objective import objective_named
 from codesign.planning.explaining import ExplainedLayer, Explainer, layers_named
 from codesign.planning.instructions import instructions_of
@@ -44,6 +46,11 @@ from codesign.training.sensitivity import GradientOracle
 from codesign.workload.layers import layers_of, parameters_of
 from codesign.workload.storage import storage_of
 
+if TYPE_CHECKING:
+    from codesign.lowering.network import LoweredNetwork
+    from codesign.lowering.processor.network import MacKernel
+    from codesign.lowering.targets import Machine
+
 Model = str | PathLike[str] | object
 OnStep = Callable[[str, str, int, int], None]
 EMITTED = {"so": "model.so", "c": "c/"}  # by what --emit calls them
@@ -62,6 +69,9 @@ class Settings:
     emit: what `compile` makes to run the network with: so, c. c_prefix: what names in the C begin with.
     calibration: inputs that activations are measured on: an .npz file (.npy for a network with one input), `synthetic`
     for random numbers, or an iterable of arrays by input name (of arrays for a network with one input).
+    threads: of the library, where the machine is a processor; None: what its profile says, else one a core.
+    tune: so many trials of register blocks for every distinct layer of a processor, measured on this machine.
+    target: the machine of the library, an LLVM triple or triple:cpu; None: this one.
     """
 
     hw: str
@@ -79,6 +89,9 @@ class Settings:
     c_prefix: str = "codesign"
     calibration: Calibration | None = None
     passes_after: str = ""
+    threads: int | None = None
+    tune: int = 0
+    target: str | None = None
 
     def step(self, stage: str) -> Callable[[str, int, int], None]:
         """Reports progress within one stage: name of the item, its number from 1, how many there are."""
@@ -159,6 +172,7 @@ def compile_model(model: Model, settings: Settings, output: Path) -> Build:
 
     check_replaceable(output, str(output))
     check_emitted(settings)
+    check_wishes(settings)
     return build(plan_model(model, settings), settings, output)
 
 
@@ -293,41 +307,115 @@ def chosen_pipeline(settings: Settings, hardware: LoadedProfile) -> Pipeline:
     return pipeline
 
 
+def check_wishes(settings: Settings) -> None:
+    """Raise CodesignError for wishes that exclude each other or that the machine cannot be asked for."""
+    if settings.tune and settings.target is not None:
+        raise CodesignError("--tune", f"trials run here, not on {settings.target}", "leave out --tune or --target")
+    wished = [name for name, value in (("--tune", settings.tune), ("--threads", settings.threads)) if value]
+    profile = load_profile(settings.hw).profile
+    if wished and profile.processor is None:
+        problem = f"{profile.name} is no processor: its library shows what the machine does, and is not made fast"
+        raise CodesignError(wished[0], problem, "use --hw host_cpu, or a profile with a section `processor`")
+
+
 def build(planned: Planned, settings: Settings, output: Path) -> Build:
     """Lower a plan and write the output folder."""
     from codesign.artifacts.annotated_model import write_model
     from codesign.artifacts.manifest import write_manifest
     from codesign.artifacts.output_folder import output_folder
-    from codesign.lowering.integers.scheduled import operand_types
-    from codesign.lowering.layers import schedule_layers, tir_text
     from codesign.lowering.library import write_interface, write_library
-    from codesign.lowering.network import build_network
     from codesign.lowering.unsupported import unsupported_nodes
     from codesign.report.files import write_reports
 
-    graph, plan = planned.graph, planned.plan
+    graph, plan, processor = planned.graph, planned.plan, planned.hardware.profile.processor
+    threads = settings.threads or (processor.threads if processor is not None else None)
     with output_folder(output) as folder:
         refused = unsupported_nodes(graph)
         if refused:
             last = replace(refused[-1], hint="`codesign estimate` costs the network all the same")
             raise DoesNotFitError.of([*refused[:-1], last])
-        types = operand_types(integer_network(graph)) if is_quantized(graph) else None
-        scheduled = schedule_layers(plan, planned.hardware.profile, settings.step("scheduling"), types)
         (folder / "tir").mkdir()
-        for name, layer in {layer.name: layer for layer in scheduled.values()}.items():
-            (folder / "tir" / f"{name}.py").write_text(tir_text(layer), encoding="utf-8")
-        network = build_network(graph, scheduled)
+        lower = _for_processor if _is_for_processor(planned) else _scheduled
+        network = lower(planned, settings, folder)
+        machine = _machine_of(settings, planned.hardware.profile) if "so" in settings.emit else None
         write_interface(network, folder)
         write_model(graph, plan, folder / "model.onnx")
         for number, kind in enumerate(settings.emit, 1):
             settings.step("building")(EMITTED[kind], number, len(settings.emit))
             if kind == "so":
-                write_library(network, folder)
+                write_library(network, folder, machine, threads)
             else:
                 emit_c(planned, folder, settings.c_prefix)
         write_reports(plan, folder)
         write_manifest(folder, plan, planned.hardware.path, str(planned.pipeline), graph.source)
     return Build(plan, output)
+
+
+def _is_for_processor(planned: Planned) -> bool:
+    """Whether kernels for processors are used."""
+    return planned.hardware.profile.processor is not None
+
+
+def _scheduled(planned: Planned, settings: Settings, folder: Path) -> LoweredNetwork:
+    """The network of an accelerator, and tir/: every layer shows what its mapping moves."""
+    from codesign.lowering.integers.scheduled import operand_types
+    from codesign.lowering.layers import schedule_layers, tir_text
+    from codesign.lowering.network import build_network
+
+    graph, profile = planned.graph, planned.hardware.profile
+    types = operand_types(integer_network(graph)) if is_quantized(graph) else None
+    scheduled = schedule_layers(planned.plan, profile, settings.step("scheduling"), types)
+    for name, layer in {layer.name: layer for layer in scheduled.values()}.items():
+        (folder / "tir" / f"{name}.py").write_text(tir_text(layer), encoding="utf-8")
+    return build_network(graph, scheduled)
+
+
+def _for_processor(planned: Planned, settings: Settings, folder: Path) -> LoweredNetwork:
+    """The network of a processor, and tir/: kernels with the mappings' register blocks."""
+    from codesign.lowering.processor.building import build_for_processor, build_integers_for_processor
+    from codesign.lowering.processor.tuning import Tuning
+
+    profile = planned.hardware.profile
+    assert profile.processor is not None
+    threads = settings.threads or profile.processor.threads
+    if is_quantized(planned.graph):
+        integers = build_integers_for_processor(planned.graph, planned.plan, profile, threads, settings.target is None)
+        _write_kernels(integers.kernels, folder)
+        return integers.network
+    tuning = Tuning(cache_folder("tuning"))
+    if settings.tune:
+        mapped = build_for_processor(planned.graph, planned.plan, profile, threads)
+        tuning.tune(mapped.kernels, profile.processor, settings.tune, settings.step("tuning"))
+    made = build_for_processor(planned.graph, planned.plan, profile, threads, tuning.best)
+    _write_kernels(made.kernels, folder)
+    return made.network
+
+
+def _write_kernels(kernels: Mapping[str, MacKernel], folder: Path) -> None:
+    from codesign.lowering.processor.building import kernel_texts
+
+    for name, text in kernel_texts(kernels):
+        (folder / "tir" / f"{name}.py").write_text(text, encoding="utf-8")
+
+
+def _machine_of(settings: Settings, profile: HardwareProfile) -> Machine:
+    """What model.so is built for; a processor with narrower vectors than the profile's is warned about."""
+    from codesign.lowering.targets import machine_for, warn_about_vectors
+
+    machine = machine_for(settings.target)
+    if profile.processor is not None:
+        warn_about_vectors(machine, profile.processor.vector_bits, profile.name)
+    return machine
+
+
+def detect_processor(target: Path) -> Path:
+    """Write the profile of this machine's processor into a new .yaml file. Raises CodesignError when one is there."""
+    from codesign.hardware.host_profile import profile_text
+    from codesign.hardware.listing import valid_name, write_new
+    from codesign.lowering.processor.detection import detect
+
+    facts = detect()
+    return write_new(target, lambda stem: profile_text(facts, stem if valid_name(stem) else "host_cpu"))
 
 
 def floating_layers(graph: Graph) -> frozenset[str]:

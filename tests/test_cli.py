@@ -27,7 +27,7 @@ MACHINES = tuple(sorted(path.stem for path in (ROOT / "hw_profiles").glob("*.yam
 COMMANDS = [
     [],
     *([name] for name in ("compile", "estimate", "explain", "advise", "stream", "run", "verify", "hw", "passes")),
-    *(["hw", name] for name in ("list", "show", "check", "copy", "schema", "boards", "fit")),
+    *(["hw", name] for name in ("list", "show", "check", "copy", "detect", "schema", "boards", "fit")),
     *(["passes", name] for name in ("list", "explain")),
 ]
 

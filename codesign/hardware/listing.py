@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -278,13 +278,21 @@ def copy_profile(name_or_path: str, target: Path) -> Path:
     validated(document)
     if target.is_dir():
         target = target / Path(document.name).name
-    elif not target.suffix:
+    return write_new(target, lambda stem: _renamed(document, stem))
+
+
+def write_new(target: Path, text_for: Callable[[str], str]) -> Path:
+    """Write a machine's file that is not there yet; a target without suffix gets `.yaml`. text_for: told the stem.
+
+    Raises CodesignError rather than overwrite anything.
+    """
+    if not target.suffix:
         target = target.with_suffix(".yaml")
     if not target.parent.is_dir():
         raise CodesignError(str(target), f"there is no folder {target.parent}")
     try:
         with target.open("x", encoding="utf-8", newline="") as file:
-            file.write(_renamed(document, target.stem))
+            file.write(text_for(target.stem))
     except FileExistsError:
         raise CodesignError(str(target), "already exists", "choose another name; nothing was written") from None
     except OSError as error:
@@ -292,10 +300,17 @@ def copy_profile(name_or_path: str, target: Path) -> Path:
     return target
 
 
-def _renamed(document: YamlDocument, name: str) -> str:
+def valid_name(name: str) -> bool:
+    """Whether a machine may be called so."""
     try:
         TypeAdapter(Name).validate_python(name)
     except ValidationError:
+        return False
+    return True
+
+
+def _renamed(document: YamlDocument, name: str) -> str:
+    if not valid_name(name):
         return document.text  # a file may be called anything; the machine inside then keeps its name
     lines = document.text.splitlines(keepends=True)
     index = document.position(("name",))[0] - 1

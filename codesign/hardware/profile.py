@@ -19,6 +19,7 @@ from codesign.hardware.sections import (
     Name,
     PositiveFloat,
     Precision,
+    Processor,
     Section,
     VectorUnit,
 )
@@ -33,7 +34,8 @@ class HardwareProfile(Section):
     """A machine. Every figure has an entry in `source` or `assumed` (keys: dotted paths that cover what is below).
 
     clock_mhz: the clock all cycles count. host cycles are counted in this clock too. pipeline: the passes that run when
-    the user names none, a pipeline by name; exact ones only.
+    the user names none, a pipeline by name; exact ones only. processor: where the machine is one, and
+    libraries are built to run fast on it.
     """
 
     name: Name
@@ -44,6 +46,7 @@ class HardwareProfile(Section):
     memories: dict[Name, Memory] = Field(min_length=2)
     vector_unit: VectorUnit | None = None
     host: Host
+    processor: Processor | None = None
     conventions: Conventions = Conventions()
     pipeline: str = "default"
     source: dict[str, str] = {}

@@ -284,3 +284,19 @@ class Host(Section):
     bytes_per_cycle: PositiveFloat
     energy_pj_per_operation: NonNegativeFloat
     energy_pj_per_byte: NonNegativeFloat
+
+
+class Processor(Section):
+    """Compile for this machine as for a processor: kernels over vectors of channels with sums in registers
+    (codesign.lowering.processor), instead of code that shows what an accelerator does.
+
+    vector_bits, vector_registers: of the widest vectors. sums_in_flight: independent sums that keep its multiply-adders
+    busy (units x latency in cycles). cache_line_bytes: what a load brings in. threads: of a library, unless `compile`
+    is told; left out, one a core of the machine that runs it.
+    """
+
+    vector_bits: Annotated[int, Field(ge=64, le=2048, multiple_of=64, strict=True)]
+    vector_registers: PositiveInt
+    sums_in_flight: PositiveInt
+    cache_line_bytes: PositiveInt
+    threads: PositiveInt | None = None

@@ -25,6 +25,7 @@ Convert = Callable[[Any, Sequence[Expression]], Expression]  # block builder, in
 class NetworkImporter(ONNXGraphImporter):  # type: ignore[misc]
     """Adds functions over the same graph to one module.
 
+    functions: how many were begun.
     own: by node name, what replaces TVM's converter; fill it before adding functions. problems: by node name, what
     could not be converted; such a node's outputs are zeros, so the module is of no use then.
     """
@@ -37,12 +38,14 @@ class NetworkImporter(ONNXGraphImporter):  # type: ignore[misc]
         self.own: dict[str, Convert] = {}
         self.opset = graph.model.graph.opset_imports[""]
         self.problems: dict[str, Problem] = {}
+        self.functions = 0
         self._nodes: dict[str, Expression] = {}
         self._parse_graph_initializers(self._proto.graph)
         self._constants = dict(self._nodes)
 
     def add_function(self, name: str, tensors: Sequence[str]) -> None:
         """A function from the graph's inputs to a tuple of the named tensors."""
+        self.functions += 1
         self._nodes = dict(self._constants)
         self._inputs: dict[str, Expression] = {}
         self._parse_graph_input(self._proto.graph)

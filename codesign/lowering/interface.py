@@ -39,13 +39,16 @@ class Tensor(_Part):
 
 class Interface(_Part):
     """inputs, outputs: of `main`. layers: what `main_layers` returns after the outputs. cpu: LLVM's name of the
-    processor the code was made for. host_tail: the outputs feed the model in HOST_TAIL_FILE."""
+    processor the code was made for. host_tail: the outputs feed the model in HOST_TAIL_FILE. threads: None, one a
+    core. target: the triple of another kind of machine it was built for."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     layers: tuple[Tensor, ...]
     cpu: str = ""
     host_tail: bool = False
+    threads: int | None = None
+    target: str = ""
 
     def write(self, folder: Path) -> None:
         """Store it beside the library."""

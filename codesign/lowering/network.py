@@ -60,7 +60,6 @@ def build_network(
     Raises DoesNotFitError with every node TVM cannot lower; RuntimeError when a layer is not its node's.
     """
     nodes = {node_name(node): node for node in graph.nodes}
-    values = {str(value.name): value for node in graph.nodes for value in node.outputs}
     importer = NetworkImporter(graph)
     functions = _functions(importer, scheduled)
     if is_quantized(graph) and channels_last:
@@ -70,6 +69,12 @@ def build_network(
     else:
         importer.own.update(_layer_calls(nodes, scheduled, functions))
     watched = _watched(graph, scheduled) if observed is None else tuple(observed)
+    return lowered(graph, importer, watched)
+
+
+def lowered(graph: Graph, importer: NetworkImporter, watched: Sequence[str]) -> LoweredNetwork:
+    """Both functions of a network. importer: with all lowerings of its own. watched: tensors `main_layers` returns."""
+    values = {str(value.name): value for node in graph.nodes for value in node.outputs}
     interface = Interface(
         inputs=tuple(Tensor.of(value) for value in graph.inputs),
         outputs=tuple(Tensor.of(value) for value in graph.outputs),

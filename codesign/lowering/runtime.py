@@ -67,10 +67,22 @@ def load_library(path: Path) -> Library:
     if not library.is_file():
         raise CodesignError(str(library), "no such file", "give a folder that `codesign compile` wrote")
     interface = Interface.read(folder)
+    if interface.target:
+        problem = f"was built for {interface.target}"
+        raise CodesignError(str(library), problem, "run it there, or compile the model for this machine")
+    if interface.threads is not None:
+        set_threads(interface.threads)
     machine = _machine(library)
     _warn_about_processor(interface, library)
     tail = _session(folder / HOST_TAIL_FILE) if interface.host_tail else None
     return Library(library, interface, machine, tail)
+
+
+def set_threads(threads: int) -> None:
+    """So many threads for all libraries of this process."""
+    import tvm
+
+    tvm.get_global_func("runtime.config_threadpool")(1, threads)
 
 
 def check_inputs(interface: Interface, inputs: Mapping[str, np.ndarray], where: str) -> None:

@@ -42,11 +42,17 @@ _Outcome = Found | tuple[Problem, ...]
 
 def cached_search() -> Search:
     """A search that remembers in $CODESIGN_CACHE, or in the user's cache folder; plain where that says `off`."""
+    folder = cache_folder("searches")
+    return search if folder is None else SearchCache(folder).search
+
+
+def cache_folder(what: str) -> Path | None:
+    """Where results of one kind are remembered: $CODESIGN_CACHE, or a folder in the user's cache; None if off."""
     chosen = os.environ.get(FOLDER_VARIABLE, "")
     if chosen == OFF:
-        return search
+        return None
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "codesign"
-    return SearchCache(Path(chosen) if chosen else home / "searches").search
+    return Path(chosen) if chosen else home / what
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,219 @@
+"""model.so against onnxruntime on this machine, both on one thread: `python benchmarks/bench_latency.py MODELS...`.
+
+    python benchmarks/bench_latency.py MODELS [MODELS ...] [--tune N] [--repetitions N] [--write]
+
+MODELS: folders searched for resnet18.onnx, mobilenetv2_1.0.onnx, squeezenet1_0.onnx and ultraface_rfb320.onnx. Runs of
+the two take turns, so that a busy machine slows both; a row shows the smallest and the median of each. Then one run of
+every kernel is timed by itself: what share of the time is convolutions, and how near the processor's peak they are.
+--write: the table goes into docs/performance.md, between its marks. Exit code 1: a network is missing or wrong, or the
+geometric mean of the ratios is over its limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codesign.compiler import Settings, build, plan_model
+from codesign.hardware.loading import load_profile
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "performance.md"
+NETWORKS = ("resnet18", "mobilenetv2_1.0", "squeezenet1_0", "ultraface_rfb320")
+LIMIT_UNTUNED, LIMIT_TUNED = 6.0, 2.5
+WORST_DIFFERENCE = 1e-5
+KINDS = {
+    "convolution": "convolution",
+    "depthwise": "depthwise",
+    "pooling": "other",
+    "elementwise": "other",
+    "concatenation": "other",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network. Milliseconds: smallest and median. shares: of the kernels' time, by kind. gflops: of convolutions
+    and dense layers while they run."""
+
+    name: str
+    ours: tuple[float, float]
+    theirs: tuple[float, float]
+    difference: float
+    gmacs: float
+    shares: dict[str, float]
+    gflops: float
+
+    @property
+    def ratio(self) -> float:
+        """Of the medians."""
+        return self.ours[1] / self.theirs[1]
+
+
+def measure(path: Path, hw: str, tune: int, repetitions: int) -> Row:
+    """Compile a network, compare it with onnxruntime on the same input, and time both in turns."""
+    import onnxruntime
+
+    from codesign.lowering.runtime import load_library
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(hw, threads=1, tune=tune)
+        planned = plan_model(str(path), settings)
+        build(planned, settings, Path(folder) / "build")
+        library = load_library(Path(folder) / "build")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    generator = np.random.default_rng(0)
+    feed = {part.name: generator.standard_normal(part.shape).astype(part.dtype) for part in library.interface.inputs}
+    ours = library.run(feed)
+    theirs = dict(zip([part.name for part in session.get_outputs()], session.run(None, feed), strict=True))
+    difference = max(float(np.abs(ours[name] - theirs[name]).max() / np.abs(theirs[name]).max()) for name in theirs)
+    times = _in_turns(library, session, feed, repetitions)
+    kernels = _kernel_seconds(library, feed)
+    total = sum(kernels.values())
+    shares = {kind: seconds / total for kind, seconds in kernels.items()}
+    dense_macs = sum(
+        layer.layer.nest.macs
+        for layer in planned.plan.layers
+        if layer.layer.nest.has_macs and "depthwise" not in str(layer.layer.nest.kind)
+    )
+    gflops = 2e-9 * dense_macs / kernels["convolution"]
+    return Row(path.stem, times[0], times[1], difference, planned.plan.totals.macs * 1e-9, shares, gflops)
+
+
+def _in_turns(library: Any, session: Any, feed: dict[str, np.ndarray], repetitions: int) -> list[tuple[float, float]]:
+    """Smallest and median milliseconds of each."""
+    import tvm
+
+    tensors: list[Any] = [tvm.runtime.tensor(feed[part.name]) for part in library.interface.inputs]
+    main: Callable[..., Any] = library.machine["main"]
+    seconds: tuple[list[float], list[float]] = ([], [])
+    runs: list[Callable[[], Any]] = [lambda: main(*tensors), lambda: session.run(None, feed)]
+    for _ in range(repetitions):
+        for found, run in zip(seconds, runs, strict=True):
+            start = time.perf_counter()
+            run()
+            found.append(time.perf_counter() - start)
+    return [(1e3 * min(found), 1e3 * statistics.median(found)) for found in seconds]
+
+
+def _kernel_seconds(library: Any, feed: dict[str, np.ndarray], repetitions: int = 15) -> dict[str, float]:
+    """Seconds in kernels by kind, the smallest of some runs for every kernel."""
+    import tvm
+
+    tensors = [tvm.runtime.tensor(feed[part.name]) for part in library.interface.inputs]
+    best: dict[int, float] = {}
+    kinds: dict[int, str] = {}
+    state = {"number": 0, "start": 0.0}
+
+    def watch(_: Any, name: str, before: bool, __: Any, *___: Any) -> None:
+        if before:
+            state["start"] = time.perf_counter()
+            return
+        number = int(state["number"])
+        state["number"] = number + 1
+        best[number] = min(best.get(number, np.inf), time.perf_counter() - state["start"])
+        kinds[number] = KINDS.get(name.rsplit("_", 1)[0], "borders and TVM's own")
+
+    library.machine.set_instrument(watch)
+    for _ in range(repetitions):
+        state["number"] = 0
+        library.machine["main"](*tensors)
+    found: dict[str, float] = defaultdict(float)
+    for number, seconds in best.items():
+        found[kinds[number]] += seconds
+    return dict(found)
+
+
+def table(rows: list[Row], hw: str) -> str:
+    """The rows as a Markdown table, and the geometric mean."""
+    profile = load_profile(hw).profile
+    peak = 2e-3 * profile.peak_macs_per_cycle * profile.clock_mhz
+    lines = [
+        "| network | GMAC | ms: least, median | onnxruntime | ratio | difference | convolutions | time in |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        shares = ", ".join(
+            f"{kind} {share:.0%}"
+            for kind, share in sorted(row.shares.items(), key=lambda item: -item[1])
+            if share >= 0.01
+        )
+        lines.append(
+            f"| {row.name} | {row.gmacs:.2f} | {row.ours[0]:.2f}, {row.ours[1]:.2f} | {row.theirs[0]:.2f}, "
+            f"{row.theirs[1]:.2f} | {row.ratio:.2f} | {row.difference:.0e} | {row.gflops:.0f} GFLOP/s "
+            f"({row.gflops / peak:.0%} of peak) | {shares} |"
+        )
+    mean = statistics.geometric_mean(row.ratio for row in rows)
+    return "\n".join([*lines, "", f"Geometric mean of the ratios of medians: {mean:.2f}."]) + "\n"
+
+
+def _write(text: str, mark: str) -> None:
+    begin, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->\n"
+    page = PAGE.read_text(encoding="utf-8")
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    PAGE.write_text(before + begin + text + end + after, encoding="utf-8")
+
+
+def main() -> int:
+    """Measure, print, compare with the limits."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="+", type=Path)
+    parser.add_argument("--hw", default="host_cpu")
+    parser.add_argument("--tune", type=int, default=0)
+    parser.add_argument("--repetitions", type=int, default=100)
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
+    found = {path.stem: path for folder in given.models for path in sorted(folder.rglob("*.onnx"))}
+    missing = [name for name in NETWORKS if name not in found]
+    if missing:
+        print(
+            f"bench_latency: no {', '.join(f'{name}.onnx' for name in missing)} in the folders given", file=sys.stderr
+        )
+    rows = []
+    for name in NETWORKS:
+        if name in found:
+            rows.append(measure(found[name], given.hw, given.tune, given.repetitions))
+            print(f"{name}: ratio {rows[-1].ratio:.2f}", file=sys.stderr, flush=True)
+    if not rows:
+        return 1
+    text = table(rows, given.hw)
+    if given.write:
+        tuned = f" tuned with {given.tune} trials a layer" if given.tune else ""
+        _write(
+            f"Measured {time.strftime('%Y-%m-%d')} on {_processor()}{tuned}:\n\n{text}", "tuned" if tuned else "untuned"
+        )
+    print(text)
+    wrong = [row.name for row in rows if row.difference > WORST_DIFFERENCE]
+    mean = statistics.geometric_mean(row.ratio for row in rows)
+    limit = LIMIT_TUNED if given.tune else LIMIT_UNTUNED
+    if wrong:
+        print(f"bench_latency: {', '.join(wrong)}: outputs differ", file=sys.stderr)
+    return int(bool(missing or wrong or mean > limit))
+
+
+def _processor() -> str:
+    for line in (
+        Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    ):
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""Arguments of kernels with MACs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.tirx.script.builder import ir as T
+
+from codesign.lowering.processor.epilogue import Step, tensors_of
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """Arguments of a kernel. tensors: what its epilogue reads."""
+
+    x: Any
+    w: Any
+    bias: Any
+    tensors: list[Any]
+    y: Any
+
+
+def float_arguments(steps: Sequence[Step]) -> list[Any]:
+    """Feature maps a float epilogue reads, declared."""
+    layouts = enumerate(tensors_of(steps))
+    return [T.arg(f"tensor_{number}", T.buffer((layout.size,), "float32")) for number, layout in layouts]

@@ -1,0 +1,164 @@
+"""Integer convolution of channel-blocked tensors: uint8 inputs, int8 weights, int32 sums in vector registers.
+
+Signed inputs are kept as x + 128 in uint8, which is what dot-product instructions take (AVX-512 VNNI: four products of
+a uint8 and an int8 added to an int32, exactly). The zero point and the 128 leave through the bias:
+
+    sum (x - z) w + b  =  sum x w  +  (b - z sum w)
+
+where zeros of padding are stored as z. Machines without such an instruction multiply in int32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from tvm import tirx
+from tvm.tirx.script.builder import ir as T
+
+from codesign.lowering.processor.arguments import Buffers
+from codesign.lowering.processor.convolution import Convolution, pack_weights
+from codesign.lowering.processor.depthwise import Depthwise
+from codesign.lowering.processor.layout import Layout
+from codesign.lowering.processor.registers import Expression, load, splat, vector
+
+DEPTH = 4  # products a dot-product instruction adds up in a lane
+SIGNED_OFFSET = 128  # what is added to an int8 to keep it in a uint8
+
+
+class _Sums:
+    """Of integer kernels that write their sums."""
+
+    types: ClassVar[tuple[str, str, str, str]] = ("uint8", "int8", "int32", "int32")
+
+    def _zero(self) -> Expression:
+        return T.int32(0)
+
+    def _other_arguments(self) -> list[Any]:
+        return []
+
+    def _finished(self, total: Expression, tensors: list[Any], place: Sequence[Expression]) -> Expression:
+        del tensors, place
+        return total
+
+
+@dataclass(frozen=True)
+class IntegerConvolution(_Sums, Convolution):
+    """Sums of one convolution as int32. source.lanes: a multiple of DEPTH. vnni: with AVX-512 VNNI and 16 lanes."""
+
+    vnni: bool = True
+
+    depth: ClassVar[int] = DEPTH
+
+    def _added(self, total: Expression, buffers: Buffers, index: Expression, weight: Expression) -> Expression:
+        if self.vnni:
+            four = T.reinterpret("int32", buffers.x[vector(index, DEPTH)])
+            weights = T.reinterpret("int8x64", load(buffers.w, weight, DEPTH * self.lanes))
+            return _intrinsic("vpdpbusd", total, T.reinterpret("uint8x64", T.broadcast(four, self.lanes)), weights)
+        for part in range(DEPTH):
+            own = T.cast(buffers.w[T.ramp(weight + part, DEPTH, self.lanes)], f"int32x{self.lanes}")
+            total = total + splat(T.cast(buffers.x[index + part], "int32"), self.lanes) * own
+        return total
+
+
+@dataclass(frozen=True)
+class IntegerDepthwise(_Sums, Depthwise):
+    """Sums of one depthwise convolution as int32. vnni: with AVX-512 VNNI and 16 lanes, whose sums of two products of
+    16 bits take one and a zero here."""
+
+    vnni: bool = True
+
+    def _added(self, total: Expression, inputs: Expression, weights: Expression) -> Expression:
+        wide = f"int32x{self.result.lanes}"
+        x, w = T.cast(inputs, wide), T.cast(weights, wide)
+        if self.vnni:
+            return _intrinsic("vpdpwssd", total, T.reinterpret("int16x32", x), T.reinterpret("int16x32", w))
+        return total + x * w
+
+
+@dataclass(frozen=True)
+class Requantization:
+    """Sums shifted to codes and kept as uint8: round half to even of sum / 2^shift, clamped, plus the offset.
+
+    low, high: the clamp, before the offset: saturation, or the bounds of an activation. offset: what is stored for 0,
+    the zero point, and for int8 codes SIGNED_OFFSET as well. The shift of every output channel, 0 or
+    more, is an argument of the kernel, after the bias. Sums stay below 2^31 - 2^(shift - 1) in magnitude.
+    """
+
+    low: int = -128
+    high: int = 127
+    offset: int = SIGNED_OFFSET
+
+    def codes(self, total: Expression, shift: Expression, lanes: int) -> Expression:
+        """A vector of sums as uint8."""
+
+        def number(value: int) -> Expression:
+            return splat(T.int32(value), lanes)
+
+        odd = T.bitwise_and(T.shift_right(total, shift), number(1))
+        half = T.shift_right(T.shift_left(number(1), shift), number(1))  # 0 where nothing is shifted
+        rounded = T.shift_right(total + tirx.max(half - number(1) + odd, number(0)), shift)
+        code = tirx.max(tirx.min(rounded, number(self.high)), number(self.low))
+        return T.cast(code + number(self.offset), f"uint8x{lanes}")
+
+
+class _Codes:
+    """Of integer kernels that write uint8."""
+
+    types: ClassVar[tuple[str, str, str, str]] = ("uint8", "int8", "int32", "uint8")
+    result: Layout
+    requantization: Requantization
+    bias_elements: int
+
+    def _zero(self) -> Expression:
+        return T.uint8(self.requantization.offset)
+
+    def _other_arguments(self) -> list[Any]:
+        return [T.arg("shifts", T.buffer((self.bias_elements,), "int32"))]
+
+    def _finished(self, total: Expression, tensors: list[Any], place: Sequence[Expression]) -> Expression:
+        lanes = self.result.lanes
+        return self.requantization.codes(total, load(tensors[0], place[1] * lanes, lanes), lanes)
+
+
+@dataclass(frozen=True)
+class RequantizedConvolution(_Codes, IntegerConvolution):
+    """An integer convolution that writes codes. result.lanes is `lanes`."""
+
+    requantization: Requantization = Requantization()
+
+
+@dataclass(frozen=True)
+class RequantizedDepthwise(_Codes, IntegerDepthwise):
+    """An integer depthwise convolution that writes codes."""
+
+    requantization: Requantization = Requantization()
+
+
+def _intrinsic(name: str, total: Expression, inputs: Expression, weights: Expression) -> Expression:
+    """A dot product of AVX-512 VNNI added to 16 sums."""
+    number = T.llvm_lookup_intrinsic_id(f"llvm.x86.avx512.{name}.512")
+    return T.call_llvm_pure_intrin("int32x16", number, total, inputs, weights)
+
+
+def pack_integer_weights(weights: np.ndarray, groups: int, kernel: IntegerConvolution) -> np.ndarray:
+    """Weights [K, C / groups, FY, FX] int8 as `kernel` reads them: DEPTH inputs of a lane side by side."""
+    packed = pack_weights(weights, groups, kernel)
+    steps = packed.reshape(-1, kernel.source.lanes // DEPTH, DEPTH, kernel.lanes)
+    return np.ascontiguousarray(steps.transpose(0, 1, 3, 2)).reshape(-1)
+
+
+def pack_integer_bias(bias: np.ndarray | None, weights: np.ndarray, zero: int, lanes: int) -> np.ndarray:
+    """Bias [K] int32 less what the zero point adds to every sum, filled up to whole vectors.
+
+    weights: [K, C / groups, FY, FX]. zero: the uint8 that stands for 0. Raises OverflowError when it leaves int32.
+    """
+    sums = weights.reshape(weights.shape[0], -1).astype(np.int64).sum(axis=1)
+    full = (0 if bias is None else bias.astype(np.int64)) - zero * sums
+    if np.abs(full).max() >= 2**31:
+        raise OverflowError("a bias with its zero point leaves int32")
+    packed = np.zeros(-(-len(full) // lanes) * lanes, np.int32)
+    packed[: len(full)] = full
+    return packed

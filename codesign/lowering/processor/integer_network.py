@@ -1,0 +1,230 @@
+"""Integer steps for a processor: convolutions, dense layers, sums, maxima and concatenations on blocks of codes.
+
+Every tensor a step writes exists in two forms, blocked and as the network has it (see codesign.lowering.processor
+.network). Steps with ratios that are no shifts, wide sums or other types stay with codesign.lowering.integers.calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from codesign.lowering.frontend import Expression, NetworkImporter
+from codesign.lowering.integers.calls import step_expression
+from codesign.lowering.processor.convolution import group_split
+from codesign.lowering.processor.depthwise import pack_depthwise
+from codesign.lowering.processor.integer_convolution import (
+    DEPTH,
+    SIGNED_OFFSET,
+    Requantization,
+    RequantizedConvolution,
+    RequantizedDepthwise,
+    pack_integer_bias,
+    pack_integer_weights,
+)
+from codesign.lowering.processor.integer_elementwise import (
+    IntegerConcatenation,
+    IntegerConversion,
+    IntegerMaximum,
+    IntegerSum,
+)
+from codesign.lowering.processor.layout import NO_HALO, Halo, Layout, widest
+from codesign.lowering.processor.loops import Tile
+from codesign.lowering.processor.network import MacKernel
+from codesign.numerics.requantization import Requantization as Ratios
+from codesign.numerics.steps import Concatenate, Convolve, IntegerNetwork, MaximumPool, Multiply, Step, Sum, Tensor
+
+_OFFSETS = {"int8": SIGNED_OFFSET, "uint8": 0}
+Blocked = Convolve | Multiply | Sum | MaximumPool | Concatenate
+
+
+@dataclass
+class IntegerSteps:
+    """Makes the steps of one network; `make` is what integer_calls takes. tile_of: by layer name."""
+
+    importer: NetworkImporter
+    network: IntegerNetwork
+    lanes: int
+    vnni: bool
+    threads: int
+    tile_of: Callable[[str], Tile]
+    kernels: dict[str, MacKernel] = field(default_factory=dict)  # by layer
+    _halos: dict[str, Halo] = field(default_factory=dict)
+    _blocked: set[str] = field(default_factory=set)
+    _forms: dict[tuple[int, str, int], Expression] = field(default_factory=dict)
+    _functions: dict[Any, Any] = field(default_factory=dict)
+    _constants: dict[tuple[str, int], Expression] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for step in self.network.steps:
+            if self._fits(step):
+                self._blocked.add(step.output.name)
+        for step in self.network.steps:
+            if isinstance(step, Convolve) and step.output.name in self._blocked:
+                name = step.inputs[0].name
+                self._halos[name] = widest(self._halos.get(name, NO_HALO), _halo_of(step))
+
+    def make(self, builder: Any, step: Step, inputs: list[Expression]) -> Expression:
+        """The codes of a step as the network has them."""
+        if step.output.name not in self._blocked:
+            return step_expression(builder, step, inputs)
+        sources = [self._form(builder, step, tensor, x) for tensor, x in zip(step.inputs, inputs, strict=True)]
+        kernel, arrays = self._kernel(step)
+        if isinstance(kernel, MacKernel):
+            self.kernels[step.name] = kernel
+        constants = [self._constant(step, number, array) for number, array in enumerate(arrays)]
+        layout = self._layout(step.output)
+        made = self._call(builder, kernel, [*sources, *constants], layout, "uint8")
+        self._forms[self.importer.functions, step.output.name, self.lanes] = made
+        plain = replace(layout, lanes=1, halo=NO_HALO)
+        offset = _OFFSETS[step.output.dtype]
+        conversion = IntegerConversion(layout, plain, ("uint8", step.output.dtype), offset, 0, self.threads)
+        flat = self._call(builder, conversion, [made], plain, step.output.dtype)
+        return builder.emit(relax.op.reshape(flat, step.output.shape))
+
+    def _fits(self, step: Step) -> bool:
+        tensors = (*step.inputs, step.output)
+        if not isinstance(step, Blocked) or any(tensor.dtype not in _OFFSETS for tensor in tensors):
+            return False
+        match step:
+            case Convolve():
+                narrow = step.sum_bits == 32 and step.weights.dtype == np.int8 and not step.transposed
+                return (
+                    narrow and len(step.output.shape) == 4 and _shifts(step.requantization) and self._groups_fit(step)
+                )
+            case Multiply():
+                narrow = step.sum_bits == 32 and step.weights.dtype == np.int8
+                return narrow and step.output.shape[:-1] == (1,) and _shifts(step.requantization)
+            case Sum():
+                same = all(tensor.shape == step.output.shape for tensor in step.inputs)
+                made = all(tensor.name in self._blocked for tensor in step.inputs)
+                return same and made and len(step.output.shape) == 4 and _shifts(step.requantization)
+            case MaximumPool():
+                return step.inputs[0].name in self._blocked and step.dilations == (1, 1)
+            case Concatenate():
+                whole = all(tensor.shape[1] % self.lanes == 0 for tensor in step.inputs[:-1])
+                made = all(tensor.name in self._blocked for tensor in step.inputs)
+                return len(step.output.shape) == 4 and step.axis in (1, -3) and whole and made
+
+    def _groups_fit(self, step: Convolve) -> bool:
+        inputs, outputs = step.inputs[0].shape[1], step.output.shape[1]
+        if step.group == inputs == outputs and step.group > 1:
+            return True
+        return group_split(step.group, outputs // step.group, inputs // step.group, self.lanes, self.lanes) is not None
+
+    def _kernel(self, step: Step) -> tuple[Any, tuple[np.ndarray, ...]]:
+        layouts = [self._source(step, tensor) for tensor in step.inputs]
+        result, zero = self._layout(step.output), _stored_zero(step.output)
+        match step:
+            case Convolve():
+                return self._convolution(step, layouts[0], result)
+            case Multiply():
+                weights = np.ascontiguousarray(step.weights.T)[:, :, None, None]
+                one = (1, 1)
+                alone = Convolve(
+                    step.name, step.inputs, step.output, weights, step.bias, 1, one, one, (0, 0, 0, 0),
+                    step.requantization,
+                )  # fmt: skip
+                return self._convolution(alone, layouts[0], result)
+            case Sum():
+                zeros = _stored_zero(step.inputs[0]), _stored_zero(step.inputs[1])
+                shift, clamp = step.requantization.ratios[0].shift, _clamp(step.requantization, step.output)
+                pair = layouts[0], layouts[1]
+                return IntegerSum(pair, result, step.multipliers, zeros, shift, clamp, self.threads), ()
+            case MaximumPool():
+                pads = step.pads[0], step.pads[1]
+                kernel = IntegerMaximum(layouts[0], result, step.kernel, step.strides, pads, zero, self.threads)
+                return kernel, ()
+            case _:
+                return IntegerConcatenation(tuple(layouts), result, zero, self.threads), ()
+
+    def _convolution(self, step: Convolve, source: Layout, result: Layout) -> tuple[Any, tuple[np.ndarray, ...]]:
+        outputs, inputs = step.output.shape[1], step.inputs[0].shape[1]
+        taps = step.weights.shape[2], step.weights.shape[3]
+        window = (taps, step.strides, step.dilations, (step.pads[0], step.pads[1]))
+        clamp, tile = _clamp(step.requantization, step.output), self.tile_of(step.name)
+        bias = pack_integer_bias(step.bias, step.weights, _stored_zero(step.inputs[0]), self.lanes)
+        shifts = np.zeros(len(bias), np.int32)
+        shifts[:outputs] = [ratio.shift for ratio in step.requantization.ratios]
+        if step.group == inputs == outputs and step.group > 1:
+            depthwise = RequantizedDepthwise(
+                source, result, *window, replace(tile, vectors=1), (), self.threads, self.vnni, clamp
+            )
+            return depthwise, (pack_depthwise(step.weights, self.lanes).reshape(-1), bias, shifts)
+        groups = group_split(step.group, outputs // step.group, inputs // step.group, self.lanes, self.lanes)
+        assert groups is not None
+        kernel = RequantizedConvolution(
+            source, result, *window, groups, self.lanes, tile, (), self.threads, self.vnni, clamp
+        )
+        return kernel, (pack_integer_weights(step.weights, step.group, kernel), bias, shifts)
+
+    def _layout(self, tensor: Tensor) -> Layout:
+        batch, channels, rows, columns = (*tensor.shape, 1, 1)[:4]
+        return Layout(batch, channels, rows, columns, self.lanes, self._halos.get(tensor.name, NO_HALO))
+
+    def _source(self, step: Step, tensor: Tensor) -> Layout:
+        """The layout a step reads a tensor in: few channels that come from outside take one dot product each pixel."""
+        layout = self._layout(tensor)
+        few = isinstance(step, Convolve) and step.group == 1 and tensor.shape[1] <= DEPTH
+        return replace(layout, lanes=DEPTH) if few and tensor.name not in self._blocked else layout
+
+    def _form(self, builder: Any, step: Step, tensor: Tensor, x: Expression) -> Expression:
+        layout = self._source(step, tensor)
+        key = self.importer.functions, tensor.name, layout.lanes
+        if key not in self._forms:
+            plain = replace(layout, lanes=1, halo=NO_HALO)
+            flat = builder.emit(relax.op.reshape(x, (plain.size,)))
+            types = (tensor.dtype, "uint8")
+            offset, zero = _OFFSETS[tensor.dtype], _stored_zero(tensor)
+            conversion = IntegerConversion(plain, layout, types, offset, zero, self.threads)
+            self._forms[key] = self._call(builder, conversion, [flat], layout, "uint8")
+        return self._forms[key]
+
+    def _constant(self, step: Step, number: int, array: np.ndarray) -> Expression:
+        key = step.name, number
+        if key not in self._constants:
+            self._constants[key] = relax.const(np.ascontiguousarray(array), str(array.dtype))
+        return self._constants[key]
+
+    def _call(self, builder: Any, kernel: Any, arguments: list[Expression], layout: Layout, dtype: str) -> Expression:
+        if kernel not in self._functions:
+            function = kernel.function().without_attr("global_symbol").with_attr("op_pattern", 8)
+            name = f"{type(kernel).__name__.lower()}_{len(self._functions):03}"
+            self._functions[kernel] = self.importer.bb.add_func(function, name)
+        out = relax.TensorType((layout.size,), dtype)
+        return builder.emit(relax.call_tir(self._functions[kernel], arguments, out))
+
+
+def _shifts(ratios: Ratios) -> bool:
+    return ratios.is_shift and ratios.fits_32_bits
+
+
+def _stored_zero(tensor: Tensor) -> int:
+    """What a blocked tensor holds for the number 0."""
+    return tensor.zero_point + _OFFSETS[tensor.dtype]
+
+
+def _clamp(ratios: Ratios, output: Tensor) -> Requantization:
+    zero = ratios.zero_point
+    return Requantization(ratios.minimum - zero, ratios.maximum - zero, zero + _OFFSETS[output.dtype])
+
+
+def _halo_of(step: Convolve) -> Halo:
+    """Positions around its input a convolution reads."""
+    past = [
+        (outputs - 1) * stride + (taps - 1) * dilation - pad - (inputs - 1)
+        for outputs, stride, taps, dilation, pad, inputs in zip(
+            step.output.shape[2:],
+            step.strides,
+            step.weights.shape[2:],
+            step.dilations,
+            step.pads[:2],
+            step.inputs[0].shape[2:],
+            strict=True,
+        )
+    ]
+    return step.pads[0], step.pads[1], max(0, past[0]), max(0, past[1])

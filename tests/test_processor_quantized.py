@@ -1,0 +1,42 @@
+"""Quantised networks compiled for a processor make the codes of the integer reference, tensor by tensor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from codesign.compiler import Settings, plan_model
+from codesign.lowering.library import write_library
+from codesign.lowering.processor.building import build_integers_for_processor
+from codesign.lowering.runtime import load_library
+from codesign.numerics.execution import run_network
+from codesign.quantization.reading import integer_network, run_floating
+from tests.quantized_networks import make_network
+
+BLOCKED = {"convolutions": 3, "residual": 2, "pools": 0}  # networks, and kernels with MACs they get at least
+
+
+@pytest.mark.parametrize("name", BLOCKED)
+def test_codes_are_those_of_the_reference(name: str, tmp_path: Path) -> None:
+    onnx.save(make_network(name), tmp_path / "model.onnx")
+    planned = plan_model(str(tmp_path / "model.onnx"), Settings("host_cpu", passes="none"))
+    graph = planned.graph
+    made = build_integers_for_processor(graph, planned.plan, planned.hardware.profile, 1)
+    assert len(made.kernels) >= BLOCKED[name]
+    write_library(made.network, tmp_path, threads=1)
+    generator = np.random.default_rng(1)
+    feed = {
+        str(value.name): generator.standard_normal(value.shape.numpy()).astype(np.float32)  # type: ignore[union-attr]
+        for value in graph.inputs
+    }
+    library = load_library(tmp_path)
+    found = library.run_layers(feed)
+    expected = run_network(integer_network(graph), feed, run_floating(graph))
+    observed = [tensor.name for tensor in library.interface.layers]
+    assert len(observed) >= 3
+    assert [tensor for tensor in observed if not np.array_equal(found[tensor], expected[tensor])] == []
+    changed = library.run_layers({key: array + 1 for key, array in feed.items()})
+    assert any((changed[tensor] != found[tensor]).any() for tensor in observed)
