@@ -119,15 +119,15 @@ def page(rows: list[Row]) -> str:
         f"{date.today().isoformat()}, written by `benchmarks/evidence_quantization.py`.",
         "",
         f"Signal to quantisation noise (SQNR, dB) at the output, on {IMAGES} images that were not calibrated on;",
-        f"behind it the mean over all quantised tensors, on the {IMAGES} calibration images. Each is the mean of",
-        f"{draws} draws of BatchNorm statistics, with the least and the greatest in brackets. Weights are random;",
+        f"behind it the mean over all quantised tensors, on the {IMAGES} calibration images. BatchNorm statistics were",
+        f"drawn {draws} time(s); brackets hold the least and the greatest of several draws. Weights are random;",
         f"every normalisation has the statistics of what it reads and scales exp({SPREAD} x normal), so that channels,",
         "those of depthwise layers above all, have ranges as uneven as a trained network's. Networks are folded by the",
         "passes `default` (`hard-activations` before where the name says so), then quantised: int8, powers of two.",
         "",
         "Equalisation passes Relu, and Relu6 within calibrated ranges. Between SiLU and the next layer there is none:",
         "EfficientNet-B0 has pairs only where a projection feeds the next expansion. On a trained network see the face",
-        "detector in [face_detector_int8.md](face_detector_int8.md).",
+        "detector in [face_detector_int8.md](face_detector_int8.md). With few draws, small differences say little.",
     ]
     for scales in SCALES:
         lines += ["", f"## Weights {scales}", "", f"| network | {' | '.join(STEPS)} |", f"|---|{'---:|' * len(STEPS)}"]
@@ -145,7 +145,8 @@ def page(rows: list[Row]) -> str:
 def _cell(rows: list[Row]) -> str:
     outputs = [row.output_db for row in rows]
     tensors = mean(row.tensors_db for row in rows)
-    return f"**{mean(outputs):.1f}** ({min(outputs):.1f} to {max(outputs):.1f}); {tensors:.1f}"
+    ends = f" ({min(outputs):.1f} to {max(outputs):.1f})" if len(outputs) > 1 else ""
+    return f"**{mean(outputs):.1f}**{ends}; {tensors:.1f}"
 
 
 def main() -> int:
