@@ -28,11 +28,10 @@ GAIN = 1.0
 @dataclass(frozen=True)
 class Source:
     """file: stem of an ONNX file, or where in the project it lies. trained: its weights are what they are; others are
-    drawn. size: rows and columns its input is set to. passes: before quantising."""
+    drawn. passes: before quantising."""
 
     file: str
     trained: bool = False
-    size: tuple[int, int] | None = None
     passes: str = "default"
 
 
@@ -40,7 +39,7 @@ NETWORKS = {
     "digits": Source("examples/digits/digits.onnx", trained=True),
     "ResNet8": Source("resnet8_cifar10", trained=True),
     "DS-CNN": Source("ds_cnn"),
-    "MobileNetV1 0.25": Source("mobilenetv1_0.25", size=(96, 96)),
+    "MobileNetV1 0.25": Source("mobilenetv1_0.25"),
     "MobileNetV2": Source("mobilenetv2_1.0"),
     "ResNet-18": Source("resnet18"),
     "SqueezeNet": Source("squeezenet1_1"),
@@ -66,9 +65,7 @@ def quantized(source: Source, models: Path, options: str = "") -> Quantized | No
         return None
     if not source.trained:
         enliven(model, GAIN)
-    name = next(value.name for value in model.graph.input if value.name not in _stored(model))
-    shapes = {name: (1, 3, *source.size)} if source.size else {}
-    graph = import_proto(model, name=source.file.rpartition("/")[2], sha256="", input_shapes=shapes)
+    graph = import_proto(model, name=source.file.rpartition("/")[2], sha256="")
     arrays = _real_data(source, graph)
     real = arrays is not None
     samples = given(graph, arrays if arrays is not None else _random(graph), "data")
@@ -87,10 +84,6 @@ def _model(source: Source, models: Path) -> onnx.ModelProto | None:
     found = (path for folder in places for path in sorted(folder.rglob(f"{source.file}.onnx")))
     path = next(found, None)
     return None if path is None else onnx.load(path)
-
-
-def _stored(model: onnx.ModelProto) -> set[str]:
-    return {tensor.name for tensor in model.graph.initializer}
 
 
 def _real_data(source: Source, graph: Graph) -> dict[str, np.ndarray] | None:
