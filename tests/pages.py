@@ -14,8 +14,9 @@ _BLOCK = re.compile(r"^```(?P<kind>console|diff)(?P<file>[^\n]*)\n(?P<body>.*?)^
 
 
 def commands_of(page: Path, program: str) -> list[list[str]]:
-    """Words of every line of a page that is a command of `program`, comments dropped."""
-    lines = [line.strip() for line in page.read_text(encoding="utf-8").splitlines()]
+    """Words of every line of a page that is a command of `program`, comments dropped, lines ending in \\ joined."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines()]
     return [shlex.split(line, comments=True) for line in lines if re.match(rf"{program} [a-z]", line)]
 
 

@@ -24,6 +24,7 @@ from codesign.lowering.runtime import load_library
 from codesign.numerics.execution import run_network
 from codesign.numerics.steps import Floating, IntegerNetwork, Step
 from codesign.quantization.reading import integer_network, run_floating
+from tests.pass_models import graph_of
 from tests.quantized_networks import NETWORKS, WITHIN_ONE_CODE, Builder, make_network
 
 Arrays = dict[str, np.ndarray]
@@ -173,3 +174,12 @@ def test_a_bias_that_is_no_integer_stays_float(tmp_path: Path) -> None:
     step = floating_step(b, tmp_path)
     assert isinstance(step, Floating)
     assert step.reason == "its bias is no integer multiple of the scales of inputs and weights"
+
+
+def test_every_kind_of_step_occurs_here() -> None:
+    """What is compared above covers all of codesign.numerics.steps; Floating has tests of its own."""
+    found: set[type[Step]] = set()
+    for name in NETWORKS:
+        for any_scale in (False, True):
+            found |= {type(step) for step in integer_network(graph_of(make_network(name, any_scale=any_scale))).steps}
+    assert found == set(Step.__subclasses__()) - {Floating}
