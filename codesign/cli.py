@@ -8,11 +8,50 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from codesign import __version__
+from codesign.cli_machines import hw_app
+from codesign.cli_options import (
+    BitsOption,
+    BoardOption,
+    BuildArgument,
+    BuildTargetOption,
+    CalibrationOption,
+    ClockOption,
+    DataOption,
+    DumpOption,
+    EmitOption,
+    HwOption,
+    InputOption,
+    JsonOption,
+    LayerOption,
+    LimitOption,
+    MappingOption,
+    ModelArgument,
+    NoHostOption,
+    ObjectiveOption,
+    OriginalOption,
+    OutputOption,
+    PackedOption,
+    PageOption,
+    PassArgument,
+    PassesOption,
+    PrefixOption,
+    ReasonsOption,
+    RequantizeOption,
+    ResultOption,
+    SamplesOption,
+    ShapeOption,
+    ShareOption,
+    StopOption,
+    ThreadsOption,
+    TopOption,
+    TuneOption,
+    WriteMappingOption,
+)
 from codesign.errors import EXIT_DOES_NOT_FIT, CodesignError
 
 if TYPE_CHECKING:
@@ -29,106 +68,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-hw_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Machines: list, show, check, copy, schema; FPGAs: boards, fit."
-)
 passes_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Rewrites: list, explain.")
 app.add_typer(hw_app, name="hw")
 app.add_typer(passes_app, name="passes")
 
 _BYTES_OF = {None: 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
-
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="An .onnx or .pt2 file.")]
-BuildArgument = Annotated[Path, typer.Argument(metavar="BUILD", help="A folder `codesign compile` wrote.")]
-MachineArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A machine by name, or its YAML file.")]
-TargetArgument = Annotated[Path, typer.Argument(metavar="TARGET", help="The file to write.")]
-PassArgument = Annotated[str, typer.Argument(metavar="NAME", help="A pass or a pipeline.")]
-BoardOption = Annotated[
-    str, typer.Option("--board", metavar="NAME|FILE", help="The FPGA; `codesign hw boards` shows them.")
-]
-PackedOption = Annotated[bool, typer.Option("--packed", help="Put several narrow products into one DSP slice.")]
-PumpedOption = Annotated[bool, typer.Option("--double-pumped", help="Run DSP slices at twice the clock.")]
-BitsOption = Annotated[int, typer.Option("--bits", min=1, max=16, help="Of every weight and every activation.")]
-ClockOption = Annotated[float, typer.Option("--clock-mhz", min=1, max=2000, help="The clock of all stages.")]
-ShareOption = Annotated[int, typer.Option("--share", min=1, max=100, help="Percent of the board to use at most.")]
-HwOption = Annotated[str, typer.Option("--hw", metavar="NAME|FILE", help="The machine; `codesign hw list` shows them.")]
-OutputOption = Annotated[
-    Path,
-    typer.Option("--output", "-o", metavar="DIR", help="Folder to write; an earlier build there is replaced."),
-]
-PassesOption = Annotated[
-    str | None,
-    typer.Option("--passes", metavar="NAMES", help="A pipeline, or passes: a,b{option=value}; else the machine's."),
-]
-ObjectiveOption = Annotated[
-    str, typer.Option("--objective", metavar="WHAT", help="latency, energy, edp, or `1*latency+2*energy`.")
-]
-ShapeOption = Annotated[
-    list[str] | None, typer.Option("--input-shape", metavar="NAME=1x3x224x224", help="Fix open sizes; may be repeated.")
-]
-MappingOption = Annotated[
-    Path | None,
-    typer.Option("--mapping", metavar="FILE", help="Mappings of layers to take as they are, and constraints."),
-]
-WriteMappingOption = Annotated[
-    Path | None, typer.Option("--write-mapping", metavar="FILE", help="Write every layer's mapping, to edit it.")
-]
-LimitOption = Annotated[
-    str | None,
-    typer.Option("--sram-limit", metavar="BYTES|KiB", help="Fail unless all activations fit: 327680, 320KiB, 0.5MiB."),
-]
-EmitOption = Annotated[
-    str,
-    typer.Option("--emit", metavar="KINDS", help="What to build, separated by commas: so (a library), c (sources)."),
-]
-PrefixOption = Annotated[
-    str, typer.Option("--c-prefix", metavar="NAME", help="What names in the C sources begin with.")
-]
-CalibrationOption = Annotated[
-    str | None,
-    typer.Option("--calibration", metavar="FILE|synthetic", help="Inputs to measure activations on, .npz or .npy."),
-]
-RequantizeOption = Annotated[
-    Literal["power-of-two"] | None,
-    typer.Option("--requantize", help="Give a model that is quantised already scales that need shifts alone."),
-]
-NoHostOption = Annotated[bool, typer.Option("--no-host", help="Fail when an operator would run on the host.")]
-StopOption = Annotated[str | None, typer.Option("--stop-after", metavar="PASS", help="The last pass to run.")]
-DumpOption = Annotated[
-    Path | None, typer.Option("--dump-graphs", metavar="DIR", help="Write the network after every pass.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", metavar="COUNT", min=1, help="Of a processor's library; else one a core.")
-]
-TuneOption = Annotated[
-    int,
-    typer.Option("--tune", metavar="TRIALS", min=0, help="Of every distinct layer, measured here; kept for later."),
-]
-BuildTargetOption = Annotated[
-    str | None,
-    typer.Option("--target", metavar="TRIPLE[:CPU]", help="The machine of model.so: aarch64-linux-gnu; else this one."),
-]
-LayerOption = Annotated[
-    list[str] | None, typer.Option("--layer", metavar="NAME", help="A layer to explain; may be repeated.")
-]
-TopOption = Annotated[int, typer.Option("--top", metavar="COUNT", min=1, help="How many layers, the costliest first.")]
-InputOption = Annotated[Path, typer.Option("--input", metavar="FILE", help="Arrays by tensor name, .npz.")]
-ResultOption = Annotated[Path, typer.Option("--output", metavar="FILE", help="Where the outputs go, .npz.")]
-DataOption = Annotated[
-    Path | None, typer.Option("--data", metavar="FILE", help="Arrays by tensor name, .npz; random ones otherwise.")
-]
-SamplesOption = Annotated[
-    Path | None,
-    typer.Option("--data", metavar="FILE", help="Inputs to compare outputs on, .npz or .npy; random ones otherwise."),
-]
-PageOption = Annotated[
-    Path | None, typer.Option("--html", metavar="FILE", help="Write one page with all of it, over an earlier one.")
-]
-ReasonsOption = Annotated[bool, typer.Option("--reasons", help="Print every place a rewrite declined, and why.")]
-OriginalOption = Annotated[
-    Path | None, typer.Option("--model", metavar="FILE", help="The original model, when it has moved.")
-]
 
 
 def _version(wanted: bool) -> None:
@@ -362,82 +306,6 @@ def verify(build: BuildArgument, data: DataOption = None, model: OriginalOption 
     typer.echo(str(report))
     if not report.ok:
         raise typer.Exit(EXIT_DOES_NOT_FIT)
-
-
-@hw_app.command("list")
-def hw_list() -> None:
-    """The machines found, with one line each."""
-    from codesign.hardware.listing import list_profiles
-
-    for profile in list_profiles():
-        typer.echo(f"{profile.name:16} {profile.problem or profile.description}")
-
-
-@hw_app.command("show")
-def hw_show(machine: MachineArgument) -> None:
-    """One machine: engines, memories, ports, sources."""
-    from codesign.hardware.listing import show_profile
-
-    typer.echo(show_profile(machine))
-
-
-@hw_app.command("check")
-def hw_check(machine: MachineArgument) -> None:
-    """Problems of a machine's file, and figures without a source."""
-    from codesign.hardware.listing import check_profile
-
-    problems = check_profile(machine)
-    for problem in problems:
-        typer.echo(problem)
-    if problems:
-        raise typer.Exit(EXIT_DOES_NOT_FIT)
-    typer.echo(f"{machine}: no problem found")
-
-
-@hw_app.command("boards")
-def hw_boards() -> None:
-    """The FPGAs found, with one line each."""
-    from codesign.hardware.fit_listing import boards_text
-
-    typer.echo(boards_text())
-
-
-@hw_app.command("fit")
-def hw_fit(
-    machine: MachineArgument, board: BoardOption, packed: PackedOption = False, double_pumped: PumpedOption = False
-) -> None:
-    """DSP slices and block RAMs a machine takes of an FPGA, and whether it fits."""
-    from codesign.hardware.fit_listing import fit
-    from codesign.hardware.primitives import Implementation
-
-    text, fits = fit(machine, board, Implementation(packed, double_pumped))
-    typer.echo(text)
-    if not fits:
-        raise typer.Exit(EXIT_DOES_NOT_FIT)
-
-
-@hw_app.command("copy")
-def hw_copy(machine: MachineArgument, target: TargetArgument) -> None:
-    """Copy a machine's file, to change it."""
-    from codesign.hardware.listing import copy_profile
-
-    typer.echo(f"wrote {copy_profile(machine, target)}")
-
-
-@hw_app.command("detect")
-def hw_detect(target: TargetArgument) -> None:
-    """Write a profile of the processor this runs on: vectors, caches, and a clock measured with a kernel."""
-    from codesign.compiler import detect_processor
-
-    typer.echo(f"wrote {detect_processor(target)}")
-
-
-@hw_app.command("schema")
-def hw_schema() -> None:
-    """The JSON schema of a machine's file."""
-    from codesign.hardware.listing import schema_json
-
-    typer.echo(schema_json())
 
 
 @passes_app.command("list")

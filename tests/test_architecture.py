@@ -26,7 +26,8 @@ LINES: tuple[frozenset[str], ...] = (
     frozenset({"program", "advice"}),
     frozenset({"lowering", "rtl", "artifacts", "report"}),
     frozenset({"networks", "training", "search"}),
-    frozenset({"compiler"}),
+    frozenset({"compiler", "cli_options"}),
+    frozenset({"cli_machines"}),
     frozenset({"cli"}),
     frozenset({"__init__", "__main__"}),
 )
