@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from codesign.artifacts.c_folder.folder import write_sources
 from codesign.artifacts.integers import exact_in_float32
 from codesign.graph.graph import Graph
 from codesign.lowering.c_source.network import c_program, with_layers
+from codesign.lowering.interface import Interface
 from codesign.lowering.library import legalised, write_library
 from codesign.lowering.network import MAIN_LAYERS, build_network
 from codesign.lowering.runtime import load_library
@@ -85,7 +87,7 @@ def read_all(name: str, quantized: Quantized) -> Readings:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         readings["model.so"] = ours.of(by_library(graph, names, quantized, folder / "so"))
-        readings["C, gcc"] = Reading(ours.codes_once, *by_gcc(graph, quantized, expected, folder / "c"))
+        readings["C, gcc"] = ours.of(by_gcc(graph, quantized, expected[0], folder / "c"))
         if not missing_tools():
             _emulated(graph, quantized, expected, folder / "m4", ours, readings, notes)
     return Readings(
@@ -167,20 +169,22 @@ def by_library(graph: Graph, names: list[str], quantized: Quantized, folder: Pat
     return [library.run_layers(inputs) for inputs in quantized.inputs]
 
 
-def by_gcc(graph: Graph, quantized: Quantized, expected: list[Arrays], folder: Path) -> tuple[int, int]:
-    """Codes that differ between C compiled here and the integers, on the first input; and the same for flipped C."""
-    counts = []
-    for number, variant in enumerate((graph, with_flipped_bit(graph))):
-        place = folder / str(number)
-        _write_c(variant, quantized, expected[0], place)
-        subprocess.run(["make", "-s", "run"], cwd=place, check=True, capture_output=True)
-        done = subprocess.run(["./run"], cwd=place, capture_output=True, text=True, check=False)
-        counts.append(_counted(done.stdout))
-        shutil.rmtree(place)
-    return counts[0], counts[1]
+def by_gcc(graph: Graph, quantized: Quantized, expected: Arrays, folder: Path) -> list[Arrays]:
+    """The same tensors by the C, built by gcc as a library of this machine."""
+    _, interface = _write_c(graph, quantized, expected, folder)
+    command = ["gcc", "-std=c99", "-O2", "-fno-strict-aliasing", "-shared", "-fPIC", "model.c", "weights.c", "-lm"]
+    subprocess.run([*command, "-o", "network.so"], cwd=folder, check=True, capture_output=True)
+    run = ctypes.CDLL(str(folder / "network.so")).codesign_run
+    found = []
+    for inputs in quantized.inputs:
+        given = [np.ascontiguousarray(inputs[tensor.name]) for tensor in interface.inputs]
+        made = {tensor.name: np.zeros(tensor.shape, tensor.dtype) for tensor in interface.outputs}
+        run(*(array.ctypes.data_as(ctypes.c_void_p) for array in (*given, *made.values())))
+        found.append(made)
+    return found
 
 
-def _write_c(graph: Graph, quantized: Quantized, expected: Arrays, folder: Path) -> int:
+def _write_c(graph: Graph, quantized: Quantized, expected: Arrays, folder: Path) -> tuple[int, Interface]:
     """The C whose outputs are all layer boundaries, the integers' values as test vector; bytes of its constants."""
     lowered = build_network(graph, channels_last=True)
     interface = with_layers(lowered.interface)
@@ -190,7 +194,8 @@ def _write_c(graph: Graph, quantized: Quantized, expected: Arrays, folder: Path)
     folder.mkdir(parents=True)
     write_sources(program, vector, folder, "layer boundaries", "codesign")
     constants = sum(array.nbytes for array in program.constants.values())
-    return constants + sum(array.nbytes for array in (*values.values(), *quantized.inputs[0].values()))
+    size = constants + sum(array.nbytes for array in (*values.values(), *quantized.inputs[0].values()))
+    return size, interface
 
 
 def _counted(text: str) -> int:
@@ -213,7 +218,7 @@ def _emulated(
     counts = []
     for number, variant in enumerate((graph, with_flipped_bit(graph))):
         place = folder / str(number)
-        size = _write_c(variant, quantized, expected[0], place)
+        size, _ = _write_c(variant, quantized, expected[0], place)
         if size > _FLASH_BYTES or 2 * size > _MEMORY_BYTES:
             notes.append(f"{size / 2**20:.1f} MiB of weights and layers do not fit the emulated board")
             return

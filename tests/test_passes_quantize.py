@@ -12,6 +12,7 @@ from codesign.errors import CodesignError
 from codesign.graph.graph import Graph, constant_of
 from codesign.graph.samples import synthetic
 from codesign.numerics.execution import run_network
+from codesign.numerics.steps import Lookup
 from codesign.quantization.islands import divide
 from codesign.quantization.reading import integer_network, run_floating
 from codesign.rewriting.graph_pass import PassContext
@@ -129,6 +130,19 @@ def test_a_product_of_two_activations_is_one_layer() -> None:
     feeds = data(mixed()).runs[0]
     ours = run_network(integer_network(after), feeds)
     np.testing.assert_array_equal(run(showing(after, "c_quantized"), feeds)["c_quantized"], ours["c_quantized"])
+
+
+def test_a_slope_for_every_channel_is_a_table_for_every_channel() -> None:
+    slopes = np.array([0.1, 0.3, 0.6, 0.9]).reshape(4, 1, 1)
+    graph = network(
+        "a = Conv(x, w) b = PRelu(a, s) y = Conv(b, v)", {"w": (4, 3, 3, 3), "s": slopes, "v": (5, 4, 1, 1)}
+    )
+    after, _, _ = quantized(graph)
+    read = integer_network(after)
+    assert read.floating == ()
+    (table,) = (step.table for step in read.steps if isinstance(step, Lookup))
+    assert table.shape == (4, 256)
+    assert len({tuple(row) for row in table.tolist()}) == 4
 
 
 def test_a_second_run_changes_nothing() -> None:

@@ -82,3 +82,11 @@ def constant_of(value: ir.Value | None) -> np.ndarray | None:
     if value is None or value.const_value is None:
         return None
     return value.const_value.numpy()
+
+
+def is_along_channels(array: np.ndarray, rank: int) -> bool:
+    """Whether a constant broadcasts along axis 1 of a tensor of that rank alone, or is a single number."""
+    if array.size == 1:
+        return True
+    sizes = (1,) * (rank - array.ndim) + array.shape
+    return rank > 1 and len(sizes) == rank and sizes[1] == array.size

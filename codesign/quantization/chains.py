@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import onnx_ir as ir
 
-from codesign.graph.graph import Graph, constant_of
+from codesign.graph.graph import Graph, constant_of, is_along_channels, shape_of
 from codesign.graph.marks import data_inputs, source_of, used_outside
 from codesign.graph.operators import is_operator
 
@@ -37,13 +37,15 @@ def chains_of(graph: Graph, is_taken: Callable[[ir.Node], bool]) -> list[tuple[i
 
 
 def is_elementwise(node: ir.Node) -> bool:
-    """One float32 result, element by element, of tensors and single numbers."""
+    """One float32 result, element by element, of tensors and single numbers; of PRelu, a slope for every channel too."""
     if not is_operator(node, *_CURVED, *_ARITHMETIC) or len(node.outputs) != 1:
         return False
-    constants = [constant_of(value) for value in node.inputs]
-    return node.outputs[0].dtype is ir.DataType.FLOAT and all(
-        array.size == 1 for array in constants if array is not None
-    )
+    if node.outputs[0].dtype is not ir.DataType.FLOAT:
+        return False
+    constants = [array for array in map(constant_of, node.inputs) if array is not None]
+    if is_operator(node, "PRelu"):
+        return all(is_along_channels(array, len(shape_of(node.outputs[0]))) for array in constants)
+    return all(array.size == 1 for array in constants)
 
 
 def _is_closed(nodes: tuple[ir.Node, ...]) -> bool:

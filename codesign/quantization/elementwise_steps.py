@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from codesign.graph.codes import ConstantCodes, Scaling, constant_codes, constant_numbers
-from codesign.graph.graph import shape_of
+from codesign.graph.graph import is_along_channels, shape_of
 from codesign.graph.islands import Island
 from codesign.graph.operators import is_operator
 from codesign.numerics.steps import Constant, Lookup, Product, Softmax, Step, Sum, Tensor
@@ -68,7 +68,7 @@ def is_table(island: Island) -> bool:
     shape = shape_of(island.sources[0])
     if any(shape_of(output) != shape for node in island.nodes for output in node.outputs):
         return False
-    return all(_is_along_channels(array, len(shape)) for array in _constants(island))
+    return all(is_along_channels(array, len(shape)) for array in _constants(island))
 
 
 def lookup_step(site: Site) -> Step:
@@ -106,14 +106,6 @@ def _constants(island: Island) -> list[np.ndarray]:
     inside = {output for node in island.nodes for output in node.outputs} | set(island.sources)
     read = (value for node in island.nodes for value in node.inputs if value is not None and value not in inside)
     return [array for array in map(constant_numbers, read) if array is not None]
-
-
-def _is_along_channels(array: np.ndarray, rank: int) -> bool:
-    """Whether a constant broadcasts along axis 1 of a tensor of that rank alone."""
-    if array.size == 1:
-        return True
-    sizes = (1,) * (rank - array.ndim) + array.shape
-    return rank > 1 and len(sizes) == rank and sizes[1] == array.size
 
 
 def sum_steps(site: Site) -> tuple[Step, ...]:
