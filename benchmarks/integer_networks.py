@@ -28,11 +28,12 @@ GAIN = 1.0
 @dataclass(frozen=True)
 class Source:
     """file: stem of an ONNX file, or where in the project it lies. trained: its weights are what they are; others are
-    drawn. passes: before quantising."""
+    drawn. passes: before quantising. options: of quantize."""
 
     file: str
     trained: bool = False
     passes: str = "default"
+    options: str = ""
 
 
 NETWORKS = {
@@ -45,7 +46,7 @@ NETWORKS = {
     "SqueezeNet": Source("squeezenet1_1"),
     "ShuffleNetV2": Source("shufflenetv2_x1.0"),
     "EfficientNet-B0, hard activations": Source("efficientnet_b0", passes="hard-activations,default"),
-    "face detector": Source("ultraface_rfb320", trained=True),
+    "face detector": Source("ultraface_rfb320", trained=True, options="outputs=float"),
 }
 
 
@@ -58,7 +59,7 @@ class Quantized:
     real_inputs: bool
 
 
-def quantized(source: Source, models: Path, options: str = "") -> Quantized | None:
+def quantized(source: Source, models: Path) -> Quantized | None:
     """The network, quantised on data of its own or else on random images; None without a file."""
     model = _model(source, models)
     if model is None:
@@ -70,7 +71,7 @@ def quantized(source: Source, models: Path, options: str = "") -> Quantized | No
     real = arrays is not None
     samples = given(graph, arrays if arrays is not None else _random(graph), "data")
     context = PassContext(calibration=Samples("data", True, samples.runs[:CALIBRATED]))
-    pipeline = resolve_pipeline(f"{source.passes},quantize{{{options}}}" if options else f"{source.passes},quantize")
+    pipeline = resolve_pipeline(f"{source.passes},quantize{{{source.options}}}")
     after, _ = run_pipeline(graph, pipeline, context)
     return Quantized(after, tuple(samples.runs[CALIBRATED : CALIBRATED + TRIED]), real)
 

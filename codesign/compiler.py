@@ -260,14 +260,16 @@ def plan_model(model: Model, settings: Settings) -> Planned:
         dump_directory=settings.dump_graphs,
         on_progress=lambda step: settings.step("rewriting")(step.name, step.number, step.total),
     )
+    floating = floating_layers(graph)
     network = Network(
         model=Identity(imported.name, imported.sha256),
         where=str(imported.source or imported.name),
-        layers=layers_of(graph, floating_layers(graph)),
+        layers=layers_of(graph, floating),
         outputs=frozenset(str(value.name) for value in graph.outputs),
         parameters=parameters_of(graph),
         precision=precision_text(graph, hardware),
         passes=records,
+        floating=floating,
         pipeline=f"{pipeline.name}, named by {hardware.profile.name if settings.passes is None else '--passes'}",
     )
     plan = plan_network(
@@ -418,9 +420,9 @@ def detect_processor(target: Path) -> Path:
     return write_new(target, lambda stem: profile_text(facts, stem if valid_name(stem) else "host_cpu"))
 
 
-def floating_layers(graph: Graph) -> frozenset[str]:
-    """Layers of a quantised graph that stay in floating point."""
-    return frozenset(step.name for step in integer_network(graph).floating) if is_quantized(graph) else frozenset()
+def floating_layers(graph: Graph) -> dict[str, str]:
+    """Layers of a quantised graph that stay in floating point, and why."""
+    return {step.name: step.reason for step in integer_network(graph).floating} if is_quantized(graph) else {}
 
 
 def emit_c(planned: Planned, folder: Path, prefix: str) -> None:

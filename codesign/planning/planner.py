@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from codesign.errors import DoesNotFitError
 from codesign.hardware.profile import HardwareProfile
@@ -24,7 +24,8 @@ class Network:
     """What is planned: the layers, the outputs' names, and what to call it all.
 
     where: what problems point at, the model's file. precision: as the report prints it. parameters: learned values,
-    shared ones counted once. pipeline: which passes ran and who named them, as the report prints it.
+    shared ones counted once. pipeline: which passes ran and who named them, as the report prints it. floating: of a
+    quantised network, the layers that stay in floating point, and why.
     """
 
     model: Identity
@@ -35,6 +36,7 @@ class Network:
     precision: str
     passes: tuple[PassRecord, ...]
     pipeline: str = ""
+    floating: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan_network(
@@ -62,7 +64,9 @@ def plan_network(
     for number, layer in enumerate(units, 1):
         if on_layer is not None:
             on_layer(layer.name, number, len(units))
-        placed.append(placer.place(layer))
+        found = placer.place(layer)
+        reason = network.floating.get(layer.name)
+        placed.append(found if reason is None else replace(found, note=f"stays in floating point: {reason}"))
     if placer.problems:
         raise DoesNotFitError.of(placer.problems)
     if not allow_host:

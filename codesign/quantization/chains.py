@@ -37,7 +37,7 @@ def chains_of(graph: Graph, is_taken: Callable[[ir.Node], bool]) -> list[tuple[i
 
 
 def is_elementwise(node: ir.Node) -> bool:
-    """One float32 result, element by element, of tensors and single numbers; of PRelu, a slope for every channel too."""
+    """One float32 result, element by element, of tensors and single numbers; PRelu may have a slope a channel."""
     if not is_operator(node, *_CURVED, *_ARITHMETIC) or len(node.outputs) != 1:
         return False
     if node.outputs[0].dtype is not ir.DataType.FLOAT:
