@@ -22,18 +22,20 @@ from codesign.rewriting.runner import run_pipeline
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_MODELS = ROOT.parent / "shared" / "models"
 CALIBRATED, TRIED = 4, 2
-GAIN = 1.0
+GAIN, GATE_DEVIATION = 1.0, 1.5
 
 
 @dataclass(frozen=True)
 class Source:
     """file: stem of an ONNX file, or where in the project it lies. trained: its weights are what they are; others are
-    drawn. passes: before quantising. options: of quantize."""
+    drawn. passes: before quantising. options: of quantize.
+    tried: inputs compared."""
 
     file: str
     trained: bool = False
     passes: str = "default"
     options: str = ""
+    tried: int = TRIED
 
 
 NETWORKS = {
@@ -46,7 +48,7 @@ NETWORKS = {
     "SqueezeNet": Source("squeezenet1_1"),
     "ShuffleNetV2": Source("shufflenetv2_x1.0"),
     "EfficientNet-B0, hard activations": Source("efficientnet_b0", passes="hard-activations,default"),
-    "face detector": Source("ultraface_rfb320", trained=True, options="outputs=float"),
+    "face detector": Source("ultraface_rfb320", trained=True, options="outputs=float", tried=8),
 }
 
 
@@ -66,6 +68,7 @@ def quantized(source: Source, models: Path) -> Quantized | None:
         return None
     if not source.trained:
         enliven(model, GAIN)
+        spread_gates(model)
     graph = import_proto(model, name=source.file.rpartition("/")[2], sha256="")
     arrays = _real_data(source, graph)
     real = arrays is not None
@@ -73,7 +76,7 @@ def quantized(source: Source, models: Path) -> Quantized | None:
     context = PassContext(calibration=Samples("data", True, samples.runs[:CALIBRATED]))
     pipeline = resolve_pipeline(f"{source.passes},quantize{{{source.options}}}")
     after, _ = run_pipeline(graph, pipeline, context)
-    return Quantized(after, tuple(samples.runs[CALIBRATED : CALIBRATED + TRIED]), real)
+    return Quantized(after, tuple(samples.runs[CALIBRATED : CALIBRATED + source.tried]), real)
 
 
 def _model(source: Source, models: Path) -> onnx.ModelProto | None:
@@ -114,6 +117,23 @@ def _images(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarra
         small = generator.standard_normal((count, channels, -(-rows // block), -(-columns // block)))
         total += small.repeat(block, 2).repeat(block, 3)[:, :, :rows, :columns]
     return (total / np.sqrt(3)).astype(np.float32)
+
+
+def spread_gates(model: onnx.ModelProto) -> None:
+    """Give the layers in front of gates (a Sigmoid alone reads them) wide biases: untrained gates all say one half."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    generator = np.random.default_rng(6)
+    for node in model.graph.node:
+        reading = readers.get(node.output[0], [])
+        is_gate = node.op_type == "Conv" and len(node.input) == 3 and [one.op_type for one in reading] == ["Sigmoid"]
+        if is_gate and node.input[2] in stored:
+            bias = stored[node.input[2]]
+            wide = generator.normal(0, GATE_DEVIATION, tuple(bias.dims)).astype(np.float32)
+            bias.CopyFrom(numpy_helper.from_array(wide, bias.name))
 
 
 def ds_cnn() -> onnx.ModelProto:

@@ -94,7 +94,7 @@ def read_all(name: str, quantized: Quantized) -> Readings:
         name,
         len(names),
         len(network.floating),
-        min(len(np.unique(arrays[t.name])) for arrays in expected for t in tensors if t.elements >= LARGE),
+        min(_distinct(expected, tensor.name) for tensor in tensors if tensor.elements >= LARGE),
         max(_saturated(network, arrays) for arrays in expected),
         sums,
         exact_in_float32(network),
@@ -225,6 +225,11 @@ def _emulated(
         counts.append(_counted(emulate(place).output))
         shutil.rmtree(place)
     readings["C, Cortex-M4"] = Reading(ours.codes_once, counts[0], counts[1])
+
+
+def _distinct(expected: list[Arrays], name: str) -> int:
+    """Values over all inputs."""
+    return len(np.unique(np.concatenate([arrays[name].reshape(-1) for arrays in expected])))
 
 
 def _largest_sum(network: IntegerNetwork, arrays: Arrays) -> int:
