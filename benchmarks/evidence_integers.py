@@ -84,8 +84,8 @@ def _head(rows: list[Readings], missing: list[str]) -> Iterator[str]:
         "The reference is `codesign.numerics` (numpy, 64-bit integers); `onnxruntime` runs the QDQ file in float32 "
         "without graph optimisations, wherever sums stay below 2^24. Counted are codes, all boundaries and inputs "
         "together, as *differing / compared*; behind it, in brackets, how many differ when one bit of one weight of "
-        "the first layer is flipped. The emulated C is compared on one input, everything else on two (the face detector "
-        "on eight pictures)."
+        "the first layer is flipped. The emulated C is compared on one input, everything else on two (the face "
+        "detector on eight pictures)."
     )
     yield ""
     if missing:

@@ -45,6 +45,19 @@ def test_a_compiled_quantised_network_is_verified(name: str, any_scale: bool, tm
     assert scheduled and all("float32" not in text for text in scheduled)
 
 
+def test_a_network_that_takes_pixels_is_verified_without_the_original(tmp_path: Path) -> None:
+    digits = Path(__file__).resolve().parents[1] / "examples" / "digits"
+    passes = "default,quantize{image_mean='0',image_scale='0.0625'}"
+    calibration = digits / "calibration.npz"
+    build = compile(
+        digits / "digits.onnx", hw="edge_npu", output=tmp_path / "build", passes=passes, calibration=calibration
+    )
+    report = verify(tmp_path / "build", None, None)
+    assert report.ok, str(report)
+    assert "the original takes other inputs and was not run" in report.notes
+    assert build.plan.precision == "int8, uint8 (quantised, priced as int8)"
+
+
 def test_a_changed_weight_is_seen_by_verify(tmp_path: Path) -> None:
     path = written(make_network("heads"), tmp_path)
     compile(path, hw="edge_npu", output=tmp_path / "build")

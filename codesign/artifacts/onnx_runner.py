@@ -12,6 +12,7 @@ import onnx
 
 from codesign.errors import CodesignError
 
+_TYPES = {"float32": "float", "float64": "double"}  # onnxruntime's names where they are not numpy's
 _FATAL = 4  # onnxruntime's log level: its complaints come back as exceptions
 
 
@@ -24,13 +25,23 @@ class OnnxRunner:
     inner: tuple[str, ...]
 
     @property
-    def input_shapes(self) -> dict[str, tuple[object, ...]]:
-        """Shape of every input; a size that the file leaves open is a string or None."""
-        return {value.name: tuple(value.shape) for value in self.session.get_inputs()}
+    def input_names(self) -> tuple[str, ...]:
+        """Of every input."""
+        return tuple(value.name for value in self.session.get_inputs())
+
+    def takes(self, name: str, array: np.ndarray) -> bool:
+        """Whether an input has the type and the shape of an array; a size that the file leaves open fits anything."""
+        value = next((value for value in self.session.get_inputs() if value.name == name), None)
+        if value is None:
+            return False
+        wanted = tuple(value.shape)
+        sizes = zip(wanted, array.shape, strict=False)
+        fits = len(wanted) == array.ndim and all(size == has for size, has in sizes if isinstance(size, int))
+        return fits and value.type == f"tensor({_TYPES.get(str(array.dtype), str(array.dtype))})"
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Outputs, and inner tensors, by name. Inputs the model does not have are ignored."""
-        feed = {name: inputs[name] for name in self.input_shapes if name in inputs}
+        feed = {name: inputs[name] for name in self.input_names if name in inputs}
         names = [*self.outputs, *self.inner]
         found = dict(zip(names, self.session.run(names, feed), strict=True))
         return {name: found[name] for name in self.outputs}, {name: found[name] for name in self.inner}

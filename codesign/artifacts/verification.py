@@ -220,21 +220,15 @@ def _original(
     handed = [tensor.name for tensor in interface.outputs]
     runner = open_model(path, [*handed, *_layer_names(interface)])
     if not _takes(runner, inputs):
-        notes.append(f"{ORIGINAL} takes other input shapes and was not run")
+        notes.append(f"{ORIGINAL} takes other inputs and was not run")
         return None
     outputs, inner = runner.run(inputs)
     return {**outputs, **{name: inner.pop(name) for name in handed if name in inner}}, inner
 
 
 def _takes(runner: OnnxRunner, inputs: Mapping[str, np.ndarray]) -> bool:
-    """Whether the inputs have the shapes a model wants; sizes it leaves open fit anything."""
-    for name, wanted in runner.input_shapes.items():
-        found = inputs[name].shape if name in inputs else ()
-        if len(found) != len(wanted):
-            return False
-        if any(isinstance(want, int) and want != have for want, have in zip(wanted, found, strict=True)):
-            return False
-    return True
+    """Whether all inputs a model has are there, of the types and shapes it wants."""
+    return all(name in inputs and runner.takes(name, inputs[name]) for name in runner.input_names)
 
 
 def _passes_that_change(folder: Path) -> list[str]:
