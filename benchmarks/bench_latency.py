@@ -25,8 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from codesign.compiler import Settings, build, plan_model
+from codesign.building import build
+from codesign.compiler import plan_model
 from codesign.hardware.loading import load_profile
+from codesign.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"

@@ -57,7 +57,7 @@ from codesign.errors import EXIT_DOES_NOT_FIT, CodesignError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from codesign.compiler import OnStep
+    from codesign.settings import OnStep
 
 app = typer.Typer(
     name="codesign",
@@ -116,8 +116,9 @@ def compile(
     target: BuildTargetOption = None,
 ) -> None:
     """Plan a network, schedule and build it, and write reports and artifacts."""
-    from codesign.compiler import Settings, compile_model
+    from codesign.compiler import compile_model
     from codesign.report.terminal import print_report
+    from codesign.settings import Settings
 
     shapes, limit = parse_shapes(input_shape or []), parse_bytes(sram_limit)
     with _progress() as on_step:
@@ -163,8 +164,9 @@ def estimate(
     sram_limit: LimitOption = None,
 ) -> None:
     """Plan a network and print its cost; build nothing."""
-    from codesign.compiler import Settings, plan_model
+    from codesign.compiler import plan_model
     from codesign.planning.mapping_writer import check_absent, write_mapping_file
+    from codesign.settings import Settings
 
     if write_mapping is not None:
         check_absent(write_mapping)
@@ -234,7 +236,8 @@ def explain(
     stop_after: StopOption = None,
 ) -> None:
     """Say where the cycles of the costliest layers go, and what change of layer or machine would help most."""
-    from codesign.compiler import Settings, explain_model
+    from codesign.compiler import explain_model
+    from codesign.settings import Settings
 
     shapes = parse_shapes(input_shape or [])
     with _progress() as on_step:
@@ -263,7 +266,8 @@ def advise(
     input_shape: ShapeOption = None,
 ) -> None:
     """Rank all rewrites by what they save on a machine, alone and together, and say what they do to the network."""
-    from codesign.compiler import Settings, advise_model
+    from codesign.compiler import advise_model
+    from codesign.settings import Settings
 
     shapes = parse_shapes(input_shape or [])
     with _progress() as on_step:

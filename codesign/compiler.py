@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from codesign import __version__
 from codesign.advice.advice import Advice
@@ -16,14 +13,14 @@ from codesign.advice.advising import Heading, advice_on
 from codesign.advice.outputs import Judge
 from codesign.advice.ranking import Workbench
 from codesign.artifacts.arrays import read_array, read_arrays
-from codesign.errors import CodesignError, DoesNotFitError, did_you_mean
+from codesign.building import build, check_emitted
+from codesign.errors import CodesignError
 from codesign.graph.codes import is_quantized
 from codesign.graph.graph import Graph
 from codesign.graph.samples import Samples, batches, given, synthetic
 from codesign.hardware.loading import LoadedProfile, load_profile
-from codesign.hardware.profile import HardwareProfile
 from codesign.importers.model import load_model
-from codesign.mapping.cache import SearchMemory, cache_folder, cached_search
+from codesign.mapping.cache import SearchMemory, cached_search
 from codesign.mapping.objective import objective_named
 from codesign.planning.explaining import ExplainedLayer, Explainer, layers_named
 from codesign.planning.instructions import instructions_of
@@ -42,75 +39,12 @@ from codesign.rewriting.graph_pass import PassContext
 from codesign.rewriting.options import variants_of
 from codesign.rewriting.pipeline import Pipeline, default_pipeline, resolve_pipeline
 from codesign.rewriting.runner import run_pipeline
+from codesign.settings import Build, Calibration, Model, Planned, Settings
 from codesign.training.sensitivity import GradientOracle
 from codesign.workload.layers import layers_of, parameters_of
 from codesign.workload.storage import storage_of
 
-if TYPE_CHECKING:
-    from codesign.lowering.network import LoweredNetwork
-    from codesign.lowering.processor.network import MacKernel
-    from codesign.lowering.targets import Machine
-
-Model = str | PathLike[str] | object
-OnStep = Callable[[str, str, int, int], None]
-EMITTED = {"so": "model.so", "c": "c/"}  # by what --emit calls them
-Calibration = str | PathLike[str] | Iterable[Mapping[str, np.ndarray] | np.ndarray]
 SYNTHETIC, _SYNTHETIC_RUNS = "synthetic", 8
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the user chose beside the model. hw: name or path. passes: a pipeline's name or a list of passes; None: the
-    pipeline the machine names.
-
-    mapping: a file with mappings of layers, which are taken as they are, and constraints on the search for others.
-    sram_limit_bytes: of the memory all activations must fit in together.
-    passes_after: passes that run behind those, as a list.
-    emit: what `compile` makes to run the network with: so, c. c_prefix: what names in the C begin with.
-    calibration: inputs that activations are measured on: an .npz file (.npy for a network with one input), `synthetic`
-    for random numbers, or an iterable of arrays by input name (of arrays for a network with one input).
-    threads: of the library, where the machine is a processor; None: what its profile says, else one a core.
-    tune: so many trials of register blocks for every distinct layer of a processor, measured on this machine.
-    target: the machine of the library, an LLVM triple or triple:cpu; None: this one.
-    """
-
-    hw: str
-    passes: str | None = None
-    objective: str = "latency"
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    example_inputs: tuple[object, ...] | None = None
-    stop_after: str | None = None
-    dump_graphs: Path | None = None
-    allow_host: bool = True
-    on_step: OnStep | None = None
-    mapping: str | PathLike[str] | None = None
-    sram_limit_bytes: int | None = None
-    emit: tuple[str, ...] = ("so",)
-    c_prefix: str = "codesign"
-    calibration: Calibration | None = None
-    passes_after: str = ""
-    threads: int | None = None
-    tune: int = 0
-    target: str | None = None
-
-    def step(self, stage: str) -> Callable[[str, int, int], None]:
-        """Reports progress within one stage: name of the item, its number from 1, how many there are."""
-
-        def report(name: str, number: int, total: int) -> None:
-            if self.on_step is not None:
-                self.on_step(stage, name, number, total)
-
-        return report
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A plan and what it was made from: the rewritten graph, the machine, the pipeline."""
-
-    plan: Plan
-    graph: Graph
-    hardware: LoadedProfile
-    pipeline: Pipeline
 
 
 @dataclass(frozen=True)
@@ -119,14 +53,6 @@ class Explanation:
 
     plan: Plan
     layers: tuple[ExplainedLayer, ...]
-
-
-@dataclass(frozen=True)
-class Build:
-    """What `compile` wrote: the plan, and the folder with the artifacts."""
-
-    plan: Plan
-    folder: Path
 
 
 def estimate(model: Model, *, hw: str, **settings: object) -> Plan:
@@ -320,96 +246,6 @@ def check_wishes(settings: Settings) -> None:
         raise CodesignError(wished[0], problem, "use --hw host_cpu, or a profile with a section `processor`")
 
 
-def build(planned: Planned, settings: Settings, output: Path) -> Build:
-    """Lower a plan and write the output folder."""
-    from codesign.artifacts.annotated_model import write_model
-    from codesign.artifacts.manifest import write_manifest
-    from codesign.artifacts.output_folder import output_folder
-    from codesign.lowering.library import write_interface, write_library
-    from codesign.lowering.unsupported import unsupported_nodes
-    from codesign.report.files import write_reports
-
-    graph, plan, processor = planned.graph, planned.plan, planned.hardware.profile.processor
-    threads = settings.threads or (processor.threads if processor is not None else None)
-    with output_folder(output) as folder:
-        refused = unsupported_nodes(graph)
-        if refused:
-            last = replace(refused[-1], hint="`codesign estimate` costs the network all the same")
-            raise DoesNotFitError.of([*refused[:-1], last])
-        (folder / "tir").mkdir()
-        lower = _for_processor if _is_for_processor(planned) else _scheduled
-        network = lower(planned, settings, folder)
-        machine = _machine_of(settings, planned.hardware.profile) if "so" in settings.emit else None
-        write_interface(network, folder)
-        write_model(graph, plan, folder / "model.onnx")
-        for number, kind in enumerate(settings.emit, 1):
-            settings.step("building")(EMITTED[kind], number, len(settings.emit))
-            if kind == "so":
-                write_library(network, folder, machine, threads)
-            else:
-                emit_c(planned, folder, settings.c_prefix)
-        write_reports(plan, folder)
-        write_manifest(folder, plan, planned.hardware.path, str(planned.pipeline), graph.source)
-    return Build(plan, output)
-
-
-def _is_for_processor(planned: Planned) -> bool:
-    """Whether kernels for processors are used."""
-    return planned.hardware.profile.processor is not None
-
-
-def _scheduled(planned: Planned, settings: Settings, folder: Path) -> LoweredNetwork:
-    """The network of an accelerator, and tir/: every layer shows what its mapping moves."""
-    from codesign.lowering.integers.scheduled import operand_types
-    from codesign.lowering.layers import schedule_layers, tir_text
-    from codesign.lowering.network import build_network
-
-    graph, profile = planned.graph, planned.hardware.profile
-    types = operand_types(integer_network(graph)) if is_quantized(graph) else None
-    scheduled = schedule_layers(planned.plan, profile, settings.step("scheduling"), types)
-    for name, layer in {layer.name: layer for layer in scheduled.values()}.items():
-        (folder / "tir" / f"{name}.py").write_text(tir_text(layer), encoding="utf-8")
-    return build_network(graph, scheduled)
-
-
-def _for_processor(planned: Planned, settings: Settings, folder: Path) -> LoweredNetwork:
-    """The network of a processor, and tir/: kernels with the mappings' register blocks."""
-    from codesign.lowering.processor.building import build_for_processor, build_integers_for_processor
-    from codesign.lowering.processor.tuning import Tuning
-
-    profile = planned.hardware.profile
-    assert profile.processor is not None
-    threads = settings.threads or profile.processor.threads
-    if is_quantized(planned.graph):
-        integers = build_integers_for_processor(planned.graph, planned.plan, profile, threads, settings.target is None)
-        _write_kernels(integers.kernels, folder)
-        return integers.network
-    tuning = Tuning(cache_folder("tuning"))
-    if settings.tune:
-        mapped = build_for_processor(planned.graph, planned.plan, profile, threads)
-        tuning.tune(mapped.kernels, profile.processor, settings.tune, settings.step("tuning"))
-    made = build_for_processor(planned.graph, planned.plan, profile, threads, tuning.best)
-    _write_kernels(made.kernels, folder)
-    return made.network
-
-
-def _write_kernels(kernels: Mapping[str, MacKernel], folder: Path) -> None:
-    from codesign.lowering.processor.building import kernel_texts
-
-    for name, text in kernel_texts(kernels):
-        (folder / "tir" / f"{name}.py").write_text(text, encoding="utf-8")
-
-
-def _machine_of(settings: Settings, profile: HardwareProfile) -> Machine:
-    """What model.so is built for; a processor with narrower vectors than the profile's is warned about."""
-    from codesign.lowering.targets import machine_for, warn_about_vectors
-
-    machine = machine_for(settings.target)
-    if profile.processor is not None:
-        warn_about_vectors(machine, profile.processor.vector_bits, profile.name)
-    return machine
-
-
 def detect_processor(target: Path) -> Path:
     """Write the profile of this machine's processor into a new .yaml file. Raises CodesignError when one is there."""
     from codesign.hardware.host_profile import profile_text
@@ -423,36 +259,6 @@ def detect_processor(target: Path) -> Path:
 def floating_layers(graph: Graph) -> dict[str, str]:
     """Layers of a quantised graph that stay in floating point, and why."""
     return {step.name: step.reason for step in integer_network(graph).floating} if is_quantized(graph) else {}
-
-
-def emit_c(planned: Planned, folder: Path, prefix: str) -> None:
-    """Write c/ into a folder that holds model.onnx already: its outputs are what the C is held against."""
-    from codesign.artifacts.c_folder.borders import borders_of
-    from codesign.artifacts.c_folder.checking import vector_of
-    from codesign.artifacts.c_folder.folder import write_c_folder
-    from codesign.artifacts.c_folder.prefix import FOLDER
-    from codesign.lowering.c_source.network import c_program
-    from codesign.lowering.interface import Interface
-    from codesign.lowering.library import legalised
-    from codesign.lowering.network import build_network
-
-    borders = borders_of(planned.graph)
-    network = build_network(borders.graph, channels_last=True)
-    program = c_program(legalised(network.module, with_views=True), network.interface, where=planned.plan.model.name)
-    vector = vector_of(folder / "model.onnx", Interface.read(folder), None, borders)
-    title = f"{planned.plan.model.name}, by codesign {__version__}"
-    write_c_folder(program, vector, folder / FOLDER, title, prefix, borders.notes)
-
-
-def check_emitted(settings: Settings) -> None:
-    """Raise CodesignError for kinds of artifacts there are none of, and for a prefix C does not take."""
-    from codesign.artifacts.c_folder.prefix import check_prefix
-
-    known = ", ".join(EMITTED)
-    for kind in settings.emit:
-        if kind not in EMITTED:
-            raise CodesignError("--emit", f"there is no {kind!r}", did_you_mean(kind, EMITTED) or f"there is {known}")
-    check_prefix(settings.c_prefix)
 
 
 def precision_text(graph: Graph, hardware: LoadedProfile) -> str:

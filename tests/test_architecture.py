@@ -26,6 +26,8 @@ LINES: tuple[frozenset[str], ...] = (
     frozenset({"program", "advice"}),
     frozenset({"lowering", "rtl", "artifacts", "report"}),
     frozenset({"networks", "training", "search"}),
+    frozenset({"settings"}),
+    frozenset({"building"}),
     frozenset({"compiler", "cli_options"}),
     frozenset({"cli_machines"}),
     frozenset({"cli"}),

@@ -14,7 +14,7 @@ import onnx_ir as ir
 import pytest
 
 import codesign
-from codesign.compiler import Planned, Settings, plan_model
+from codesign.compiler import plan_model
 from codesign.errors import CodesignError, DoesNotFitError
 from codesign.hardware.listing import list_profiles
 from codesign.hardware.loading import load_profile
@@ -23,6 +23,7 @@ from codesign.lowering.counts import counts_of_function
 from codesign.lowering.layers import as_executed, schedule_layers
 from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
 from codesign.planning.plan import Plan
+from codesign.settings import Planned, Settings
 from codesign.vocabulary import Dimension, Operand, OperationKind
 from tests.command import ROOT, Command
 from tests.importers.models import random, run

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from codesign.compiler import Settings, plan_model
+from codesign.compiler import plan_model
 from codesign.errors import CodesignError
 from codesign.hardware.loading import load_profile, shipped_folder
 from codesign.rewriting.graph_pass import Effect
 from codesign.rewriting.pipeline import default_pipeline, find_pipeline
+from codesign.settings import Settings
 
 from .small_networks import write_network
 

@@ -16,11 +16,11 @@ import pytest
 
 import codesign
 from codesign.artifacts.manifest import read_manifest
-from codesign.compiler import Build
 from codesign.lowering.runtime import load_library
 from codesign.planning.plan import Plan
 from codesign.report.schema import Report
 from codesign.rewriting.pipeline import find_pipeline
+from codesign.settings import Build
 from codesign.vocabulary import Operand
 from tests.command import ROOT, Command
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from codesign.compiler import Settings, estimate, plan_model
+from codesign.compiler import estimate, plan_model
 from codesign.hardware.loading import load_profile
 from codesign.hardware.profile import HardwareProfile
 from codesign.hardware.sections import Port, Ports
@@ -24,6 +24,7 @@ from codesign.planning.placement import Placer, as_units_run
 from codesign.planning.plan import PlannedLayer
 from codesign.report.json_report import report_of
 from codesign.report.why import why
+from codesign.settings import Settings
 from codesign.vocabulary import Operand, OperationKind
 from codesign.workload.layer import Layer
 from codesign.workload.loop_nest import LoopNest

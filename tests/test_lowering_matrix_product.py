@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from codesign.artifacts.onnx_runner import open_model
 from codesign.artifacts.verification import relative_difference
-from codesign.compiler import Settings, plan_model
+from codesign.compiler import plan_model
 from codesign.graph.graph import Graph
 from codesign.hardware.loading import load_profile
 from codesign.lowering import borders
@@ -24,6 +24,7 @@ from codesign.lowering.layers import schedule_layers
 from codesign.lowering.library import write_library
 from codesign.lowering.network import build_network, compute_outputs
 from codesign.lowering.runtime import load_library
+from codesign.settings import Settings
 from codesign.vocabulary import OperationKind
 from codesign.workload.layers import layers_of
 from codesign.workload.loop_nest import LoopNest

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from codesign.compiler import Settings, plan_model
+from codesign.compiler import plan_model
 from codesign.errors import DoesNotFitError
 from codesign.importers.onnx_importer import load_onnx
 from codesign.planning.memory.checking import check_plan
@@ -18,6 +18,7 @@ from codesign.planning.memory.memory_plan import MemoryPlan
 from codesign.planning.memory.of_network import MemoryRules, problem_of_layers
 from codesign.planning.memory.planning import plan_memory
 from codesign.planning.memory.problem import MemoryProblem
+from codesign.settings import Settings
 from codesign.workload.layers import layers_of
 from codesign.workload.storage import TensorLayout, storage_of
 from tests import refusals

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 
 from codesign import compiler
-from codesign.compiler import Settings, plan_model
+from codesign.compiler import plan_model
 from codesign.errors import DoesNotFitError
 from codesign.graph.graph import Graph
 from codesign.hardware.loading import load_profile
@@ -26,6 +26,7 @@ from codesign.planning.pricing import PlanningOracle
 from codesign.rewriting.graph_pass import Effect, GraphPass, Outcome, PassContext, Price
 from codesign.rewriting.pipeline import Pipeline, find_pipeline
 from codesign.rewriting.runner import run_pipeline
+from codesign.settings import Settings
 from codesign.workload.layers import layers_of, parameters_of
 from codesign.workload.loop_nest import LoopNest
 from tests.machines import examples, profiles

@@ -11,7 +11,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from codesign.compiler import Settings, build, compile_model, plan_model
+from codesign.building import build
+from codesign.compiler import compile_model, plan_model
 from codesign.errors import CodesignError, DoesNotFitError
 from codesign.hardware.host_profile import CacheSizes, ProcessorFacts, profile_text, read_caches
 from codesign.hardware.loading import load_profile, read_profile
@@ -25,6 +26,7 @@ from codesign.lowering.processor.tiles import tile_of, widened
 from codesign.lowering.processor.tuning import Tuning
 from codesign.lowering.runtime import load_library
 from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLoop
+from codesign.settings import Settings
 from codesign.vocabulary import Dimension, Operand, OperationKind
 from codesign.workload.loop_nest import LoopNest
 from tests.processor_cases import model_of, relative_difference, run

@@ -8,12 +8,13 @@ import numpy as np
 import onnx
 import pytest
 
-from codesign.compiler import Settings, plan_model
+from codesign.compiler import plan_model
 from codesign.lowering.library import write_library
 from codesign.lowering.processor.building import build_integers_for_processor
 from codesign.lowering.runtime import load_library
 from codesign.numerics.execution import run_network
 from codesign.quantization.reading import integer_network, run_floating
+from codesign.settings import Settings
 from tests.quantized_networks import make_network
 
 BLOCKED = {"convolutions": 3, "residual": 2, "pools": 0}  # networks, and kernels with MACs they get at least
