@@ -23,6 +23,7 @@ from codesign.lowering.integers.calls import integer_calls, step_expression
 from codesign.lowering.integers.scheduled import Scheduled, scheduled_step
 from codesign.lowering.interface import Interface, Tensor
 from codesign.lowering.microcontroller.channels_last import channels_last_calls
+from codesign.lowering.microcontroller.floats import FloatSteps, float_steps
 from codesign.lowering.schedule import ScheduledLayer
 from codesign.mapping.mapping import Mapping as LayerMapping
 from codesign.numerics.steps import Step
@@ -66,6 +67,10 @@ def build_network(
         importer.own.update(channels_last_calls(importer, integer_network(graph)))
     elif is_quantized(graph):
         importer.own.update(_integer_calls(importer, graph, nodes, scheduled, functions))
+    elif channels_last:
+        steps = float_steps(graph)
+        importer.own.update(FloatSteps(importer).converts(steps))
+        return lowered(graph, importer, [str(step.result.name) for step in steps])
     else:
         importer.own.update(_layer_calls(nodes, scheduled, functions))
     watched = _watched(graph, scheduled) if observed is None else tuple(observed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from codesign.lowering.c_source.program import SCHEDULED
@@ -55,6 +55,14 @@ class FunctionBuilder:
     def where(self, condition: Expression) -> Iterator[None]:
         """if condition."""
         with self.script.If(condition), self.script.Then():
+            yield
+
+    @contextmanager
+    def where_all(self, conditions: Sequence[Expression]) -> Iterator[None]:
+        """if every one of the conditions; without any, always."""
+        from tvm import tirx
+
+        with self.where(tirx.all(*conditions)) if conditions else nullcontext():
             yield
 
     @contextmanager

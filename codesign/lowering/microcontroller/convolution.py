@@ -62,6 +62,11 @@ class Window:
         """Products of one sum, channels of one group."""
         return self.taps[0] * self.taps[1] * self.channels
 
+    @property
+    def is_rows(self) -> bool:
+        """Whether it is as `of_rows` makes it: a pixel meets the one in its place and no other."""
+        return self == self.of_rows(self.columns, self.channels, self.outputs)
+
     def row(self, oy: Expression, fy: Expression) -> Expression:
         """The row of the image a tap meets."""
         return oy * self.strides[0] + fy * self.dilations[0] - self.pads[0]

@@ -1,0 +1,110 @@
+"""Float convolutions and dense layers of a network, each with what follows it, as kernels with sums in registers.
+
+    Conv -> Add(x, other) -> Relu    -->    one call; everything else is left to TVM's own lowering
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from tvm import relax
+
+from codesign.graph.graph import Graph, constant_of, node_name, shape_of
+from codesign.graph.operators import Convolution, Gemm, view_of
+from codesign.lowering.frontend import Convert, Expression, NetworkImporter
+from codesign.lowering.microcontroller.convolution import Window
+from codesign.lowering.microcontroller.float_convolution import Block, FloatLayer, float_convolution, x_shape, y_elements
+from codesign.lowering.microcontroller.float_depthwise import float_depthwise
+from codesign.lowering.processor.epilogue import AddTensor, Step
+from codesign.lowering.processor.layout import Layout
+from codesign.lowering.processor.steps import GraphStep, find_steps, is_depthwise
+
+MANY_PIXELS = Block(4, 4)
+ONE_PIXEL = Block(1, 8)
+_DEPTHWISE = Block(4, 1)
+
+
+def float_steps(graph: Graph) -> list[GraphStep]:
+    """Convolutions and dense layers with the nodes their kernels do as well."""
+    return [step for step in find_steps(graph, 1) if isinstance(view_of(step.head), Convolution | Gemm)]
+
+
+@dataclass
+class FloatSteps:
+    """The lowering of such steps. kernels: by step name, what was built."""
+
+    importer: NetworkImporter
+    kernels: dict[str, FloatLayer] = field(default_factory=dict)
+    _functions: dict[tuple[Callable[[FloatLayer], Any], FloatLayer], Any] = field(default_factory=dict)
+
+    def converts(self, steps: Sequence[GraphStep]) -> dict[str, Convert]:
+        """A lowering for every node of every step, by node name."""
+        found: dict[str, Convert] = {}
+        for step in steps:
+            found.update({node_name(node): self.importer.nothing(node_name(node)) for node in step.nodes[:-1]})
+            found[node_name(step.nodes[-1])] = self._convert(step)
+        return found
+
+    def _convert(self, step: GraphStep) -> Convert:
+        layer, constants, make = _layer_of(step)
+        self.kernels[step.name] = layer
+
+        def convert(builder: Any, _: Sequence[Expression]) -> Expression:
+            if (make, layer) not in self._functions:
+                name = f"float_{type(view_of(step.head)).__name__.lower()}_{len(self._functions)}"
+                self._functions[make, layer] = builder.add_func(make(layer), name)
+            x, *added = (self.importer.expression(str(value.name)) for value in step.reads)
+            operands = [
+                builder.emit(relax.op.reshape(x, x_shape(layer))),
+                *(relax.const(array) for array in constants),
+                *(builder.emit(relax.op.reshape(value, (y_elements(layer),))) for value in added),
+            ]
+            kind = relax.TensorType((y_elements(layer),), "float32")
+            made = builder.emit(relax.call_tir(self._functions[make, layer], operands, kind))
+            return builder.emit(relax.op.reshape(made, shape_of(step.result)))
+
+        return convert
+
+
+def _layer_of(step: GraphStep) -> tuple[FloatLayer, list[np.ndarray], Callable[[FloatLayer], Any]]:
+    """The kernel's sizes, its constants, and who builds it."""
+    match view_of(step.head):
+        case Convolution() as view:
+            window, images, groups = _window_of(view), shape_of(view.x)[0], view.group
+            weights, bias = _constant(view.w), constant_of(view.b)
+            depthwise = is_depthwise(view)
+        case Gemm() as view:
+            window, images, groups = Window.of_rows(1, view.in_features, view.out_features), 1, 1
+            weights = _constant(view.w) if view.transpose_w else _constant(view.w).T
+            bias = constant_of(view.b)
+            bias = None if bias is None else np.broadcast_to(bias.reshape(-1), (view.out_features,))
+            depthwise = False
+        case other:
+            raise TypeError(f"{step.name}: no kernel for {type(other).__name__}")
+    pixels = window.output_rows * window.output_columns
+    block = _DEPTHWISE if depthwise else MANY_PIXELS if pixels > 1 else ONE_PIXEL
+    added = Layout(images, groups * window.outputs, 1, pixels, 1)
+    extras: tuple[Step, ...] = tuple(AddTensor(added) if isinstance(e, ir.Value) else e for e in step.extras)
+    layer = FloatLayer(window, images, groups, extras, block)
+    return layer, [layer.packed_weights(weights), layer.packed_bias(bias)], (
+        float_depthwise if depthwise else float_convolution
+    )
+
+
+def _window_of(view: Convolution) -> Window:
+    channels, outputs = view.in_channels // view.group, view.out_channels // view.group
+    (rows, columns), (output_rows, output_columns) = view.input_size, view.output_size
+    if view.kernel == view.strides == (1, 1) and not any(view.pads):
+        return Window.of_rows(rows * columns, channels, outputs)
+    sizes = (rows, columns, channels, output_rows, output_columns, outputs)
+    return Window(*sizes, view.kernel, view.strides, view.dilations, view.pads)
+
+
+def _constant(value: ir.Value) -> np.ndarray:
+    found = constant_of(value)
+    assert found is not None
+    return found
