@@ -26,7 +26,15 @@ ONE_OPERAND = ("sigmoid", "rsqrt")  # both need math.h
 
 
 MICROKERNEL_FILE = "microkernels.h"
-MICROKERNELS = ("expand_codes", "multiply_2x2", "multiply_4", "rounded_shift", "saturated_8", "saturated_7")
+MICROKERNELS = (
+    "expand_codes",
+    "multiply_2x2",
+    "multiply_4",
+    "multiply_add",
+    "rounded_shift",
+    "saturated_8",
+    "saturated_7",
+)
 
 
 def helper(kind: str, dtype: str) -> str:

@@ -188,6 +188,16 @@ static inline int32_t saturated_7(int32_t value)
 
 #endif
 
+/* A product added to a sum: in one instruction, rounded once, where the processor has it. */
+static inline float multiply_add(float sum, float a, float b)
+{
+#if defined(__GNUC__) && (defined(__ARM_FEATURE_FMA) || defined(__FP_FAST_FMAF))
+    return __builtin_fmaf(a, b, sum);
+#else
+    return sum + (a * b);
+#endif
+}
+
 /* A sum to which half of 2^shift was added, divided by 2^shift (shift: 1 to 31) and rounded half to even: only where no
    bit is left below was the half one too many for an odd result. */
 static inline int32_t rounded_shift(int32_t sum, int32_t shift)

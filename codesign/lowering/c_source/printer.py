@@ -21,7 +21,7 @@ from tvm import tirx
 
 from codesign.lowering.c_source.expressions import NARROW, Expressions, UnsupportedError, dtype_of
 from codesign.lowering.c_source.names import Names
-from codesign.lowering.c_source.program import C_TYPES, Kernel, Parameter
+from codesign.lowering.c_source.program import C_TYPES, READ_IN_PLACE, Kernel, Parameter
 
 ALIGNMENT_BYTES = 8
 _MOST_STACK_BYTES = 64  # of a buffer that may become registers
@@ -85,6 +85,7 @@ class _Printer:
         written = _written(function)
         views = {variable: {variable, *_views(function, variable)} for variable in function.params}
         outputs = [buffers for buffers in views.values() if written & buffers]
+        in_place = {str(name) for name in (function.attrs or {}).get(READ_IN_PLACE, ())}
         found = []
         for variable in function.params:
             buffers = views[variable]
@@ -93,7 +94,8 @@ class _Printer:
             if isinstance(variable.elem_offset, tvm.ir.Var):
                 self._names[variable.elem_offset] = "0"  # every tensor begins where its pointer points
             parameter = Parameter(name, dtype_of(variable), not written.intersection(buffers))
-            shared = parameter.is_read_only and _read_in_place(function, buffers, outputs)
+            known = str(variable.name) in in_place
+            shared = parameter.is_read_only and (known or _read_in_place(function, buffers, outputs))
             found.append(replace(parameter, may_be_output=shared))
         return tuple(found)
 

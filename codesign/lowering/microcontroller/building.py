@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from codesign.lowering.c_source.program import SCHEDULED
+from codesign.lowering.c_source.program import READ_IN_PLACE, SCHEDULED
 
 Expression = Any  # an expression of TIR; tvm carries no types
 _OPAQUE = 8  # TVM's OpPatternKind: never fused with its neighbours
@@ -23,10 +23,10 @@ class FunctionBuilder:
         self._builder = IRBuilder()
 
     @contextmanager
-    def function(self) -> Iterator[None]:
-        """The body stands inside."""
+    def function(self, read_in_place: Sequence[str] = ()) -> Iterator[None]:
+        """The body stands inside. read_in_place: parameters that may lie where the output does."""
         with self._builder, self.script.prim_func(s_tir=True, private=True):
-            self.script.func_attr({SCHEDULED: 1, "op_pattern": _OPAQUE})
+            self.script.func_attr({SCHEDULED: 1, READ_IN_PLACE: list(read_in_place), "op_pattern": _OPAQUE})
             yield
 
     def built(self) -> Any:
@@ -78,6 +78,12 @@ class FunctionBuilder:
     def call(self, name: str, *arguments: Expression) -> None:
         """A microkernel; tensors as `address`."""
         self.script.evaluate(self.script.call_extern("void", name, *arguments))
+
+    def add_product(self, sums: Any, number: int, a: Expression, b: Expression) -> None:
+        """sums[number] += a * b, of float32."""
+        from tvm import tirx
+
+        self.store(sums, [number], tirx.call_extern("float32", "multiply_add", sums[number], a, b))
 
     def address(self, buffer: Any, *indices: Expression) -> Expression:
         """Where an element lies."""

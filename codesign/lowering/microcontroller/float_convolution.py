@@ -21,7 +21,7 @@ import numpy as np
 
 from codesign.lowering.microcontroller.building import Expression, FunctionBuilder
 from codesign.lowering.microcontroller.convolution import Window
-from codesign.lowering.processor.epilogue import AddTensor, Step, apply, tensors_of
+from codesign.lowering.processor.epilogue import Step, apply, tensors_of
 
 _MOST_UNROLLED = 8  # taps across
 
@@ -98,7 +98,7 @@ class _FloatConvolution:
 
     def build(self) -> Any:
         layer, window, block, code = self.layer, self.window, self.layer.block, self.code
-        with code.function():
+        with code.function(read_in_place=added_names(layer.extras)):
             self.x = code.parameter("x", x_shape(layer), "float32")
             weights = (layer.groups, layer.blocks_of_channels, window.terms, block.channels)
             self.weights = code.parameter("weights", weights, "float32")
@@ -170,8 +170,7 @@ class _FloatConvolution:
             code.store(sums, [number], self.bias[g, k * channels + channel])
         with code.loop("term", self.window.terms) as term:
             for number, (channel, pixel) in enumerate(places):
-                product = self._input(b, g, at, term, pixel) * self.weights[g, k, term, channel]
-                code.store(sums, [number], sums[number] + product)
+                code.add_product(sums, number, self._input(b, g, at, term, pixel), self.weights[g, k, term, channel])
         for number, (channel, pixel) in enumerate(places):
             self._finish(sums[number], b, g, k * channels + channel, at * pixels + pixel)
 
@@ -207,10 +206,10 @@ def y_elements(layer: FloatLayer) -> int:
 
 def epilogue_parameters(code: FunctionBuilder, extras: Sequence[Step], elements: int) -> tuple[list[Any], Any]:
     """Tensors that are added on the way out, and the output."""
-    added = [code.parameter(f"added_{number}", (elements,), "float32") for number in range(len(tensors_of(extras)))]
+    added = [code.parameter(name, (elements,), "float32") for name in added_names(extras)]
     return added, code.parameter("y", (elements,), "float32")
 
 
-def adds_tensor(extras: Sequence[Step]) -> bool:
-    """Whether another tensor is read on the way out."""
-    return any(isinstance(step, AddTensor) for step in extras)
+def added_names(extras: Sequence[Step]) -> list[str]:
+    """What the tensors that are added on the way out are called."""
+    return [f"added_{number}" for number in range(len(tensors_of(extras)))]

@@ -14,7 +14,13 @@ from typing import Any
 import numpy as np
 
 from codesign.lowering.microcontroller.building import Expression, FunctionBuilder
-from codesign.lowering.microcontroller.float_convolution import FloatLayer, epilogue_parameters, x_shape, y_elements
+from codesign.lowering.microcontroller.float_convolution import (
+    FloatLayer,
+    added_names,
+    epilogue_parameters,
+    x_shape,
+    y_elements,
+)
 from codesign.lowering.processor.epilogue import apply
 
 
@@ -32,7 +38,7 @@ class _FloatDepthwise:
     def build(self) -> Any:
         layer, window, code = self.layer, self.window, self.code
         pixels = layer.block.pixels
-        with code.function():
+        with code.function(read_in_place=added_names(layer.extras)):
             self.x = code.parameter("x", x_shape(layer), "float32")
             self.weights = code.parameter("weights", (layer.groups, 1, window.terms, 1), "float32")
             self.bias = code.parameter("bias", (layer.groups, 1), "float32")
@@ -93,4 +99,4 @@ class _FloatDepthwise:
         window = self.window
         value = self.x[b, g, window.row(at[0], tap[0]), window.column(at[1], tap[1])]
         weight = self.weights[g, 0, tap[0] * window.taps[1] + tap[1], 0]
-        self.code.store(sums, [pixel], sums[pixel] + value * weight)
+        self.code.add_product(sums, pixel, value, weight)
