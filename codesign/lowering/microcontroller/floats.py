@@ -1,6 +1,6 @@
 """Float convolutions and dense layers of a network, each with what follows it, as kernels with sums in registers.
 
-    Conv -> Add(x, other) -> Relu    -->    one call; everything else is left to TVM's own lowering
+Conv -> Add(x, other) -> Relu    -->    one call; everything else is left to TVM's own lowering
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ from codesign.graph.graph import Graph, constant_of, node_name, shape_of
 from codesign.graph.operators import Convolution, Gemm, view_of
 from codesign.lowering.frontend import Convert, Expression, NetworkImporter
 from codesign.lowering.microcontroller.convolution import Window
-from codesign.lowering.microcontroller.float_convolution import Block, FloatLayer, float_convolution, x_shape, y_elements
+from codesign.lowering.microcontroller.float_convolution import (
+    Block,
+    FloatLayer,
+    float_convolution,
+    x_shape,
+    y_elements,
+)
 from codesign.lowering.microcontroller.float_depthwise import float_depthwise
 from codesign.lowering.processor.epilogue import AddTensor, Step
 from codesign.lowering.processor.layout import Layout
@@ -90,8 +96,10 @@ def _layer_of(step: GraphStep) -> tuple[FloatLayer, list[np.ndarray], Callable[[
     added = Layout(images, groups * window.outputs, 1, pixels, 1)
     extras: tuple[Step, ...] = tuple(AddTensor(added) if isinstance(e, ir.Value) else e for e in step.extras)
     layer = FloatLayer(window, images, groups, extras, block)
-    return layer, [layer.packed_weights(weights), layer.packed_bias(bias)], (
-        float_depthwise if depthwise else float_convolution
+    return (
+        layer,
+        [layer.packed_weights(weights), layer.packed_bias(bias)],
+        (float_depthwise if depthwise else float_convolution),
     )
 
 
