@@ -16,7 +16,7 @@ C_TYPES = {
 }
 
 SCHEDULED = "codesign.scheduled"  # a function of TIR with this attribute is printed as it is
-# Of such a function: names of parameters whose elements are each read once, right before the output's in the same place.
+# Of such a function: parameters whose every element is read once, right before the output's in the same place.
 READ_IN_PLACE = "codesign.read_in_place"
 
 

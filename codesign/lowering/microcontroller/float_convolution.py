@@ -6,9 +6,9 @@
             sums += columns * weights     weights in the same order:  channel 0 | channel 1 | ...
             values = sums with the layer's epilogue
 
-A block of 4 pixels x 4 channels takes 8 loads for 16 products and 24 of the 32 registers of a Cortex-M4's floating-point
-unit. Pixels are counted through all rows of an image, so that only its last block can be a short one. A pointwise
-convolution whose pixels fill whole blocks reads its input where it lies.
+A block of 4 pixels x 4 channels takes 8 loads for 16 products and 24 of the 32 registers of a Cortex-M4's
+floating-point unit. Pixels are counted through all rows of an image, so that only its last block can be a short one. A
+pointwise convolution whose pixels fill whole blocks reads its input where it lies.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class FloatLayer:
 
 
 def float_convolution(layer: FloatLayer) -> Any:
-    """A PrimFunc of x [B, groups x C, IY, IX], packed weights and bias, the epilogue's tensors, and y, flat as those."""
+    """A PrimFunc of x [B, groups x C, IY, IX], packed weights and bias, the epilogue's tensors, and y, all flat."""
     return _FloatConvolution(layer).build()
 
 
