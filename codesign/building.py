@@ -122,10 +122,12 @@ def emit_c(planned: Planned, folder: Path, prefix: str) -> None:
     from codesign.lowering.c_source.network import c_program
     from codesign.lowering.interface import Interface
     from codesign.lowering.library import legalised
+    from codesign.lowering.microcontroller.blocks import MappedBlocks
     from codesign.lowering.network import build_network
 
     borders = borders_of(planned.graph)
-    network = build_network(borders.graph, channels_last=True)
+    blocks = MappedBlocks(planned.plan, planned.hardware.profile)
+    network = build_network(borders.graph, channels_last=True, blocks=blocks)
     program = c_program(legalised(network.module, with_views=True), network.interface, where=planned.plan.model.name)
     vector = vector_of(folder / "model.onnx", Interface.read(folder), None, borders)
     title = f"{planned.plan.model.name}, by codesign {__version__}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from codesign.lowering.c_source.program import Call, CProgram, Kernel
 from codesign.lowering.interface import Interface
 from codesign.lowering.interface import Tensor as Named
 from codesign.lowering.library import legalised
+from codesign.lowering.microcontroller.blocks import Block, Blocks
 from codesign.lowering.microcontroller.channels_last import lower_step
 from codesign.numerics.execution import run_step
 from codesign.numerics.requantization import Ratio, Requantization
@@ -73,7 +76,23 @@ CASES = {
     "grouped": Case(8, 8, group=2, kernel=""),
     "wide_codes": Case(4, 4, input="int16", kernel="", shifts=(17, 20)),
 }
+# Every other block of pixels and channels there is a microkernel for, on layers none of whose sizes are whole blocks.
+BLOCKS = {
+    f"{name}_{channels}x{pixels}": (Block(pixels, channels), replace(case, kernel=f"multiply_{channels}x{pixels}"))
+    for channels, pixels in ((1, 1), (2, 1), (4, 1), (1, 2))
+    for name, case in {"whole": Case(8, 7), "few": Case(3, 6, size=(4, 7), zero_point=5)}.items()
+}
+CASES |= {name: case for name, (_, case) in BLOCKS.items()}
 DENSE = {"dense": (10, 6, 1), "dense_of_rows": (16, 5, 3)}
+
+
+class Chosen(Blocks):
+    """Those of BLOCKS; else the kernels' own."""
+
+    def block(self, layer: str, own: Block, known: Sequence[Block], bits: int) -> Block:
+        chosen = BLOCKS[layer][0] if layer in BLOCKS else own
+        assert chosen in known
+        return chosen
 
 
 def convolution(name: str, case: Case) -> Convolve:
@@ -121,7 +140,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     given = [relax.Var(s.inputs[0].name, relax.TensorType(s.inputs[0].shape, s.inputs[0].dtype)) for s in steps]
     with builder.function("main", given):
         with builder.dataflow():
-            results = [lower_step(builder, step, [x]) for step, x in zip(steps, given, strict=True)]
+            results = [lower_step(builder, step, [x], Chosen()) for step, x in zip(steps, given, strict=True)]
             result = builder.emit_output(relax.Tuple(results))
         builder.emit_func_output(result)
     named = [[Named(name=t.name, shape=t.shape, dtype=t.dtype) for t in (s.inputs[0], s.output)] for s in steps]
@@ -160,22 +179,23 @@ def _kernels(program: CProgram, steps: list[Step]) -> dict[str, list[Kernel]]:
 def test_layers_have_the_kernel_made_for_them(built: Built) -> None:
     for name, case in CASES.items():
         assert called(built.kernels[name]) == ([case.kernel] if case.kernel else []), name
-    assert all(called(built.kernels[name]) == ["multiply_2x2"] for name in DENSE)
+    assert [called(built.kernels[name]) for name in DENSE] == [["multiply_4x1"], ["multiply_2x2"]]
 
 
-def test_scratch_holds_the_windows_of_two_pixels(built: Built) -> None:
+def test_scratch_holds_the_windows_of_a_block(built: Built) -> None:
     """Nothing but this sees a kernel that writes behind its scratch: the arena goes on there."""
-    terms = {
-        name: case.channels * case.taps[0] * case.taps[1] for name, case in CASES.items() if case.kernel[-1:] == "2"
-    }
+    pixels = {f"multiply_{case[-3:]}": int(case[-1]) for case in (*BLOCKS, "2x2")}
+    terms = {name: case.channels * case.taps[0] * case.taps[1] for name, case in CASES.items() if case.kernel in pixels}
     for name, count in (terms | {name: sizes[0] for name, sizes in DENSE.items()}).items():
-        (kernel,) = (kernel for kernel in built.kernels[name] if "multiply_2x2(" in kernel.source)
-        assert kernel.scratch_bytes == -(-count // 4) * 4 * 2 * 2, name
+        (word,) = called(built.kernels[name])
+        (kernel,) = (kernel for kernel in built.kernels[name] if f"{word}(" in kernel.source)
+        assert kernel.scratch_bytes == -(-2 * pixels[word] * -(-count // 4) * 4 // 8) * 8, name
 
 
 def called(kernels: list[Kernel]) -> list[str]:
     """The microkernels that sum products in a layer."""
-    return [name for name in ("multiply_2x2", "multiply_4") if any(f"{name}(" in kernel.source for kernel in kernels)]
+    found = (re.findall(r"\b(multiply_\w+)\(", kernel.source) for kernel in kernels)
+    return sorted({name for names in found for name in names})
 
 
 def test_codes_are_those_of_numpy(built: Built) -> None:

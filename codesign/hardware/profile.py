@@ -16,6 +16,7 @@ from codesign.hardware.sections import (
     KeyPath,
     LayerForm,
     Memory,
+    Microcontroller,
     Name,
     PositiveFloat,
     Precision,
@@ -35,7 +36,8 @@ class HardwareProfile(Section):
 
     clock_mhz: the clock all cycles count. host cycles are counted in this clock too. pipeline: the passes that run when
     the user names none, a pipeline by name; exact ones only. processor: where the machine is one, and
-    libraries are built to run fast on it.
+    libraries are built to run fast on it. microcontroller: where its mappings shape
+    the plain C.
     """
 
     name: Name
@@ -47,6 +49,7 @@ class HardwareProfile(Section):
     vector_unit: VectorUnit | None = None
     host: Host
     processor: Processor | None = None
+    microcontroller: Microcontroller | None = None
     conventions: Conventions = Conventions()
     pipeline: str = "default"
     source: dict[str, str] = {}

@@ -300,3 +300,13 @@ class Processor(Section):
     sums_in_flight: PositiveInt
     cache_line_bytes: PositiveInt
     threads: PositiveInt | None = None
+
+
+class Microcontroller(Section):
+    """The plain C of `--emit c` is made for this machine: the register blocks of its convolutions and matrix products
+    are what the mappings keep in the memory next to the multipliers (codesign.lowering.microcontroller.blocks).
+
+    registers: for sums and operands together; larger blocks are not taken.
+    """
+
+    registers: PositiveInt

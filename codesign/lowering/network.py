@@ -22,6 +22,7 @@ from codesign.lowering.frontend import Convert, Expression, NetworkImporter
 from codesign.lowering.integers.calls import integer_calls, step_expression
 from codesign.lowering.integers.scheduled import Scheduled, scheduled_step
 from codesign.lowering.interface import Interface, Tensor
+from codesign.lowering.microcontroller.blocks import Blocks
 from codesign.lowering.microcontroller.channels_last import channels_last_calls
 from codesign.lowering.microcontroller.floats import FloatSteps, float_steps
 from codesign.lowering.schedule import ScheduledLayer
@@ -53,23 +54,24 @@ def build_network(
     observed: Sequence[str] | None = None,
     *,
     channels_last: bool = False,
+    blocks: Blocks | None = None,
 ) -> LoweredNetwork:
     """Lower a graph. scheduled: by layer (= node) name; nodes without one are left to TVM's own lowering.
 
     observed: tensors `main_layers` returns; without it, what every convolution and matrix product writes.
-    channels_last: integer steps keep images that way, with kernels for small processors.
+    channels_last: kernels for small processors; integer steps keep images that way. blocks: of these kernels.
     Raises DoesNotFitError with every node TVM cannot lower; RuntimeError when a layer is not its node's.
     """
     nodes = {node_name(node): node for node in graph.nodes}
     importer = NetworkImporter(graph)
     functions = _functions(importer, scheduled)
     if is_quantized(graph) and channels_last:
-        importer.own.update(channels_last_calls(importer, integer_network(graph)))
+        importer.own.update(channels_last_calls(importer, integer_network(graph), blocks or Blocks()))
     elif is_quantized(graph):
         importer.own.update(_integer_calls(importer, graph, nodes, scheduled, functions))
     elif channels_last:
         steps = float_steps(graph)
-        importer.own.update(FloatSteps(importer).converts(steps))
+        importer.own.update(FloatSteps(importer, blocks or Blocks()).converts(steps))
         return lowered(graph, importer, [str(step.result.name) for step in steps])
     else:
         importer.own.update(_layer_calls(nodes, scheduled, functions))

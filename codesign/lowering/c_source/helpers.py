@@ -28,7 +28,11 @@ ONE_OPERAND = ("sigmoid", "rsqrt")  # both need math.h
 MICROKERNEL_FILE = "microkernels.h"
 MICROKERNELS = (
     "expand_codes",
+    "multiply_1x1",
+    "multiply_1x2",
+    "multiply_2x1",
     "multiply_2x2",
+    "multiply_4x1",
     "multiply_4",
     "multiply_add",
     "rounded_shift",

@@ -32,8 +32,8 @@ static inline uint32_t bytes_1_3(uint32_t word)
     return halves;
 }
 
-/* Every group of four codes (anywhere) as two pairs of 16-bit numbers, four numbers apart. */
-static inline void expand_codes(int16_t *columns, const int8_t *codes, int32_t groups)
+/* Every group of four codes (anywhere) as two pairs of 16-bit numbers, so many pairs apart as there are pixels. */
+static inline void expand_codes(int16_t *columns, const int8_t *codes, int32_t groups, int32_t pixels)
 {
     uint32_t *to = (uint32_t *)(void *)columns;
     const int8_t *const end = codes + 4 * groups;
@@ -41,9 +41,94 @@ static inline void expand_codes(int16_t *columns, const int8_t *codes, int32_t g
     for (; codes != end; codes += 4) {
         const uint32_t word = word_at(codes);
         to[0] = bytes_0_2(word);
-        to[2] = bytes_1_3(word);
-        to += 4;
+        to[pixels] = bytes_1_3(word);
+        to += 2 * pixels;
     }
+}
+
+/* Adds two products of 16-bit numbers to a sum. */
+static inline int32_t multiply_pairs(int32_t sum, uint32_t w, uint32_t x)
+{
+    int32_t result;
+
+    __asm__("smlad %0, %1, %2, %3" : "=r"(result) : "r"(w), "r"(x), "r"(sum));
+    return result;
+}
+
+/* Adds four products to the sum of a channel and a pixel: a group of weights (anywhere), a group of codes in pairs. */
+static inline int32_t multiply_group(int32_t sum, const int8_t *weights, uint32_t x0, uint32_t x1)
+{
+    const uint32_t word = word_at(weights);
+
+    return multiply_pairs(multiply_pairs(sum, bytes_0_2(word), x0), bytes_1_3(word), x1);
+}
+
+/* Adds the products of as many channels and pixels as the name says: sums of (channel 0, pixel 0), (0, 1), (1, 0), ... */
+static inline void multiply_1x1(int32_t *sums, const int8_t *weights, const int16_t *columns, int32_t groups)
+{
+    const uint32_t *x = (const uint32_t *)(const void *)columns;
+    const int8_t *const end = weights + 4 * groups;
+    int32_t a = sums[0];
+
+    for (; weights != end; weights += 4) {
+        a = multiply_group(a, weights, x[0], x[1]);
+        x += 2;
+    }
+    sums[0] = a;
+}
+
+static inline void multiply_2x1(int32_t *sums, const int8_t *weights, const int16_t *columns, int32_t groups)
+{
+    const uint32_t *x = (const uint32_t *)(const void *)columns;
+    const int8_t *const end = weights + 8 * groups;
+    int32_t a = sums[0];
+    int32_t b = sums[1];
+
+    for (; weights != end; weights += 8) {
+        a = multiply_group(a, weights, x[0], x[1]);
+        b = multiply_group(b, weights + 4, x[0], x[1]);
+        x += 2;
+    }
+    sums[0] = a;
+    sums[1] = b;
+}
+
+static inline void multiply_4x1(int32_t *sums, const int8_t *weights, const int16_t *columns, int32_t groups)
+{
+    const uint32_t *x = (const uint32_t *)(const void *)columns;
+    const int8_t *const end = weights + 16 * groups;
+    int32_t a = sums[0];
+    int32_t b = sums[1];
+    int32_t c = sums[2];
+    int32_t d = sums[3];
+
+    for (; weights != end; weights += 16) {
+        a = multiply_group(a, weights, x[0], x[1]);
+        b = multiply_group(b, weights + 4, x[0], x[1]);
+        c = multiply_group(c, weights + 8, x[0], x[1]);
+        d = multiply_group(d, weights + 12, x[0], x[1]);
+        x += 2;
+    }
+    sums[0] = a;
+    sums[1] = b;
+    sums[2] = c;
+    sums[3] = d;
+}
+
+static inline void multiply_1x2(int32_t *sums, const int8_t *weights, const int16_t *columns, int32_t groups)
+{
+    const uint32_t *x = (const uint32_t *)(const void *)columns;
+    const int8_t *const end = weights + 4 * groups;
+    int32_t a = sums[0];
+    int32_t b = sums[1];
+
+    for (; weights != end; weights += 4) {
+        a = multiply_group(a, weights, x[0], x[2]);
+        b = multiply_group(b, weights, x[1], x[3]);
+        x += 4;
+    }
+    sums[0] = a;
+    sums[1] = b;
 }
 
 /* Adds the products of two channels and two pixels: sums of (channel 0, pixel 0), (0, 1), (1, 0), (1, 1). */
@@ -136,33 +221,62 @@ static inline int32_t saturated_7(int32_t value)
 
 #else
 
-static inline void expand_codes(int16_t *columns, const int8_t *codes, int32_t groups)
+static inline void expand_codes(int16_t *columns, const int8_t *codes, int32_t groups, int32_t pixels)
 {
     for (int32_t group = 0; group < groups; ++group) {
-        columns[8 * group] = codes[4 * group];
-        columns[8 * group + 1] = codes[4 * group + 2];
-        columns[8 * group + 4] = codes[4 * group + 1];
-        columns[8 * group + 5] = codes[4 * group + 3];
+        int16_t *const to = columns + 4 * pixels * group;
+        to[0] = codes[4 * group];
+        to[1] = codes[4 * group + 2];
+        to[2 * pixels] = codes[4 * group + 1];
+        to[2 * pixels + 1] = codes[4 * group + 3];
     }
+}
+
+/* Adds four products to the sum of a channel and a pixel: a group of weights, the first pair of codes, how far the
+   second is. */
+static inline int32_t multiply_group(int32_t sum, const int8_t *weights, const int16_t *codes, int32_t second)
+{
+    return sum + (int32_t)weights[0] * (int32_t)codes[0] + (int32_t)weights[2] * (int32_t)codes[1]
+        + (int32_t)weights[1] * (int32_t)codes[second] + (int32_t)weights[3] * (int32_t)codes[second + 1];
+}
+
+static inline void multiply_block(
+    int32_t *sums, const int8_t *weights, const int16_t *columns, int32_t groups, int32_t channels, int32_t pixels)
+{
+    for (int32_t group = 0; group < groups; ++group) {
+        for (int32_t channel = 0; channel < channels; ++channel) {
+            const int8_t *const own = weights + 4 * (group * channels + channel);
+            for (int32_t pixel = 0; pixel < pixels; ++pixel) {
+                const int16_t *const codes = columns + 4 * group * pixels + 2 * pixel;
+                sums[channel * pixels + pixel] = multiply_group(sums[channel * pixels + pixel], own, codes, 2 * pixels);
+            }
+        }
+    }
+}
+
+static inline void multiply_1x1(int32_t *sums, const int8_t *weights, const int16_t *columns, int32_t groups)
+{
+    multiply_block(sums, weights, columns, groups, 1, 1);
+}
+
+static inline void multiply_2x1(int32_t *sums, const int8_t *weights, const int16_t *columns, int32_t groups)
+{
+    multiply_block(sums, weights, columns, groups, 2, 1);
+}
+
+static inline void multiply_4x1(int32_t *sums, const int8_t *weights, const int16_t *columns, int32_t groups)
+{
+    multiply_block(sums, weights, columns, groups, 4, 1);
+}
+
+static inline void multiply_1x2(int32_t *sums, const int8_t *weights, const int16_t *columns, int32_t groups)
+{
+    multiply_block(sums, weights, columns, groups, 1, 2);
 }
 
 static inline void multiply_2x2(int32_t *sums, const int8_t *weights, const int16_t *columns, int32_t groups)
 {
-    static const int32_t order[4] = {0, 2, 1, 3};
-    static const int32_t place[4] = {0, 1, 4, 5};
-
-    for (int32_t group = 0; group < groups; ++group) {
-        for (int32_t at = 0; at < 4; ++at) {
-            const int32_t w0 = weights[8 * group + order[at]];
-            const int32_t w1 = weights[8 * group + 4 + order[at]];
-            const int32_t x0 = columns[8 * group + place[at]];
-            const int32_t x1 = columns[8 * group + 2 + place[at]];
-            sums[0] += w0 * x0;
-            sums[1] += w0 * x1;
-            sums[2] += w1 * x0;
-            sums[3] += w1 * x1;
-        }
-    }
+    multiply_block(sums, weights, columns, groups, 2, 2);
 }
 
 static inline void multiply_4(int32_t *sums, const int8_t *weights, const int8_t *codes)

@@ -18,8 +18,10 @@ from tvm import relax
 
 from codesign.lowering.frontend import Convert, Expression, NetworkImporter
 from codesign.lowering.integers.calls import integer_calls, step_expression
-from codesign.lowering.microcontroller.convolution import convolution, layer_of
+from codesign.lowering.microcontroller.blocks import CODE_BITS, Blocks
+from codesign.lowering.microcontroller.convolution import KNOWN, convolution, layer_of
 from codesign.lowering.microcontroller.depthwise import depthwise, depthwise_layer_of
+from codesign.lowering.microcontroller.macs import macs_of_function
 from codesign.numerics.steps import Concatenate, IntegerNetwork, Move, Step
 
 LAST = (0, 2, 3, 1)
@@ -27,26 +29,27 @@ FIRST = (0, 3, 1, 2)
 _IMAGE = 4  # dimensions
 
 
-def channels_last_calls(importer: NetworkImporter, network: IntegerNetwork) -> dict[str, Convert]:
-    """As `integer_calls`, with channels last between the steps."""
-    return integer_calls(importer, network, _Layouts().step_expression)
+def channels_last_calls(importer: NetworkImporter, network: IntegerNetwork, blocks: Blocks) -> dict[str, Convert]:
+    """As `integer_calls`, with channels last between the steps. blocks: of convolutions and matrix products."""
+    return integer_calls(importer, network, _Layouts(blocks).step_expression)
 
 
-def lower_step(builder: Any, step: Step, inputs: list[Expression]) -> Expression:
+def lower_step(builder: Any, step: Step, inputs: list[Expression], blocks: Blocks | None = None) -> Expression:
     """One step alone, on tensors as ONNX has them, computed with channels last."""
-    return _Layouts().step_expression(builder, step, inputs)
+    return _Layouts(blocks or Blocks()).step_expression(builder, step, inputs)
 
 
 class _Layouts:
     """last: by the variable of a tensor as ONNX has it, the one that holds it with channels last."""
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: Blocks) -> None:
+        self.blocks = blocks
         self.last: dict[Any, Expression] = {}
 
     def step_expression(self, builder: Any, step: Step, inputs: Sequence[Expression]) -> Expression:
         """One step on tensors as ONNX has them, computed with channels last."""
         operands = [self._with_channels_last(builder, x) for x in inputs]
-        made = _kernel(builder, step, operands)
+        made = _kernel(builder, step, operands, self.blocks)
         if made is None:
             made = _generic(builder, step, operands)
         if len(step.output.shape) != _IMAGE or not isinstance(made, relax.Var):
@@ -74,11 +77,14 @@ def _turned(builder: Any, x: Expression, axes: tuple[int, ...]) -> Expression:
     return builder.emit(relax.op.permute_dims(x, list(axes)))
 
 
-def _kernel(builder: Any, step: Step, inputs: list[Expression]) -> Expression | None:
+def _kernel(builder: Any, step: Step, inputs: list[Expression], blocks: Blocks) -> Expression | None:
     """The step by a function made for it, if there is one."""
     layer = layer_of(step)
     if layer is not None:
-        return _call(builder, step, convolution(layer), layer.constants(), inputs[0])
+        layer = replace(layer, block=blocks.block(step.name, layer.block, KNOWN, CODE_BITS))
+        function = convolution(layer)
+        blocks.check(step.name, macs_of_function(function), layer.macs)
+        return _call(builder, step, function, layer.constants(), inputs[0])
     channelwise = depthwise_layer_of(step)
     if channelwise is not None:
         return _call(builder, step, depthwise(channelwise), channelwise.constants(), inputs[0])

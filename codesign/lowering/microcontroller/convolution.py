@@ -1,4 +1,4 @@
-"""A convolution with channels last: windows of two pixels spread out as 16-bit numbers, met by two channels at once.
+"""A convolution with channels last: windows of a few pixels spread out as 16-bit numbers, met by a few channels.
 
     for every two pixels of a row:
         columns = their windows, in pairs of codes:  pixel 0 | pixel 1 | pixel 0 | ...
@@ -6,9 +6,10 @@
             4 sums += columns * weights     weights in groups of four: channel 0 | channel 1 | channel 0 | ...
             4 codes = requantised sums
 
-Each load of the inner loop serves two products of two, as in CMSIS-NN (Lai, Suda, Chandra, 2018, section 3.1); but
-columns and weights are interleaved, so that one instruction loads for both pixels and one for both channels, and both
-are taken apart in the same order, so that nothing is put back in order.
+Two by two is the block that serves most layers, and other ones are chosen by the mappings. Each load of the inner loop
+serves two products of two, as in CMSIS-NN (Lai, Suda, Chandra, 2018, section 3.1); but columns and weights are
+interleaved, so that one instruction loads for both pixels and one for both channels, and both are taken apart in the
+same order, so that nothing is put back in order.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from typing import Any
 import numpy as np
 
 from codesign.lowering.integers.requantizing import Requantizer
+from codesign.lowering.microcontroller.blocks import Block
 from codesign.lowering.microcontroller.building import Expression, FunctionBuilder
 from codesign.lowering.microcontroller.epilogue import Epilogue
+from codesign.lowering.microcontroller.macs import GROUP
 from codesign.numerics.steps import Convolve, Multiply, Step
 
-PIXELS = 2
-CHANNELS = 2
-GROUP = 4
+KNOWN = tuple(Block(pixels, channels) for pixels, channels in ((1, 1), (1, 2), (1, 4), (2, 1), (2, 2)))
+MANY_PIXELS = Block(2, 2)
+ONE_PIXEL = Block(1, 4)
 PAIR = 2
 _MOST_UNROLLED = 64  # elements of a window whose places are computed one by one
 _SAFE_TERMS = 1 << 16  # sums of so many products of bytes fit 32 bits with a bias
@@ -109,6 +112,14 @@ class Layer:
     weights: np.ndarray
     zero_point: int
     epilogue: Epilogue
+    block: Block
+
+    @property
+    def macs(self) -> int:
+        """Of whole blocks and groups, so those of idle channels, pixels and products too."""
+        window, block = self.window, self.block
+        pixels = window.output_rows * -(-window.output_columns // block.pixels) * block.pixels
+        return -(-window.outputs // block.channels) * block.channels * pixels * self.groups * GROUP
 
     @property
     def groups(self) -> int:
@@ -117,8 +128,8 @@ class Layer:
 
     def constants(self) -> tuple[np.ndarray, ...]:
         """Packed weights, the bias, and what requantising reads."""
-        packed = packed_weights(self.weights, whole_groups=self.window.channels % GROUP == 0)
-        return (packed, *(_padded(array, CHANNELS) for array in self.epilogue.constants()))
+        packed = packed_weights(self.weights, self.block.channels, whole_groups=self.window.channels % GROUP == 0)
+        return (packed, *(_padded(array, self.block.channels) for array in self.epilogue.constants()))
 
 
 def layer_of(step: Step) -> Layer | None:
@@ -139,20 +150,21 @@ def layer_of(step: Step) -> Layer | None:
     zero_point = step.inputs[0].zero_point
     bias = step.bias.astype(np.int64) - weights.astype(np.int64).sum(axis=1) * zero_point
     epilogue = Epilogue(Requantizer(step.requantization, step.output.dtype), bias)
-    layer = Layer(window, weights, zero_point, epilogue)
+    block = MANY_PIXELS if window.output_rows * window.output_columns > 1 else ONE_PIXEL
+    layer = Layer(window, weights, zero_point, epilogue, block)
     return layer if window.terms < _SAFE_TERMS else None
 
 
-def packed_weights(flat: np.ndarray, *, whole_groups: bool) -> np.ndarray:
-    """int8 [K, N] as the inner loop meets it: [K / 2, N / 4, 2, 4], zeros behind the last.
+def packed_weights(flat: np.ndarray, channels: int, *, whole_groups: bool) -> np.ndarray:
+    """int8 [K, N] as the inner loop meets it: [K / channels, N / 4, channels, 4], zeros behind the last.
 
-    whole_groups: columns are taken apart by words as the weights are; else they stand in order, and the weights of a
-    group are stored so that taking them apart puts them in order.
+    channels: of a block. whole_groups: columns are taken apart by words as the weights are; else they stand in order,
+    and the weights of a group are stored so that taking them apart puts them in order.
     """
     outputs, terms = flat.shape
-    filled = np.zeros((-(-outputs // CHANNELS) * CHANNELS, -(-terms // GROUP) * GROUP), np.int8)
+    filled = np.zeros((-(-outputs // channels) * channels, -(-terms // GROUP) * GROUP), np.int8)
     filled[:outputs, :terms] = flat
-    grouped = filled.reshape(-1, CHANNELS, filled.shape[1] // GROUP, GROUP).transpose(0, 2, 1, 3)
+    grouped = filled.reshape(-1, channels, filled.shape[1] // GROUP, GROUP).transpose(0, 2, 1, 3)
     return np.ascontiguousarray(grouped if whole_groups else grouped[..., [0, 2, 1, 3]]).reshape(-1)
 
 
@@ -165,6 +177,7 @@ class _Convolution:
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
         self.window = layer.window
+        self.block = layer.block
         self.groups = layer.groups
         self.code = FunctionBuilder()
 
@@ -180,23 +193,23 @@ class _Convolution:
             ]
             shape = (window.output_rows, window.output_columns, window.outputs)
             y = code.parameter("y", shape, self.layer.epilogue.dtype)
-            columns = code.scratch("columns", self.groups * GROUP * PIXELS, "int16")
+            columns = code.scratch("columns", self.groups * GROUP * self.block.pixels, "int16")
             with (
                 code.loop("oy", window.output_rows) as oy,
-                code.loop("pair", -(-window.output_columns // PIXELS)) as pair,
+                code.loop("pair", -(-window.output_columns // self.block.pixels)) as pair,
             ):
-                for pixel in range(PIXELS):
+                for pixel in range(self.block.pixels):
                     self._fill(x, columns, oy, self._pixel(pair, pixel), pixel)
-                with code.loop("k", -(-window.outputs // CHANNELS)) as k:
+                with code.loop("k", -(-window.outputs // self.block.channels)) as k:
                     self._channels(constants, columns, y, oy, pair, k)
         return code.built()
 
     def _pixel(self, pair: Expression, pixel: int) -> Expression:
-        """The column of a pixel; where a row ends with half a pair, its last pixel twice."""
+        """The column of a pixel; where a row ends within a block, its last pixel again."""
         from tvm import tirx
 
-        column = pair * PIXELS + pixel
-        return column if self.window.output_columns % PIXELS == 0 else tirx.min(column, self.window.output_columns - 1)
+        column, columns = pair * self.block.pixels + pixel, self.window.output_columns
+        return column if columns % self.block.pixels == 0 else tirx.min(column, columns - 1)
 
     def _fill(self, x: Any, columns: Any, oy: Expression, ox: Expression, pixel: int) -> None:
         """One pixel's window."""
@@ -205,21 +218,22 @@ class _Convolution:
             self._fill_one_by_one(x, columns, oy, ox, pixel)
             return
         with code.loop("fy", window.taps[0]) as fy, code.loop("fx", window.taps[1]) as fx:
-            at = (fy * window.taps[1] + fx) * (window.channels * PIXELS) + pixel * PAIR
+            at = (fy * window.taps[1] + fx) * (window.channels * self.block.pixels) + pixel * PAIR
             iy, ix = window.row(oy, fy), window.column(ox, fx)
             if any(window.pads):
                 with code.either(window.holds(oy, ox, fy, fx)) as (inside, outside):
                     with inside:
                         self._expand(columns, at, x, iy, ix)
                     with outside, code.loop("c", window.channels // GROUP) as c:
+                        start = at + c * (GROUP * self.block.pixels)
                         for number in range(GROUP):
-                            code.store(columns, [at + c * (GROUP * PIXELS) + _place(number)], self._nothing())
+                            code.store(columns, [start + self._place(number)], self._nothing())
             else:
                 self._expand(columns, at, x, iy, ix)
 
     def _expand(self, columns: Any, at: Expression, x: Any, iy: Expression, ix: Expression) -> None:
-        code, groups = self.code, self.window.channels // GROUP
-        code.call("expand_codes", code.address(columns, at), code.address(x, iy, ix, 0), groups)
+        code, sizes = self.code, (self.window.channels // GROUP, self.block.pixels)
+        code.call("expand_codes", code.address(columns, at), code.address(x, iy, ix, 0), *sizes)
 
     def _fill_one_by_one(self, x: Any, columns: Any, oy: Expression, ox: Expression, pixel: int) -> None:
         """Few channels: groups of four run across taps, so every number finds its own place."""
@@ -235,7 +249,7 @@ class _Convolution:
                 if not any(window.pads)
                 else tirx.if_then_else(window.holds(oy, ox, fy, fx), value, self._nothing())
             )
-            code.store(columns, [_place(at) + pixel * PAIR], inside)
+            code.store(columns, [self._place(at) + pixel * PAIR], inside)
 
         down, across = window.taps
         if window.terms <= _MOST_UNROLLED:
@@ -245,7 +259,11 @@ class _Convolution:
             with code.loop("fy", down) as fy, code.loop("fx", across) as fx, code.loop("c", window.channels) as c:
                 put((fy * across + fx) * window.channels + c, fy, fx, c)
         for at in range(window.terms, self.groups * GROUP):
-            code.store(columns, [_place(at) + pixel * PAIR], tirx.const(0, "int16"))
+            code.store(columns, [self._place(at) + pixel * PAIR], tirx.const(0, "int16"))
+
+    def _place(self, at: Expression) -> Expression:
+        """Where a window's element stands in `columns`: pairs of all pixels take turns."""
+        return at // PAIR * (PAIR * self.block.pixels) + at % PAIR
 
     def _nothing(self) -> Expression:
         """What padding stands for: its share was taken off the bias with all others'."""
@@ -257,27 +275,22 @@ class _Convolution:
         self, constants: list[Any], columns: Any, y: Any, oy: Expression, pair: Expression, k: Expression
     ) -> None:
         code, (weights, bias, *ratios) = self.code, constants
-        sums = code.local("sums", PIXELS * CHANNELS, "int32")
-        places = [(channel, pixel) for channel in range(CHANNELS) for pixel in range(PIXELS)]
+        pixels, channels = self.block.pixels, self.block.channels
+        sums = code.local("sums", pixels * channels, "int32")
+        places = [(channel, pixel) for channel in range(channels) for pixel in range(pixels)]
         for number, (channel, _) in enumerate(places):
-            code.store(sums, [number], bias[k * CHANNELS + channel])
-        start = k * (self.groups * GROUP * CHANNELS)
-        code.call(
-            "multiply_2x2", code.address(sums, 0), code.address(weights, start), code.address(columns, 0), self.groups
-        )
+            code.store(sums, [number], bias[k * channels + channel])
+        start = k * (self.groups * GROUP * channels)
+        operands = [code.address(sums, 0), code.address(weights, start), code.address(columns, 0)]
+        code.call(f"multiply_{channels}x{pixels}", *operands, self.groups)
         for number, (channel, pixel) in enumerate(places):
-            made = k * CHANNELS + channel
+            made = k * channels + channel
             codes = self.layer.epilogue.codes(sums[number], tuple(ratios), made)
-            if channel and self.window.outputs % CHANNELS:
+            if channel and self.window.outputs % channels:
                 with code.where(made < self.window.outputs):
                     code.store(y, [oy, self._pixel(pair, pixel), made], codes)
             else:
                 code.store(y, [oy, self._pixel(pair, pixel), made], codes)
-
-
-def _place(at: Expression) -> Expression:
-    """Where a window's element stands in `columns`: pairs of both pixels take turns."""
-    return at // PAIR * (PAIR * PIXELS) + at % PAIR
 
 
 def _padded(array: np.ndarray, multiple: int) -> np.ndarray:

@@ -19,19 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from codesign.lowering.microcontroller.blocks import Block
 from codesign.lowering.microcontroller.building import Expression, FunctionBuilder
 from codesign.lowering.microcontroller.convolution import Window
 from codesign.lowering.processor.epilogue import Step, apply, tensors_of
 
 _MOST_UNROLLED = 8  # taps across
-
-
-@dataclass(frozen=True)
-class Block:
-    """Sums kept in registers."""
-
-    pixels: int
-    channels: int
 
 
 @dataclass(frozen=True)

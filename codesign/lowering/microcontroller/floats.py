@@ -16,21 +16,25 @@ from tvm import relax
 from codesign.graph.graph import Graph, constant_of, node_name, shape_of
 from codesign.graph.operators import Convolution, Gemm, view_of
 from codesign.lowering.frontend import Convert, Expression, NetworkImporter
+from codesign.lowering.microcontroller.blocks import FLOAT_BITS, Block, Blocks
 from codesign.lowering.microcontroller.convolution import Window
 from codesign.lowering.microcontroller.float_convolution import (
-    Block,
     FloatLayer,
     float_convolution,
     x_shape,
     y_elements,
 )
 from codesign.lowering.microcontroller.float_depthwise import float_depthwise
+from codesign.lowering.microcontroller.macs import macs_of_function
 from codesign.lowering.processor.epilogue import AddTensor, Step
 from codesign.lowering.processor.layout import Layout
 from codesign.lowering.processor.steps import GraphStep, find_steps, is_depthwise
 
 MANY_PIXELS = Block(4, 4)
 ONE_PIXEL = Block(1, 8)
+KNOWN = tuple(
+    Block(pixels, channels) for pixels in (1, 2, 4, 8) for channels in (1, 2, 4, 8) if pixels * channels <= 16
+)
 _DEPTHWISE = Block(4, 1)
 
 
@@ -41,9 +45,10 @@ def float_steps(graph: Graph) -> list[GraphStep]:
 
 @dataclass
 class FloatSteps:
-    """The lowering of such steps. kernels: by step name, what was built."""
+    """The lowering of such steps. kernels: by step name, what was built. blocks: of convolutions and dense layers."""
 
     importer: NetworkImporter
+    blocks: Blocks = field(default_factory=Blocks)
     kernels: dict[str, FloatLayer] = field(default_factory=dict)
     _functions: dict[tuple[Callable[[FloatLayer], Any], FloatLayer], Any] = field(default_factory=dict)
 
@@ -56,13 +61,15 @@ class FloatSteps:
         return found
 
     def _convert(self, step: GraphStep) -> Convert:
-        layer, constants, make = _layer_of(step)
+        layer, constants, make = _layer_of(step, self.blocks)
         self.kernels[step.name] = layer
 
         def convert(builder: Any, _: Sequence[Expression]) -> Expression:
             if (make, layer) not in self._functions:
                 name = f"float_{type(view_of(step.head)).__name__.lower()}_{len(self._functions)}"
-                self._functions[make, layer] = builder.add_func(make(layer), name)
+                function = make(layer)
+                self._functions[make, layer] = builder.add_func(function, name)
+                self._check(step.name, make, function)
             x, *added = (self.importer.expression(str(value.name)) for value in step.reads)
             operands = [
                 builder.emit(relax.op.reshape(x, x_shape(layer))),
@@ -75,8 +82,12 @@ class FloatSteps:
 
         return convert
 
+    def _check(self, name: str, make: Callable[[FloatLayer], Any], function: Any) -> None:
+        if make is float_convolution:
+            self.blocks.check(name, macs_of_function(function), self.kernels[name].macs)
 
-def _layer_of(step: GraphStep) -> tuple[FloatLayer, list[np.ndarray], Callable[[FloatLayer], Any]]:
+
+def _layer_of(step: GraphStep, blocks: Blocks) -> tuple[FloatLayer, list[np.ndarray], Callable[[FloatLayer], Any]]:
     """The kernel's sizes, its constants, and who builds it."""
     match view_of(step.head):
         case Convolution() as view:
@@ -92,7 +103,8 @@ def _layer_of(step: GraphStep) -> tuple[FloatLayer, list[np.ndarray], Callable[[
         case other:
             raise TypeError(f"{step.name}: no kernel for {type(other).__name__}")
     pixels = window.output_rows * window.output_columns
-    block = _DEPTHWISE if depthwise else MANY_PIXELS if pixels > 1 else ONE_PIXEL
+    own = MANY_PIXELS if pixels > 1 else ONE_PIXEL
+    block = _DEPTHWISE if depthwise else blocks.block(step.name, own, KNOWN, FLOAT_BITS)
     added = Layout(images, groups * window.outputs, 1, pixels, 1)
     extras: tuple[Step, ...] = tuple(AddTensor(added) if isinstance(e, ir.Value) else e for e in step.extras)
     layer = FloatLayer(window, images, groups, extras, block)
