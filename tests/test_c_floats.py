@@ -12,8 +12,9 @@ import pytest
 from benchmarks.emulated import emulate, missing_tools
 from codesign.graph.graph import Graph
 from codesign.importers.onnx_importer import load_onnx
+from codesign.lowering.microcontroller.blocks import Block
 from codesign.lowering.microcontroller.convolution import Window
-from codesign.lowering.microcontroller.float_convolution import Block, FloatLayer
+from codesign.lowering.microcontroller.float_convolution import FloatLayer
 from tests.c_builds import SANITIZED, build, program_of, run, write_c
 from tests.small_networks import write_network
 

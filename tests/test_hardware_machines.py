@@ -48,6 +48,8 @@ PEAKS = {
     "simba_chiplet": (16 * 64, "16 x 8 lanes x 8-wide: Accelergy-Project/accelforge examples/arches/simba.yaml"),
     "stm32f746": (2, "SMLAD, two 16-bit MACs a cycle: ARMv7E-M"),
     "stm32h743": (2, "SMLAD, two 16-bit MACs a cycle: ARMv7E-M"),
+    "stm32l4r5": (2, "SMLAD, two 16-bit MACs an instruction: ARMv7E-M"),
+    "stm32l4r5_float": (1, "VFMA, one MAC an instruction: FPv4-SP"),
     "systolic_is": (1024, "invented"),
     "systolic_os": (1024, "invented"),
     "systolic_ws": (1024, "invented"),

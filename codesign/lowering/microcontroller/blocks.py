@@ -50,7 +50,7 @@ class MappedBlocks(Blocks):
     profile: HardwareProfile
 
     def block(self, layer: str, own: Block, known: Sequence[Block], bits: int) -> Block:
-        """The largest of the known blocks inside what the mapping keeps next to the multipliers.
+        """The known block of most sums, and then of fewest operands, in what the mapping keeps next to the multipliers.
 
         own: where the machine says nothing of registers, or its mappings are for operands of another width.
         """
@@ -62,7 +62,7 @@ class MappedBlocks(Blocks):
         if mapped is None:
             return own
         fitting = [block for block in known if _inside(block, mapped) and block.registers <= controller.registers]
-        return max(fitting, key=lambda block: (block.pixels * block.channels, block.channels))
+        return max(fitting, key=lambda block: (block.pixels * block.channels, -block.registers))
 
     def check(self, layer: str, counted: int, expected: int) -> None:
         """As of all blocks, and against the layer of the plan. Raises DoesNotFitError."""
