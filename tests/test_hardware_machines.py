@@ -172,6 +172,10 @@ READ_ELSEWHERE = (
     "ARM-software/CMSIS-NN@46fee47 Source/",
     "ARM-software/CMSIS-NN@512ffcb Source/",
     "gcc-mirror/gcc gcc/config/arm/cortex-m7.md",
+    "RIOT OS, board nucleo-l4r5zi",
+    "ezpsoc.com, lesson 2, instruction set for Cortex-M4",
+    "codesign/lowering/c_source/microkernels.h",
+    "codesign/lowering/microcontroller/float_convolution.py",
 )
 ABBREVIATED = ("ecnn", "edge_npu", "gemmini16")  # their notes shorten the texts
 
