@@ -79,6 +79,17 @@ def quantized(source: Source, models: Path) -> Quantized | None:
     return Quantized(after, tuple(samples.runs[CALIBRATED : CALIBRATED + source.tried]), real)
 
 
+def floating(source: Source, models: Path) -> Graph | None:
+    """The network in floating point after its exact passes; None without a file."""
+    model = _model(source, models)
+    if model is None:
+        return None
+    if not source.trained:
+        enliven(model, GAIN)
+    graph = import_proto(model, name=source.file.rpartition("/")[2], sha256="")
+    return run_pipeline(graph, resolve_pipeline(source.passes), PassContext())[0]
+
+
 def _model(source: Source, models: Path) -> onnx.ModelProto | None:
     if source.file == "ds_cnn":
         return ds_cnn()
