@@ -14,7 +14,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -100,7 +100,7 @@ class Row:
 def rows(models: Path) -> Iterator[Row]:
     """Every network there is a file of."""
     for name in FITTING:
-        network = quantized(replace(NETWORKS[name], size=None), models)  # sizes as in the files
+        network = quantized(NETWORKS[name], models)
         if network is not None:
             with tempfile.TemporaryDirectory() as folder:
                 yield row(name, network, Path(folder))
@@ -152,7 +152,7 @@ def _write(
 def float_rows(models: Path) -> Iterator[tuple[str, bool]]:
     """The networks in floating point, and whether they agree with onnxruntime."""
     for name in FITTING:
-        graph = floating(replace(NETWORKS[name], size=None), models)
+        graph = floating(NETWORKS[name], models)
         if graph is not None:
             macs = macs_of_floats(graph)
             done = counted(graph, Blocks(), name)
