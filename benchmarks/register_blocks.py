@@ -14,13 +14,14 @@ from emulated import emulate
 from codesign.artifacts.c_folder.borders import borders_of
 from codesign.artifacts.c_folder.checking import vector_of
 from codesign.artifacts.c_folder.folder import write_sources
-from codesign.compiler import Settings, plan_model
+from codesign.compiler import plan_model
 from codesign.graph.codes import is_quantized
 from codesign.graph.graph import Graph
 from codesign.lowering.c_source.network import c_program
 from codesign.lowering.library import legalised
 from codesign.lowering.microcontroller.blocks import Block, Blocks, MappedBlocks
 from codesign.lowering.network import build_network
+from codesign.settings import Settings
 
 INTEGERS = (Block(1, 1), Block(1, 2), Block(2, 1), Block(1, 4), Block(2, 2))
 FLOATS = (Block(1, 1), Block(2, 2), Block(1, 8), Block(8, 1), Block(2, 4), Block(4, 2), Block(2, 8), Block(4, 4))

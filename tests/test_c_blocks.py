@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from codesign.compiler import Planned, Settings, plan_model
+from codesign.compiler import plan_model
 from codesign.errors import DoesNotFitError
 from codesign.hardware.loading import load_profile
 from codesign.lowering.c_source.network import c_program
@@ -17,6 +17,7 @@ from codesign.lowering.library import legalised
 from codesign.lowering.microcontroller import convolution, floats
 from codesign.lowering.microcontroller.blocks import CODE_BITS, FLOAT_BITS, Block, MappedBlocks
 from codesign.lowering.network import build_network
+from codesign.settings import Planned, Settings
 from tests.small_networks import write_network
 
 NODES = "a = Conv<pads = [1, 1, 1, 1]>(x, w) b = Relu(a) c = GlobalAveragePool(b) d = Flatten(c) y = Gemm(d, v)"
