@@ -85,6 +85,12 @@ def test_convolutions_agree_with_onnxruntime(layers: Graph, tmp_path: Path) -> N
     assert_agrees(write_c(layers, tmp_path))
 
 
+def test_convolutions_of_rows_agree_with_onnxruntime(tmp_path: Path) -> None:
+    nodes = "a = Conv<pads = [2, 1], strides = [2]>(x, w, b) y = Conv<group = 6, pads = [1, 1]>(a, v)"
+    weights = {"w": (6, 3, 4), "b": (6,), "v": (6, 1, 3)}
+    assert_agrees(write_c(load_onnx(write_network(tmp_path / "n.onnx", nodes, (1, 3, 17), weights)), tmp_path / "out"))
+
+
 def test_dense_layers_agree_with_onnxruntime(tmp_path: Path) -> None:
     graph = products(tmp_path)
     kernels = program_of(graph).kernels
