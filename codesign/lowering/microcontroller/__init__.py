@@ -1,1 +1,1 @@
-"""Integer layers for small processors: activations with channels last, sums of products in the microkernels of C."""
+"""Layers for small processors: integers with channels last in microkernels of C, floats with blocks of sums."""
