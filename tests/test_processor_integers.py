@@ -158,6 +158,29 @@ def test_codes_are_sums_rounded_half_to_even(name: str) -> None:
     assert (np.clip(np.floor(scaled + 0.5), -100, 127) != expected).any()  # half up would be seen
 
 
+@pytest.mark.parametrize("offset", [SIGNED_OFFSET, 3])
+def test_small_sums_are_rounded_half_to_even_in_float(offset: int) -> None:
+    case = CASES["3x3"]
+    x, w, b = arrays(case)
+    w >>= 3
+    shifts = np.arange(case.outputs) % 6 + 9
+    shifts[:3] = 0, 1, -1  # to the left: twice the sum
+    low = -100 if offset == SIGNED_OFFSET else -3
+    kernel = kernel_of(case, len(KINDS) > 1, Requantization(low, low + 200, offset, in_float=True))
+    bias = pack_integer_bias(b, w, SIGNED_OFFSET, LANES)
+    factors = np.zeros(len(bias), np.float32)
+    factors[: case.outputs] = 2.0**-shifts
+    image, around = run_kernel(kernel, "uint8", with_offset(x, kernel.source), packed(case, kernel, w), bias, factors)
+    scaled = sums(case, x, w, b) / 2.0 ** shifts.reshape(1, -1, 1, 1)
+    assert np.abs(scaled).max() < 2**21
+    expected = np.clip(np.rint(scaled), low, low + 200)
+    assert (scaled % 1 == 0.5).any()
+    assert len(np.unique(expected)) > 50
+    np.testing.assert_array_equal(image.astype(np.int64) - offset, expected)
+    assert (around == offset).all()
+    assert (np.clip(np.floor(scaled + 0.5), low, low + 200) != expected).any()  # half up would be seen
+
+
 def test_a_bias_that_leaves_int32_is_refused() -> None:
     weights = np.full((1, 1, 1, 1), 127, np.int8)
     with pytest.raises(OverflowError, match="leaves int32"):

@@ -26,6 +26,8 @@ from codesign.lowering.processor.registers import Expression, load, splat, vecto
 
 DEPTH = 4  # products a dot-product instruction adds up in a lane
 SIGNED_OFFSET = 128  # what is added to an int8 to keep it in a uint8
+_ONES_APART = 1.5 * 2.0**23
+_BITS_OF_ONES_APART = 0x4B400000
 
 
 class _Sums:
@@ -80,20 +82,33 @@ class IntegerDepthwise(_Sums, Depthwise):
 
 @dataclass(frozen=True)
 class Requantization:
-    """Sums shifted to codes and kept as uint8: round half to even of sum / 2^shift, clamped, plus the offset.
+    """Sums times a power of two as codes, kept as uint8: rounded half to even, clamped, plus the offset.
 
     low, high: the clamp, before the offset: saturation, or the bounds of an activation. offset: what is stored for 0,
-    the zero point, and for int8 codes SIGNED_OFFSET as well. The shift of every output channel, 0 or
-    more, is an argument of the kernel, after the bias. Sums stay below 2^31 - 2^(shift - 1) in magnitude.
+    the zero point, and for int8 codes SIGNED_OFFSET as well. The ratio of every output channel is an argument of the
+    kernel, after the bias: in_float, the power of two as float32, else the shift to the right, 0 or more.
+    Sums: with shifts below 2^31 - 2^(shift - 1) in magnitude; in_float below 2^24, and 2^21 times the ratio.
     """
 
     low: int = -128
     high: int = 127
     offset: int = SIGNED_OFFSET
+    in_float: bool = False
 
-    def codes(self, total: Expression, shift: Expression, lanes: int) -> Expression:
+    @property
+    def ratio_type(self) -> str:
+        """Of the ratios."""
+        return "float32" if self.in_float else "int32"
+
+    def one_ratio(self, ratio: float, lanes: int) -> Expression:
+        """A ratio all channels have, known in advance."""
+        return splat(T.float32(ratio) if self.in_float else T.int32(int(ratio)), lanes)
+
+    def codes(self, total: Expression, ratio: Expression, lanes: int) -> Expression:
         """A vector of sums as uint8."""
+        return self._rounded_in_float(total, ratio, lanes) if self.in_float else self._shifted(total, ratio, lanes)
 
+    def _shifted(self, total: Expression, shift: Expression, lanes: int) -> Expression:
         def number(value: int) -> Expression:
             return splat(T.int32(value), lanes)
 
@@ -102,6 +117,17 @@ class Requantization:
         rounded = T.shift_right(total + tirx.max(half - number(1) + odd, number(0)), shift)
         code = tirx.max(tirx.min(rounded, number(self.high)), number(self.low))
         return T.cast(code + number(self.offset), f"uint8x{lanes}")
+
+    def _rounded_in_float(self, total: Expression, factor: Expression, lanes: int) -> Expression:
+        """Added to 1.5 * 2^23, where neighbours are one apart, a float32 is rounded half to even, and the integer stands
+        in its last bits. The even part of the offset goes along; an odd one would make even codes odd."""
+        odd = self.offset % 2
+        even = self.offset - odd
+        scaled = T.cast(total, f"float32x{lanes}") * factor + splat(T.float32(_ONES_APART + even), lanes)
+        bits = T.reinterpret(f"int32x{lanes}", scaled)
+        lowest, highest = (splat(T.int32(_BITS_OF_ONES_APART + even + end), lanes) for end in (self.low, self.high))
+        limited = tirx.max(tirx.min(bits, highest), lowest)
+        return T.cast(limited + splat(T.int32(1), lanes) if odd else limited, f"uint8x{lanes}")
 
 
 class _Codes:
@@ -116,7 +142,7 @@ class _Codes:
         return T.uint8(self.requantization.offset)
 
     def _other_arguments(self) -> list[Any]:
-        return [T.arg("shifts", T.buffer((self.bias_elements,), "int32"))]
+        return [T.arg("ratios", T.buffer((self.bias_elements,), self.requantization.ratio_type))]
 
     def _finished(self, total: Expression, tensors: list[Any], place: Sequence[Expression]) -> Expression:
         lanes = self.result.lanes

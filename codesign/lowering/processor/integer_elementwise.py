@@ -23,13 +23,13 @@ Value = Callable[[list[Any], Sequence[Expression]], Expression]  # buffers, plac
 
 @dataclass(frozen=True)
 class IntegerSum:
-    """requantise(sum of multiplier * (x - zero)): zeros and the result's halo as they are stored. shift: of the sum."""
+    """requantise(sum of multiplier * (x - zero)): zeros and the result's halo as they are stored. ratio: of the sum."""
 
     sources: tuple[Layout, Layout]
     result: Layout
     multipliers: tuple[int, int]
     zeros: tuple[int, int]
-    shift: int
+    ratio: float
     requantization: Requantization
     threads: int = 1
 
@@ -42,7 +42,7 @@ class IntegerSum:
             for layout, buffer, factor, zero in zip(self.sources, buffers, self.multipliers, self.zeros, strict=True):
                 x = T.cast(load(buffer, layout.offset(*place), lanes), f"int32x{lanes}")
                 total = total + (x - splat(T.int32(zero), lanes)) * splat(T.int32(factor), lanes)
-            return self.requantization.codes(total, splat(T.int32(self.shift), lanes), lanes)
+            return self.requantization.codes(total, self.requantization.one_ratio(self.ratio, lanes), lanes)
 
         return _function("integer_sum", self.sources, self.result, self.requantization.offset, self.threads, value)
 

@@ -38,6 +38,7 @@ from codesign.lowering.processor.network import MacKernel
 from codesign.numerics.requantization import Requantization as Ratios
 from codesign.numerics.steps import Concatenate, Convolve, IntegerNetwork, MaximumPool, Multiply, Step, Sum, Tensor
 
+_EXACT_IN_FLOAT32, _LARGEST_ROUNDED = 2**24, 2**21
 _OFFSETS = {"int8": SIGNED_OFFSET, "uint8": 0}
 Blocked = Convolve | Multiply | Sum | MaximumPool | Concatenate
 
@@ -132,9 +133,9 @@ class IntegerSteps:
                 return self._convolution(alone, layouts[0], result)
             case Sum():
                 zeros = _stored_zero(step.inputs[0]), _stored_zero(step.inputs[1])
-                shift, clamp = step.requantization.ratios[0].shift, _clamp(step.requantization, step.output)
-                pair = layouts[0], layouts[1]
-                return IntegerSum(pair, result, step.multipliers, zeros, shift, clamp, self.threads), ()
+                clamp, pair = _clamp(step.requantization, step.output), (layouts[0], layouts[1])
+                ratio = float(_ratios(step.requantization)[0])
+                return IntegerSum(pair, result, step.multipliers, zeros, ratio, clamp, self.threads), ()
             case MaximumPool():
                 pads = step.pads[0], step.pads[1]
                 kernel = IntegerMaximum(layouts[0], result, step.kernel, step.strides, pads, zero, self.threads)
@@ -148,19 +149,20 @@ class IntegerSteps:
         window = (taps, step.strides, step.dilations, (step.pads[0], step.pads[1]))
         clamp, tile = _clamp(step.requantization, step.output), self.tile_of(step.name)
         bias = pack_integer_bias(step.bias, step.weights, _stored_zero(step.inputs[0]), self.lanes)
-        shifts = np.zeros(len(bias), np.int32)
-        shifts[:outputs] = [ratio.shift for ratio in step.requantization.ratios]
+        own = _ratios(step.requantization)
+        ratios = np.zeros(len(bias), own.dtype)
+        ratios[:outputs] = own
         if step.group == inputs == outputs and step.group > 1:
             depthwise = RequantizedDepthwise(
                 source, result, *window, replace(tile, vectors=1), (), self.threads, self.vnni, clamp
             )
-            return depthwise, (pack_depthwise(step.weights, self.lanes).reshape(-1), bias, shifts)
+            return depthwise, (pack_depthwise(step.weights, self.lanes).reshape(-1), bias, ratios)
         groups = group_split(step.group, outputs // step.group, inputs // step.group, self.lanes, self.lanes)
         assert groups is not None
         kernel = RequantizedConvolution(
             source, result, *window, groups, self.lanes, tile, (), self.threads, self.vnni, clamp
         )
-        return kernel, (pack_integer_weights(step.weights, step.group, kernel), bias, shifts)
+        return kernel, (pack_integer_weights(step.weights, step.group, kernel), bias, ratios)
 
     def _layout(self, tensor: Tensor) -> Layout:
         batch, channels, rows, columns = (*tensor.shape, 1, 1)[:4]
@@ -200,7 +202,22 @@ class IntegerSteps:
 
 
 def _shifts(ratios: Ratios) -> bool:
-    return ratios.is_shift and ratios.fits_32_bits
+    return _in_float(ratios) or (ratios.is_shift and ratios.fits_32_bits)
+
+
+def _in_float(ratios: Ratios) -> bool:
+    """Whether all sums are exact in float32 and, times a power of two, leave room for rounding there."""
+    return ratios.largest_sum < _EXACT_IN_FLOAT32 and all(
+        ratio.divisor == 1 and ratio.multiplier.bit_count() == 1 and ratios.largest_sum * ratio.value < _LARGEST_ROUNDED
+        for ratio in ratios.ratios
+    )
+
+
+def _ratios(ratios: Ratios) -> np.ndarray:
+    """As the kernels take them: powers of two, or shifts to the right."""
+    if _in_float(ratios):
+        return np.array([float(ratio.value) for ratio in ratios.ratios], np.float32)
+    return np.array([ratio.shift for ratio in ratios.ratios], np.int32)
 
 
 def _stored_zero(tensor: Tensor) -> int:
@@ -210,7 +227,8 @@ def _stored_zero(tensor: Tensor) -> int:
 
 def _clamp(ratios: Ratios, output: Tensor) -> Requantization:
     zero = ratios.zero_point
-    return Requantization(ratios.minimum - zero, ratios.maximum - zero, zero + _OFFSETS[output.dtype])
+    offset = zero + _OFFSETS[output.dtype]
+    return Requantization(ratios.minimum - zero, ratios.maximum - zero, offset, _in_float(ratios))
 
 
 def _halo_of(step: Convolve) -> Halo:
