@@ -163,7 +163,7 @@ def test_small_sums_are_rounded_half_to_even_in_float(offset: int) -> None:
     case = CASES["3x3"]
     x, w, b = arrays(case)
     w >>= 3
-    shifts = np.arange(case.outputs) % 6 + 9
+    shifts = np.arange(case.outputs) % 6 + 6
     shifts[:3] = 0, 1, -1  # to the left: twice the sum
     low = -100 if offset == SIGNED_OFFSET else -3
     kernel = kernel_of(case, len(KINDS) > 1, Requantization(low, low + 200, offset, in_float=True))

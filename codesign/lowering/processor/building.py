@@ -79,8 +79,10 @@ def build_integers_for_processor(
     lanes = lanes_of(processor)
     importer = NetworkImporter(graph)
     network = integer_network(graph)
-    vnni = here and lanes == VNNI_LANES and bool(host_features().get("avx512vnni"))
-    steps = IntegerSteps(importer, network, lanes, vnni, threads or os.cpu_count() or 1, MappedTiles(plan, profile).of)
+    features = host_features() if here else {}
+    vnni = lanes == VNNI_LANES and bool(features.get("avx512vnni"))
+    shuffles, tiles = bool(features.get("avx512vbmi")), MappedTiles(plan, profile)
+    steps = IntegerSteps(importer, network, lanes, vnni, shuffles, threads or os.cpu_count() or 1, tiles.of)
     importer.own.update(integer_calls(importer, network, steps.make))
     module = lowered(graph, importer, [str(node.outputs[0].name) for node in graph.nodes if is_quantize(node)])
     problems = _problems(plan, steps.kernels, lanes)

@@ -119,8 +119,9 @@ class Requantization:
         return T.cast(code + number(self.offset), f"uint8x{lanes}")
 
     def _rounded_in_float(self, total: Expression, factor: Expression, lanes: int) -> Expression:
-        """Added to 1.5 * 2^23, where neighbours are one apart, a float32 is rounded half to even, and the integer stands
-        in its last bits. The even part of the offset goes along; an odd one would make even codes odd."""
+        """Added to 1.5 * 2^23, where neighbours are one apart, a float32 is rounded half to even; the integer then stands
+        in its last bits. The even part of the offset goes along; an odd one would make even codes odd.
+        """
         odd = self.offset % 2
         even = self.offset - odd
         scaled = T.cast(total, f"float32x{lanes}") * factor + splat(T.float32(_ONES_APART + even), lanes)
