@@ -63,13 +63,9 @@ class Quantized:
 
 def quantized(source: Source, models: Path) -> Quantized | None:
     """The network, quantised on data of its own or else on random images; None without a file."""
-    model = _model(source, models)
-    if model is None:
+    graph = imported(source, models)
+    if graph is None:
         return None
-    if not source.trained:
-        enliven(model, GAIN)
-        spread_gates(model)
-    graph = import_proto(model, name=source.file.rpartition("/")[2], sha256="")
     arrays = _real_data(source, graph)
     real = arrays is not None
     samples = given(graph, arrays if arrays is not None else _random(graph), "data")
@@ -77,6 +73,17 @@ def quantized(source: Source, models: Path) -> Quantized | None:
     pipeline = resolve_pipeline(f"{source.passes},quantize{{{source.options}}}")
     after, _ = run_pipeline(graph, pipeline, context)
     return Quantized(after, tuple(samples.runs[CALIBRATED : CALIBRATED + source.tried]), real)
+
+
+def imported(source: Source, models: Path) -> Graph | None:
+    """The network as it was, in floating point; None without a file."""
+    model = _model(source, models)
+    if model is None:
+        return None
+    if not source.trained:
+        enliven(model, GAIN)
+        spread_gates(model)
+    return import_proto(model, name=source.file.rpartition("/")[2], sha256="")
 
 
 def _model(source: Source, models: Path) -> onnx.ModelProto | None:

@@ -35,6 +35,7 @@ CASES = {
     "dilated, groups": Case(64, 32, (8, 8), dilation=(2, 2), pads=(2, 2, 2, 2), groups=2),
     "narrow groups": Case(32, 32, (6, 7), groups=8),
     "depthwise": Case(24, 24, (9, 8), kernel=(5, 5), pads=(2, 2, 2, 2), groups=24),
+    "depthwise, 3x3": Case(24, 24, (5, 7), groups=24),
     "depthwise, strided": Case(16, 16, (9, 8), stride=(2, 2), groups=16),
 }
 KINDS = [pytest.param(False, id="plain")]
@@ -135,6 +136,25 @@ def test_sums_are_numpys(name: str, vnni: bool) -> None:
     w[-1, 0, 0, 0] ^= 1
     changed, _ = run_kernel(kernel, "int32", inputs, packed(case, kernel, w), bias)
     assert (changed != expected).any()
+
+
+@pytest.mark.skipif(not host_features().get("avx512vbmi"), reason="no AVX-512 VBMI")
+@pytest.mark.parametrize("name", ["depthwise", "depthwise, strided", "depthwise, 3x3"])
+def test_depthwise_sums_of_four_taps_at_once_are_numpys(name: str) -> None:
+    case = CASES[name]
+    x, w, b = arrays(case)
+    top, left, bottom, right = case.pads
+    source = Layout(case.batch, case.inputs, *case.size, LANES, (top, left, bottom, right + -case.kernel[1] % 4))
+    window = (case.kernel, case.stride, case.dilation, case.pads[:2])
+    kernel = IntegerDepthwise(source, layouts(case)[1], *window, TILE, vnni=True, shuffles=True)
+    bias = pack_integer_bias(b, w, SIGNED_OFFSET, LANES)
+    image, _ = run_kernel(kernel, "int32", with_offset(x, source), kernel.packed(w), bias)
+    np.testing.assert_array_equal(image, sums(case, x, w, b))
+    assert macs_of_function(kernel.function()) == kernel.macs_issued
+    assert kernel.macs_issued % (4 * -(-case.kernel[1] // 4) * case.kernel[0]) == 0
+    w[-1, 0, 0, -1] ^= 1
+    changed, _ = run_kernel(kernel, "int32", with_offset(x, source), kernel.packed(w), bias)
+    assert (changed != image).any()
 
 
 @pytest.mark.parametrize("name", ["3x3", "depthwise"])

@@ -17,7 +17,6 @@ from codesign.lowering.frontend import Expression, NetworkImporter
 from codesign.lowering.integers.calls import step_expression
 from codesign.lowering.integers.requantizing import Requantizer
 from codesign.lowering.processor.convolution import group_split
-from codesign.lowering.processor.depthwise import pack_depthwise
 from codesign.lowering.processor.integer_borders import IntegerConversion, IntegerQuantization, few_channels
 from codesign.lowering.processor.integer_convolution import (
     DEPTH,
@@ -88,7 +87,7 @@ class IntegerSteps:
         for step in self.network.steps:
             if isinstance(step, Convolve) and step.output.name in self._blocked:
                 name = step.inputs[0].name
-                self._halos[name] = widest(self._halos.get(name, NO_HALO), _halo_of(step))
+                self._halos[name] = widest(self._halos.get(name, NO_HALO), self._halo_of(step))
 
     def make(self, builder: Any, step: Step, inputs: list[Expression]) -> Expression:
         """The codes of a step as the network has them."""
@@ -141,10 +140,29 @@ class IntegerSteps:
                 whole = all(tensor.shape[1] % self.lanes == 0 for tensor in step.inputs[:-1])
                 return step.axis in (1, -3) and whole
 
+    def _halo_of(self, step: Convolve) -> Halo:
+        """Positions around its input a convolution reads; a depthwise one may read four columns at once."""
+        taps_down, taps_across = (int(taps) for taps in step.weights.shape[2:])
+        if self.vnni and self.shuffles and _is_depthwise(step) and step.dilations[1] == 1:
+            taps_across = -(-taps_across // DEPTH) * DEPTH
+        past = [
+            (outputs - 1) * stride + (taps - 1) * dilation - pad - (inputs - 1)
+            for outputs, stride, taps, dilation, pad, inputs in zip(
+                step.output.shape[2:],
+                step.strides,
+                (taps_down, taps_across),
+                step.dilations,
+                step.pads[:2],
+                step.inputs[0].shape[2:],
+                strict=True,
+            )
+        ]
+        return step.pads[0], step.pads[1], max(0, past[0]), max(0, past[1])
+
     def _groups_fit(self, step: Convolve) -> bool:
-        inputs, outputs = step.inputs[0].shape[1], step.output.shape[1]
-        if step.group == inputs == outputs and step.group > 1:
+        if _is_depthwise(step):
             return True
+        inputs, outputs = step.inputs[0].shape[1], step.output.shape[1]
         return group_split(step.group, outputs // step.group, inputs // step.group, self.lanes, self.lanes) is not None
 
     def _kernel(self, step: Step) -> tuple[Any, tuple[np.ndarray, ...]]:
@@ -193,11 +211,12 @@ class IntegerSteps:
         own = _ratios(step.requantization)
         ratios = np.zeros(len(bias), own.dtype)
         ratios[:outputs] = own
-        if step.group == inputs == outputs and step.group > 1:
+        if _is_depthwise(step):
+            tile = replace(tile, vectors=1)
             depthwise = RequantizedDepthwise(
-                source, result, *window, replace(tile, vectors=1), (), self.threads, self.vnni, clamp
+                source, result, *window, tile, (), self.threads, self.vnni, self.shuffles, clamp
             )
-            return depthwise, (pack_depthwise(step.weights, self.lanes).reshape(-1), bias, ratios)
+            return depthwise, (depthwise.packed(step.weights), bias, ratios)
         groups = group_split(step.group, outputs // step.group, inputs // step.group, self.lanes, self.lanes)
         assert groups is not None
         kernel = RequantizedConvolution(
@@ -260,6 +279,10 @@ class IntegerSteps:
         return builder.emit(relax.call_tir(self._functions[kernel], arguments, out))
 
 
+def _is_depthwise(step: Convolve) -> bool:
+    return step.group == step.inputs[0].shape[1] == step.output.shape[1] and step.group > 1
+
+
 def _shifts(ratios: Ratios) -> bool:
     return _in_float(ratios) or (ratios.is_shift and ratios.fits_32_bits)
 
@@ -304,20 +327,3 @@ def _clamp(ratios: Ratios, output: Tensor) -> Requantization:
     zero = ratios.zero_point
     offset = zero + _OFFSETS[output.dtype]
     return Requantization(ratios.minimum - zero, ratios.maximum - zero, offset, _in_float(ratios))
-
-
-def _halo_of(step: Convolve) -> Halo:
-    """Positions around its input a convolution reads."""
-    past = [
-        (outputs - 1) * stride + (taps - 1) * dilation - pad - (inputs - 1)
-        for outputs, stride, taps, dilation, pad, inputs in zip(
-            step.output.shape[2:],
-            step.strides,
-            step.weights.shape[2:],
-            step.dilations,
-            step.pads[:2],
-            step.inputs[0].shape[2:],
-            strict=True,
-        )
-    ]
-    return step.pads[0], step.pads[1], max(0, past[0]), max(0, past[1])
