@@ -92,7 +92,7 @@ def measure(files: Files, hw: str, tune: int, repetitions: int) -> Row:
     theirs = dict(zip([part.name for part in same.get_outputs()], same.run(None, feed), strict=True))
     difference = max(float(np.abs(ours[name] - theirs[name]).max() / np.abs(theirs[name]).max()) for name in theirs)
     times = _in_turns(library, list(sessions.values()), feed, repetitions)
-    kernels = _kernel_seconds(library, feed)
+    kernels = kernel_seconds(library, feed)
     total = sum(kernels.values())
     shares = {kind: seconds / total for kind, seconds in kernels.items()}
     dense_macs = sum(
@@ -135,7 +135,7 @@ def _in_turns(
     return [(1e3 * min(found), 1e3 * statistics.median(found)) for found in seconds]
 
 
-def _kernel_seconds(library: Any, feed: dict[str, np.ndarray], repetitions: int = 15) -> dict[str, float]:
+def kernel_seconds(library: Any, feed: dict[str, np.ndarray], repetitions: int = 15) -> dict[str, float]:
     """Seconds in kernels by kind, the smallest of some runs for every kernel."""
     import tvm
 
@@ -194,7 +194,8 @@ def table(rows: list[Row], hw: str, int8: bool) -> str:
     return "\n".join([*lines, "", f"Geometric mean of the ratios of medians: {mean:.2f}."]) + "\n"
 
 
-def _write(text: str, mark: str) -> None:
+def write_section(text: str, mark: str) -> None:
+    """Put text between two marks of the page."""
     begin, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->\n"
     page = PAGE.read_text(encoding="utf-8")
     before, _, rest = page.partition(begin)
@@ -232,7 +233,7 @@ def main() -> int:
     if given.write:
         tuned = f", tuned with {given.tune} trials a layer" if given.tune else ""
         mark = "int8" if given.int8 else "tuned" if tuned else "untuned"
-        _write(f"Measured {time.strftime('%Y-%m-%d')} on {_processor()}{tuned}:\n\n{text}", mark)
+        write_section(f"Measured {time.strftime('%Y-%m-%d')} on {processor_name()}{tuned}:\n\n{text}", mark)
     print(text)
     wrong = [row.name for row in rows if row.difference > WORST_DIFFERENCE]
     mean = statistics.geometric_mean(row.ratio for row in rows)
@@ -242,7 +243,8 @@ def main() -> int:
     return int(bool(missing or wrong or mean > limit))
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """What this machine's processor calls itself."""
     for line in (
         Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     ):
