@@ -1,8 +1,8 @@
 """One convolution at a time on one thread of this machine: `python benchmarks/bench_layers.py [--hw NAME] [--write]`.
 
 3x3, stride 1, as many channels in as out; in float32 and in int8, with the mapper's own blocks, the smallest of some
-runs; the fastest and the slowest of some loads (the same code takes other times at other addresses). --write: the table
-goes into docs/performance.md, between its marks.
+runs; the fastest and the slowest of some loads, which scatter on a shared machine. --write: the table goes into
+docs/performance.md, between its marks.
 """
 
 from __future__ import annotations
