@@ -18,8 +18,10 @@ import onnx
 from bench_latency import DOT_PRODUCTS, kernel_seconds, processor_name, write_section
 from onnx import TensorProto, helper, numpy_helper
 
-from codesign.compiler import Settings, build, plan_model
+from codesign.building import build
+from codesign.compiler import plan_model
 from codesign.hardware.loading import load_profile
+from codesign.settings import Settings
 
 LAYERS = ((64, 56), (64, 28), (128, 28), (256, 14), (512, 7))  # channels, rows and columns
 LOADS, REPETITIONS = 5, 200

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-from integer_networks import Quantized, Source, imported, quantized
+from integer_networks import NETWORKS, Quantized, Source, imported, quantized
 
 from codesign.graph.graph import Graph
 from codesign.rewriting.graph_pass import PassContext
@@ -18,11 +18,11 @@ from codesign.rewriting.pipeline import resolve_pipeline
 from codesign.rewriting.runner import run_pipeline
 
 INTEGER_NETWORKS = {
-    "resnet18": Source("resnet18"),
-    "mobilenetv2_1.0": Source("mobilenetv2_1.0"),
+    "resnet18": NETWORKS["ResNet-18"],
+    "mobilenetv2_1.0": NETWORKS["MobileNetV2"],
     "squeezenet1_0": Source("squeezenet1_0"),
-    "ultraface_rfb320": Source("ultraface_rfb320", trained=True),
-    "efficientnet_b0": Source("efficientnet_b0", passes="hard-activations,default"),
+    "ultraface_rfb320": NETWORKS["face detector"],
+    "efficientnet_b0": NETWORKS["EfficientNet-B0, hard activations"],
 }
 
 
