@@ -1,10 +1,13 @@
 """model.so against onnxruntime on this machine, both on one thread: `python benchmarks/bench_latency.py MODELS...`.
 
-    python benchmarks/bench_latency.py MODELS [MODELS ...] [--tune N] [--repetitions N] [--write]
+    python benchmarks/bench_latency.py MODELS [MODELS ...] [--int8 | --tune N] [--repetitions N] [--write]
 
 MODELS: folders searched for resnet18.onnx, mobilenetv2_1.0.onnx, squeezenet1_0.onnx and ultraface_rfb320.onnx. Runs of
 the two take turns, so that a busy machine slows both; a row shows the smallest and the median of each. Then one run of
 every kernel is timed by itself: what share of the time is convolutions, and how near the processor's peak they are.
+--int8: networks quantised by the pass `quantize`, and EfficientNet-B0 with hard activations. onnxruntime takes its turn
+with the same file, with a file of its own tool (uint8 activations, what it runs best) and with the float network; the
+ratio is to the fastest.
 --write: the table goes into docs/performance.md, between its marks. Exit code 1: a network is missing or wrong, or the
 geometric mean of the ratios is over its limit.
 """
@@ -20,10 +23,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from int8_latency import FILES, INTEGER_NETWORKS, Files
 
 from codesign.building import build
 from codesign.compiler import plan_model
@@ -41,17 +46,22 @@ KINDS = {
     "pooling": "other",
     "elementwise": "other",
     "concatenation": "other",
+    "requantizedconvolution": "convolution",
+    "requantizeddepthwise": "depthwise",
+    **dict.fromkeys(("integersum", "integerproduct", "integerlookup", "integermaximum", "integeraverage"), "other"),
+    "integerconcatenation": "other",
 }
+DOT_PRODUCTS = 4  # of bytes, in the time of one multiply-add of float32
 
 
 @dataclass(frozen=True)
 class Row:
-    """One network. Milliseconds: smallest and median. shares: of the kernels' time, by kind. gflops: of convolutions
-    and dense layers while they run."""
+    """One network. Milliseconds: smallest and median; onnxruntime's by what it ran. shares: of the kernels' time, by
+    kind. gflops: of convolutions and dense layers while they run."""
 
     name: str
     ours: tuple[float, float]
-    theirs: tuple[float, float]
+    theirs: dict[str, tuple[float, float]]
     difference: float
     gmacs: float
     shares: dict[str, float]
@@ -59,32 +69,30 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """Of the medians."""
-        return self.ours[1] / self.theirs[1]
+        """Of the medians, to the fastest."""
+        return self.ours[1] / min(median for _, median in self.theirs.values())
 
 
-def measure(path: Path, hw: str, tune: int, repetitions: int) -> Row:
-    """Compile a network, compare it with onnxruntime on the same input, and time both in turns."""
-    import onnxruntime
-
+def measure(files: Files, hw: str, tune: int, repetitions: int) -> Row:
+    """Compile a network, compare it with onnxruntime on the same input, and time all in turns."""
     from codesign.lowering.runtime import load_library
 
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(hw, threads=1, tune=tune)
-        planned = plan_model(str(path), settings)
+        settings = Settings(hw, threads=1, tune=tune, passes=files.passes)
+        planned = plan_model(str(files.ours), settings)
         build(planned, settings, Path(folder) / "build")
         library = load_library(Path(folder) / "build")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     generator = np.random.default_rng(0)
-    feed = {part.name: generator.standard_normal(part.shape).astype(part.dtype) for part in library.interface.inputs}
+    feed = dict(files.feed) or {
+        part.name: generator.standard_normal(part.shape).astype(part.dtype) for part in library.interface.inputs
+    }
+    sessions = {what: _session(path) for what, path in files.theirs.items()}
+    same = next(iter(sessions.values()))
     ours = library.run(feed)
-    theirs = dict(zip([part.name for part in session.get_outputs()], session.run(None, feed), strict=True))
+    theirs = dict(zip([part.name for part in same.get_outputs()], same.run(None, feed), strict=True))
     difference = max(float(np.abs(ours[name] - theirs[name]).max() / np.abs(theirs[name]).max()) for name in theirs)
-    times = _in_turns(library, session, feed, repetitions)
-    kernels = _kernel_seconds(library, feed)
+    times = _in_turns(library, list(sessions.values()), feed, repetitions)
+    kernels = kernel_seconds(library, feed)
     total = sum(kernels.values())
     shares = {kind: seconds / total for kind, seconds in kernels.items()}
     dense_macs = sum(
@@ -93,17 +101,32 @@ def measure(path: Path, hw: str, tune: int, repetitions: int) -> Row:
         if layer.layer.nest.has_macs and "depthwise" not in str(layer.layer.nest.kind)
     )
     gflops = 2e-9 * dense_macs / kernels["convolution"]
-    return Row(path.stem, times[0], times[1], difference, planned.plan.totals.macs * 1e-9, shares, gflops)
+    gmacs = planned.plan.totals.macs * 1e-9
+    found = dict(zip(sessions, times[1:], strict=True))
+    return Row(files.name, times[0], found, difference, gmacs, shares, gflops)
 
 
-def _in_turns(library: Any, session: Any, feed: dict[str, np.ndarray], repetitions: int) -> list[tuple[float, float]]:
-    """Smallest and median milliseconds of each."""
+def _session(path: Path) -> Any:
+    """onnxruntime with all its optimisations, on one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _in_turns(
+    library: Any, sessions: list[Any], feed: dict[str, np.ndarray], repetitions: int
+) -> list[tuple[float, float]]:
+    """Smallest and median milliseconds of each, the library first."""
     import tvm
 
     tensors: list[Any] = [tvm.runtime.tensor(feed[part.name]) for part in library.interface.inputs]
     main: Callable[..., Any] = library.machine["main"]
-    seconds: tuple[list[float], list[float]] = ([], [])
-    runs: list[Callable[[], Any]] = [lambda: main(*tensors), lambda: session.run(None, feed)]
+    runs: list[Callable[[], Any]] = [lambda: main(*tensors), *(partial(one.run, None, feed) for one in sessions)]
+    seconds: list[list[float]] = [[] for _ in runs]
     for _ in range(repetitions):
         for found, run in zip(seconds, runs, strict=True):
             start = time.perf_counter()
@@ -112,7 +135,7 @@ def _in_turns(library: Any, session: Any, feed: dict[str, np.ndarray], repetitio
     return [(1e3 * min(found), 1e3 * statistics.median(found)) for found in seconds]
 
 
-def _kernel_seconds(library: Any, feed: dict[str, np.ndarray], repetitions: int = 15) -> dict[str, float]:
+def kernel_seconds(library: Any, feed: dict[str, np.ndarray], repetitions: int = 15) -> dict[str, float]:
     """Seconds in kernels by kind, the smallest of some runs for every kernel."""
     import tvm
 
@@ -140,30 +163,39 @@ def _kernel_seconds(library: Any, feed: dict[str, np.ndarray], repetitions: int 
     return dict(found)
 
 
-def table(rows: list[Row], hw: str) -> str:
+def table(rows: list[Row], hw: str, int8: bool) -> str:
     """The rows as a Markdown table, and the geometric mean."""
     profile = load_profile(hw).profile
-    peak = 2e-3 * profile.peak_macs_per_cycle * profile.clock_mhz
-    lines = [
-        "| network | GMAC | ms: least, median | onnxruntime | ratio | difference | convolutions | time in |",
-        "|---|---|---|---|---|---|---|---|",
+    peak = 2e-3 * profile.peak_macs_per_cycle * profile.clock_mhz * (DOT_PRODUCTS if int8 else 1)
+    unit = "GOP/s" if int8 else "GFLOP/s"
+    columns = [
+        "network",
+        "GMAC",
+        "ms: least, median",
+        *rows[0].theirs,
+        "ratio",
+        "difference",
+        "convolutions",
+        "time in",
     ]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in rows:
         shares = ", ".join(
             f"{kind} {share:.0%}"
             for kind, share in sorted(row.shares.items(), key=lambda item: -item[1])
             if share >= 0.01
         )
+        times = " | ".join(f"{least:.2f}, {median:.2f}" for least, median in (row.ours, *row.theirs.values()))
+        rate = f"{row.gflops:.0f} {unit} ({row.gflops / peak:.0%} of peak)"
         lines.append(
-            f"| {row.name} | {row.gmacs:.2f} | {row.ours[0]:.2f}, {row.ours[1]:.2f} | {row.theirs[0]:.2f}, "
-            f"{row.theirs[1]:.2f} | {row.ratio:.2f} | {row.difference:.0e} | {row.gflops:.0f} GFLOP/s "
-            f"({row.gflops / peak:.0%} of peak) | {shares} |"
+            f"| {row.name} | {row.gmacs:.2f} | {times} | {row.ratio:.2f} | {row.difference:.0e} | {rate} | {shares} |"
         )
     mean = statistics.geometric_mean(row.ratio for row in rows)
     return "\n".join([*lines, "", f"Geometric mean of the ratios of medians: {mean:.2f}."]) + "\n"
 
 
-def _write(text: str, mark: str) -> None:
+def write_section(text: str, mark: str) -> None:
+    """Put text between two marks of the page."""
     begin, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->\n"
     page = PAGE.read_text(encoding="utf-8")
     before, _, rest = page.partition(begin)
@@ -177,28 +209,31 @@ def main() -> int:
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--hw", default="host_cpu")
     parser.add_argument("--tune", type=int, default=0)
+    parser.add_argument("--int8", action="store_true")
     parser.add_argument("--repetitions", type=int, default=100)
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     found = {path.stem: path for folder in given.models for path in sorted(folder.rglob("*.onnx"))}
-    missing = [name for name in NETWORKS if name not in found]
+    names = INTEGER_NETWORKS if given.int8 else NETWORKS
+    missing = [name for name in names if name not in found]
     if missing:
         print(
             f"bench_latency: no {', '.join(f'{name}.onnx' for name in missing)} in the folders given", file=sys.stderr
         )
     rows = []
-    for name in NETWORKS:
+    for name in names:
         if name in found:
-            rows.append(measure(found[name], given.hw, given.tune, given.repetitions))
+            with tempfile.TemporaryDirectory() as folder:
+                files = FILES[given.int8](found[name], Path(folder))
+                rows.append(measure(files, given.hw, given.tune, given.repetitions))
             print(f"{name}: ratio {rows[-1].ratio:.2f}", file=sys.stderr, flush=True)
     if not rows:
         return 1
-    text = table(rows, given.hw)
+    text = table(rows, given.hw, given.int8)
     if given.write:
-        tuned = f" tuned with {given.tune} trials a layer" if given.tune else ""
-        _write(
-            f"Measured {time.strftime('%Y-%m-%d')} on {_processor()}{tuned}:\n\n{text}", "tuned" if tuned else "untuned"
-        )
+        tuned = f", tuned with {given.tune} trials a layer" if given.tune else ""
+        mark = "int8" if given.int8 else "tuned" if tuned else "untuned"
+        write_section(f"Measured {time.strftime('%Y-%m-%d')} on {processor_name()}{tuned}:\n\n{text}", mark)
     print(text)
     wrong = [row.name for row in rows if row.difference > WORST_DIFFERENCE]
     mean = statistics.geometric_mean(row.ratio for row in rows)
@@ -208,7 +243,8 @@ def main() -> int:
     return int(bool(missing or wrong or mean > limit))
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """What this machine's processor calls itself."""
     for line in (
         Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     ):

@@ -63,13 +63,9 @@ class Quantized:
 
 def quantized(source: Source, models: Path) -> Quantized | None:
     """The network, quantised on data of its own or else on random images; None without a file."""
-    model = _model(source, models)
-    if model is None:
+    graph = imported(source, models)
+    if graph is None:
         return None
-    if not source.trained:
-        enliven(model, GAIN)
-        spread_gates(model)
-    graph = import_proto(model, name=source.file.rpartition("/")[2], sha256="")
     arrays = _real_data(source, graph)
     real = arrays is not None
     samples = given(graph, arrays if arrays is not None else _random(graph), "data")
@@ -79,15 +75,21 @@ def quantized(source: Source, models: Path) -> Quantized | None:
     return Quantized(after, tuple(samples.runs[CALIBRATED : CALIBRATED + source.tried]), real)
 
 
-def floating(source: Source, models: Path) -> Graph | None:
-    """The network in floating point after its exact passes; None without a file."""
+def imported(source: Source, models: Path) -> Graph | None:
+    """The network as it was, in floating point; None without a file."""
     model = _model(source, models)
     if model is None:
         return None
     if not source.trained:
         enliven(model, GAIN)
-    graph = import_proto(model, name=source.file.rpartition("/")[2], sha256="")
-    return run_pipeline(graph, resolve_pipeline(source.passes), PassContext())[0]
+        spread_gates(model)
+    return import_proto(model, name=source.file.rpartition("/")[2], sha256="")
+
+
+def floating(source: Source, models: Path) -> Graph | None:
+    """The network in floating point after its exact passes; None without a file."""
+    graph = imported(source, models)
+    return None if graph is None else run_pipeline(graph, resolve_pipeline(source.passes), PassContext())[0]
 
 
 def _model(source: Source, models: Path) -> onnx.ModelProto | None:

@@ -35,6 +35,7 @@ CASES = {
     "dilated, groups": Case(64, 32, (8, 8), dilation=(2, 2), pads=(2, 2, 2, 2), groups=2),
     "narrow groups": Case(32, 32, (6, 7), groups=8),
     "depthwise": Case(24, 24, (9, 8), kernel=(5, 5), pads=(2, 2, 2, 2), groups=24),
+    "depthwise, 3x3": Case(24, 24, (5, 7), groups=24),
     "depthwise, strided": Case(16, 16, (9, 8), stride=(2, 2), groups=16),
 }
 KINDS = [pytest.param(False, id="plain")]
@@ -137,6 +138,25 @@ def test_sums_are_numpys(name: str, vnni: bool) -> None:
     assert (changed != expected).any()
 
 
+@pytest.mark.skipif(not host_features().get("avx512vbmi"), reason="no AVX-512 VBMI")
+@pytest.mark.parametrize("name", ["depthwise", "depthwise, strided", "depthwise, 3x3"])
+def test_depthwise_sums_of_four_taps_at_once_are_numpys(name: str) -> None:
+    case = CASES[name]
+    x, w, b = arrays(case)
+    top, left, bottom, right = case.pads
+    source = Layout(case.batch, case.inputs, *case.size, LANES, (top, left, bottom, right + -case.kernel[1] % 4))
+    window = (case.kernel, case.stride, case.dilation, case.pads[:2])
+    kernel = IntegerDepthwise(source, layouts(case)[1], *window, TILE, vnni=True, shuffles=True)
+    bias = pack_integer_bias(b, w, SIGNED_OFFSET, LANES)
+    image, _ = run_kernel(kernel, "int32", with_offset(x, source), kernel.packed(w), bias)
+    np.testing.assert_array_equal(image, sums(case, x, w, b))
+    assert macs_of_function(kernel.function()) == kernel.macs_issued
+    assert kernel.macs_issued % (4 * -(-case.kernel[1] // 4) * case.kernel[0]) == 0
+    w[-1, 0, 0, -1] ^= 1
+    changed, _ = run_kernel(kernel, "int32", with_offset(x, source), kernel.packed(w), bias)
+    assert (changed != image).any()
+
+
 @pytest.mark.parametrize("name", ["3x3", "depthwise"])
 def test_codes_are_sums_rounded_half_to_even(name: str) -> None:
     case = CASES[name]
@@ -156,6 +176,29 @@ def test_codes_are_sums_rounded_half_to_even(name: str) -> None:
     np.testing.assert_array_equal(image.astype(np.int64) - SIGNED_OFFSET, expected)
     assert (around == SIGNED_OFFSET).all()
     assert (np.clip(np.floor(scaled + 0.5), -100, 127) != expected).any()  # half up would be seen
+
+
+@pytest.mark.parametrize("offset", [SIGNED_OFFSET, 3])
+def test_small_sums_are_rounded_half_to_even_in_float(offset: int) -> None:
+    case = CASES["3x3"]
+    x, w, b = arrays(case)
+    w >>= 3
+    shifts = np.arange(case.outputs) % 6 + 6
+    shifts[:3] = 0, 1, -1  # to the left: twice the sum
+    low = -100 if offset == SIGNED_OFFSET else -3
+    kernel = kernel_of(case, len(KINDS) > 1, Requantization(low, low + 200, offset, in_float=True))
+    bias = pack_integer_bias(b, w, SIGNED_OFFSET, LANES)
+    factors = np.zeros(len(bias), np.float32)
+    factors[: case.outputs] = 2.0**-shifts
+    image, around = run_kernel(kernel, "uint8", with_offset(x, kernel.source), packed(case, kernel, w), bias, factors)
+    scaled = sums(case, x, w, b) / 2.0 ** shifts.reshape(1, -1, 1, 1)
+    assert np.abs(scaled).max() < 2**21
+    expected = np.clip(np.rint(scaled), low, low + 200)
+    assert (scaled % 1 == 0.5).any()
+    assert len(np.unique(expected)) > 50
+    np.testing.assert_array_equal(image.astype(np.int64) - offset, expected)
+    assert (around == offset).all()
+    assert (np.clip(np.floor(scaled + 0.5), low, low + 200) != expected).any()  # half up would be seen
 
 
 def test_a_bias_that_leaves_int32_is_refused() -> None:

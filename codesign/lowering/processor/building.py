@@ -16,6 +16,7 @@ from codesign.lowering.frontend import NetworkImporter
 from codesign.lowering.integers.calls import integer_calls
 from codesign.lowering.layers import identifier
 from codesign.lowering.network import LoweredNetwork, lowered
+from codesign.lowering.processor.integer_convolution import DEPTH, IntegerDepthwise
 from codesign.lowering.processor.integer_network import IntegerSteps
 from codesign.lowering.processor.loops import Tile
 from codesign.lowering.processor.macs import mac_problems, macs_expected, macs_of_function
@@ -23,7 +24,7 @@ from codesign.lowering.processor.network import Best, MacKernel, ProcessorNetwor
 from codesign.lowering.processor.steps import GraphStep, find_steps
 from codesign.lowering.processor.tiles import lanes_of, tile_of
 from codesign.lowering.targets import host_features
-from codesign.planning.plan import Plan, PlannedLayer
+from codesign.planning.plan import Plan
 from codesign.quantization.reading import integer_network
 
 VNNI_LANES = 16
@@ -79,8 +80,10 @@ def build_integers_for_processor(
     lanes = lanes_of(processor)
     importer = NetworkImporter(graph)
     network = integer_network(graph)
-    vnni = here and lanes == VNNI_LANES and bool(host_features().get("avx512vnni"))
-    steps = IntegerSteps(importer, network, lanes, vnni, threads or os.cpu_count() or 1, MappedTiles(plan, profile).of)
+    features = host_features() if here else {}
+    vnni = lanes == VNNI_LANES and bool(features.get("avx512vnni"))
+    shuffles, tiles = bool(features.get("avx512vbmi")), MappedTiles(plan, profile)
+    steps = IntegerSteps(importer, network, lanes, vnni, shuffles, threads or os.cpu_count() or 1, tiles.of)
     importer.own.update(integer_calls(importer, network, steps.make))
     module = lowered(graph, importer, [str(node.outputs[0].name) for node in graph.nodes if is_quantize(node)])
     problems = _problems(plan, steps.kernels, lanes)
@@ -135,10 +138,7 @@ def _problems(plan: Plan, kernels: dict[str, MacKernel], lanes: int) -> list[Pro
         kernel = kernels.get(planned.layer.name)
         if kernel is not None:
             counted = macs_of_function(kernel.function())
-            found.extend(_layer_problems(plan.model.name, planned, counted, lanes, kernel.source.lanes))
+            at_once = DEPTH if isinstance(kernel, IntegerDepthwise) and kernel.four_taps else 1
+            expected = macs_expected(planned.layer.nest, lanes, kernel.source.lanes, at_once)
+            found.extend(mac_problems(plan.model.name, planned, counted, expected))
     return found
-
-
-def _layer_problems(model: str, planned: PlannedLayer, counted: int, lanes: int, source_lanes: int) -> list[Problem]:
-    expected = macs_expected(planned.layer.nest, lanes, source_lanes)
-    return list(mac_problems(model, planned, counted, expected))

@@ -52,9 +52,15 @@ class Depthwise:
         return self.result.blocks * self.result.lanes
 
     @property
+    def columns_issued(self) -> int:
+        """Taps of a row it multiplies."""
+        return self.kernel[1]
+
+    @property
     def macs_issued(self) -> int:
         """Multiply-accumulates the lanes do, idle lanes included."""
-        return self.weight_elements * self.result.batch * self.result.rows * self.result.columns
+        taps = self.kernel[0] * self.columns_issued
+        return self.bias_elements * taps * self.result.batch * self.result.rows * self.result.columns
 
     def function(self) -> Any:
         """The kernel as a PrimFunc over inputs, weights, bias, the epilogue's tensors, outputs: flat float buffers."""
@@ -112,20 +118,26 @@ class Depthwise:
         origin = self.source.offset(
             image, block, row * self.stride[0] - self.pads[0], column * self.stride[1] - self.pads[1]
         )
+        self._accumulate(buffers, sums, origin, block)
+        for pixel in pixels:
+            at = (image, block, row + pixel[0], column + pixel[1])
+            value = self._finished(load(sums[pixel], 0, lanes), buffers.tensors, at)
+            store(buffers.y, self.result.offset(*at), lanes, value)
+
+    def _accumulate(
+        self, buffers: Buffers, sums: dict[tuple[int, int], Any], origin: Expression, block: Expression
+    ) -> None:
+        """All taps of all pixels of a tile. origin: of the first pixel's window."""
+        lanes = self.result.lanes
         down, across = self.stride[0] * self.source.row_elements, self.stride[1] * lanes
         with T.serial(0, self.kernel[0]) as fy:
             start_of_row = origin + fy * self.dilation[0] * self.source.row_elements
             for fx in range(self.kernel[1]):
                 weight = load(buffers.w, ((block * self.kernel[0] + fy) * self.kernel[1] + fx) * lanes, lanes)
-                for pixel in pixels:
+                for pixel, total in sums.items():
                     index = start_of_row + pixel[0] * down + pixel[1] * across + fx * self.dilation[1] * lanes
-                    total = sums[pixel]
                     value = self._added(load(total, 0, lanes), load(buffers.x, index, lanes), weight)
                     store(total, 0, lanes, value)
-        for pixel in pixels:
-            at = (image, block, row + pixel[0], column + pixel[1])
-            value = self._finished(load(sums[pixel], 0, lanes), buffers.tensors, at)
-            store(buffers.y, self.result.offset(*at), lanes, value)
 
 
 def pack_depthwise(weights: np.ndarray, lanes: int) -> np.ndarray:

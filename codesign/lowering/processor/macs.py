@@ -54,12 +54,15 @@ def _products(value: object) -> int:
             return 0
 
 
-def macs_expected(nest: LoopNest, lanes: int, input_lanes: int) -> int:
-    """Multiply-accumulates of a layer whose channels fill whole vectors, those of idle lanes included."""
+def macs_expected(nest: LoopNest, lanes: int, input_lanes: int, taps_at_once: int = 1) -> int:
+    """Multiply-accumulates of a layer whose channels fill whole vectors, those of idle lanes included.
+
+    taps_at_once: of a row, by a depthwise kernel.
+    """
     batch, groups, outputs, inputs, rows, columns, taps_down, taps_across = nest.sizes
     pixels = batch * rows * columns * taps_down * taps_across
     if nest.kind is OperationKind.DEPTHWISE_CONVOLUTION and outputs == 1:
-        return _whole(groups, lanes) * pixels
+        return _whole(groups, lanes) * pixels // taps_across * _whole(taps_across, taps_at_once)
     apart = group_split(groups, outputs, inputs, lanes, input_lanes)
     if apart is None:
         raise ValueError(f"{groups} groups of {outputs} channels do not fit vectors of {lanes}")
