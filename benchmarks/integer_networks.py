@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,8 +93,8 @@ def floating(source: Source, models: Path) -> Graph | None:
 
 
 def _model(source: Source, models: Path) -> onnx.ModelProto | None:
-    if source.file == "ds_cnn":
-        return ds_cnn()
+    if source.file in BUILT:
+        return BUILT[source.file]()
     if source.file.endswith(".onnx"):
         return onnx.load(ROOT / source.file)
     places = (models, SHARED_MODELS)
@@ -149,35 +149,65 @@ def spread_gates(model: onnx.ModelProto) -> None:
             bias.CopyFrom(numpy_helper.from_array(wide, bias.name))
 
 
+Layers = Iterator[tuple[tuple[int, ...], int, dict[str, list[int]]]]  # weights' shape, groups, attributes of each
+
+
 def ds_cnn() -> onnx.ModelProto:
     """Keyword spotting of MLPerf Tiny (a 10x4 kernel over 49 frames of 10 coefficients), with random weights.
 
     Structure: mlcommons/tiny, benchmark/training/keyword_spotting/keras_model.py.
     """
+    return _separable("ds_cnn", _ds_cnn_layers(), (1, 49, 10), 64, 12)
+
+
+def mobilenet_v1_quarter() -> onnx.ModelProto:
+    """MobileNetV1, a quarter as wide, on 96 x 96 pixels, as MLPerf Tiny detects persons, with random weights.
+
+    Structure: Howard et al., MobileNets, arXiv:1704.04861, table 1.
+    """
+    return _separable("mobilenet_v1_quarter", _mobilenet_layers(), (3, 96, 96), 256, 2)
+
+
+def _ds_cnn_layers() -> Layers:
+    yield (64, 1, 10, 4), 1, {"strides": [2, 2], "pads": [4, 1, 5, 1]}
+    for _ in range(4):
+        yield (64, 1, 3, 3), 64, {"pads": [1, 1, 1, 1]}
+        yield (64, 64, 1, 1), 1, {}
+
+
+def _mobilenet_layers() -> Layers:
+    yield (8, 3, 3, 3), 1, {"strides": [2, 2], "pads": [0, 0, 1, 1]}
+    width = 8
+    for wanted, stride in ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (128, 2), *[(128, 1)] * 5, (256, 2), (256, 1)):
+        pads = [1, 1, 1, 1] if stride == 1 else [0, 0, 1, 1]
+        yield (width, 1, 3, 3), width, {"strides": [stride, stride], "pads": pads}
+        yield (wanted, width, 1, 1), 1, {}
+        width = wanted
+
+
+def _separable(name: str, layers: Layers, image: tuple[int, ...], channels: int, classes: int) -> onnx.ModelProto:
+    """Convolutions, each with a Relu, their mean and a dense layer. channels: of the last convolution."""
     generator = np.random.default_rng(1)
     nodes: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []
     x = "input"
-    for number, (shape, group, attributes) in enumerate(_ds_cnn_layers()):
+    for number, (shape, group, attributes) in enumerate(layers):
         w, b, y = f"w{number}", f"b{number}", f"x{number}"
         weights.append(numpy_helper.from_array(generator.standard_normal(shape).astype(np.float32), w))
         weights.append(numpy_helper.from_array(np.zeros(shape[0], np.float32), b))
         nodes.append(helper.make_node("Conv", [x, w, b], [f"{y}_sum"], f"conv{number}", group=group, **attributes))
         nodes.append(helper.make_node("Relu", [f"{y}_sum"], [y], f"relu{number}"))
         x = y
-    weights.append(numpy_helper.from_array(generator.standard_normal((12, 64)).astype(np.float32), "w"))
-    weights.append(numpy_helper.from_array(np.zeros(12, np.float32), "b"))
+    dense = generator.standard_normal((classes, channels)).astype(np.float32)
+    weights.append(numpy_helper.from_array(dense, "w"))
+    weights.append(numpy_helper.from_array(np.zeros(classes, np.float32), "b"))
     nodes.append(helper.make_node("GlobalAveragePool", [x], ["mean"], "mean"))
     nodes.append(helper.make_node("Flatten", ["mean"], ["flat"], "flat"))
     nodes.append(helper.make_node("Gemm", ["flat", "w", "b"], ["output"], "dense", transB=1))
-    image = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 1, 49, 10])
-    scores = helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 12])
-    graph = helper.make_graph(nodes, "ds_cnn", [image], [scores], weights)
+    given = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, *image])
+    scores = helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, classes])
+    graph = helper.make_graph(nodes, name, [given], [scores], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
-def _ds_cnn_layers() -> Iterator[tuple[tuple[int, ...], int, dict[str, list[int]]]]:
-    yield (64, 1, 10, 4), 1, {"strides": [2, 2], "pads": [4, 1, 5, 1]}
-    for _ in range(4):
-        yield (64, 1, 3, 3), 64, {"pads": [1, 1, 1, 1]}
-        yield (64, 64, 1, 1), 1, {}
+BUILT: Mapping[str, Callable[[], onnx.ModelProto]] = {"ds_cnn": ds_cnn, "mobilenet_v1_quarter": mobilenet_v1_quarter}
