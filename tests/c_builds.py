@@ -19,7 +19,7 @@ from codesign.lowering.c_source.program import CProgram
 from codesign.lowering.library import legalised
 from codesign.lowering.network import build_network
 
-STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror", "-fno-strict-aliasing")
+STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wvla", "-Werror", "-fno-strict-aliasing")
 SANITIZED = ("-g", "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 NETWORK_FILES = ("model.c", "weights.c")
 FILES = (*NETWORK_FILES, "test_vector.c", "main.c")

@@ -103,7 +103,7 @@ ONE_EDIT = [
      "24:1: vectorunit: unknown key\n  hint: did you mean vector_unit?"),
     ("clock_mhz: 100", "clock_mhz: 100\ncolour: red",
      "4:1: colour: unknown key\n  hint: allowed here: name, description, clock_mhz, precision, engines, memories, "
-     "vector_unit, host, processor, conventions, pipeline, source, assumed"),
+     "vector_unit, host, processor, microcontroller, conventions, pipeline, source, assumed"),
     ("[convolution, dense]", "[conv, dense]",
      '7:18: engines.array.operations[0]: "conv" is not known here\n  hint: did you mean convolution?'),
     ("[convolution, dense]", "[convolution, max_pool]",
