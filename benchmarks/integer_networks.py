@@ -58,7 +58,6 @@ class Quantized:
 
     graph: Graph
     inputs: tuple[dict[str, np.ndarray], ...]
-    real_inputs: bool
 
 
 def quantized(source: Source, models: Path) -> Quantized | None:
@@ -67,12 +66,11 @@ def quantized(source: Source, models: Path) -> Quantized | None:
     if graph is None:
         return None
     arrays = _real_data(source, graph)
-    real = arrays is not None
     samples = given(graph, arrays if arrays is not None else _random(graph), "data")
     context = PassContext(calibration=Samples("data", True, samples.runs[:CALIBRATED]))
     pipeline = resolve_pipeline(f"{source.passes},quantize{{{source.options}}}")
     after, _ = run_pipeline(graph, pipeline, context)
-    return Quantized(after, tuple(samples.runs[CALIBRATED : CALIBRATED + source.tried]), real)
+    return Quantized(after, tuple(samples.runs[CALIBRATED : CALIBRATED + source.tried]))
 
 
 def imported(source: Source, models: Path) -> Graph | None:

@@ -22,6 +22,7 @@ from codesign.hardware.loading import LoadedProfile, load_profile
 from codesign.importers.model import load_model
 from codesign.mapping.cache import SearchMemory, cached_search
 from codesign.mapping.objective import objective_named
+from codesign.numerics.steps import IntegerNetwork
 from codesign.planning.explaining import ExplainedLayer, Explainer, layers_named
 from codesign.planning.instructions import instructions_of
 from codesign.planning.mapping_file import MappingFile, read_mapping_file
@@ -186,14 +187,15 @@ def plan_model(model: Model, settings: Settings) -> Planned:
         dump_directory=settings.dump_graphs,
         on_progress=lambda step: settings.step("rewriting")(step.name, step.number, step.total),
     )
-    floating = floating_layers(graph)
+    integers = integer_network(graph) if is_quantized(graph) else None
+    floating = {} if integers is None else {step.name: step.reason for step in integers.floating}
     network = Network(
         model=Identity(imported.name, imported.sha256),
         where=str(imported.source or imported.name),
         layers=layers_of(graph, floating),
         outputs=frozenset(str(value.name) for value in graph.outputs),
         parameters=parameters_of(graph),
-        precision=precision_text(graph, hardware),
+        precision=precision_text(graph, integers, hardware),
         passes=records,
         floating=floating,
         pipeline=f"{pipeline.name}, named by {hardware.profile.name if settings.passes is None else '--passes'}",
@@ -256,16 +258,11 @@ def detect_processor(target: Path) -> Path:
     return write_new(target, lambda stem: profile_text(facts, stem if valid_name(stem) else "host_cpu"))
 
 
-def floating_layers(graph: Graph) -> dict[str, str]:
-    """Layers of a quantised graph that stay in floating point, and why."""
-    return {step.name: step.reason for step in integer_network(graph).floating} if is_quantized(graph) else {}
-
-
-def precision_text(graph: Graph, hardware: LoadedProfile) -> str:
-    """The widths the costs assume, and what the model really is."""
+def precision_text(graph: Graph, integers: IntegerNetwork | None, hardware: LoadedProfile) -> str:
+    """The widths the costs assume, and what the model really is. integers: of a quantised graph."""
     bits = hardware.profile.precision
-    if is_quantized(graph):
-        types = sorted({tensor.dtype for tensor in integer_network(graph).tensors.values() if tensor.is_codes})
+    if integers is not None:
+        types = sorted({tensor.dtype for tensor in integers.tensors.values() if tensor.is_codes})
         priced = "" if types == [f"int{bits.activations_bits}"] else f", priced as int{bits.activations_bits}"
         return f"{', '.join(types)} (quantised{priced})"
     types = sorted({str(value.dtype.numpy()) for value in graph.inputs if value.dtype is not None})
