@@ -1,0 +1,1 @@
+"""Networks of the literature as torch generators, and networks of installed packages by adapter."""
