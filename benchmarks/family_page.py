@@ -18,8 +18,8 @@ _WHAT = (
     "Maps: machines it is costed on with every mapping proven best, and machines on which layers are left to the host.",
     "Compiles: the library for edge_npu against onnxruntime on the file itself, outputs and what every product writes.",
     "A negated weight must be seen wherever numbers are compared. int8: `default,quantize`, calibrated and judged on",
-    "Gaussian noise, signal to noise of the worst output, and steps that stay in floating point. Weights are random, and",
-    "were scaled first where outputs hardly depend on the input.",
+    "Gaussian noise, signal to noise of the worst output, and steps that stay in floating point. Weights are random,",
+    "and were scaled first where outputs hardly depend on the input.",
     "A cell is empty where nothing was measured yet.",
 )
 
