@@ -50,7 +50,7 @@ class Pyramid(nn.Module):
 
 
 class Encoder(nn.Module):
-    """ESPNet-C without its classifier: features of an eighth, and those of a quarter and a half for the decoder.
+    """ESPNet-C without its classifier: features of a half, a quarter and an eighth of the image's rows and columns.
 
     depths: repeats of the module on the second and third level (alpha 2 and 3). The image, averaged down, is put beside
     the features of a level before the next one.
@@ -75,8 +75,8 @@ class Encoder(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         half = self.shrink(x)
         quarter = self.shrink(half)
-        first = self.norms[0](torch.cat([self.stem(x), half], dim=1))
-        down = self.down[0](first)
+        first = self.stem(x)
+        down = self.down[0](self.norms[0](torch.cat([first, half], dim=1)))
         second = self.norms[1](torch.cat([self.levels[0](down), down, quarter], dim=1))
         down = self.down[1](second)
         third = self.norms[2](torch.cat([down, self.levels[1](down)], dim=1))
@@ -108,7 +108,7 @@ class EspNet(nn.Module):
         )
         self.combine = nn.Sequential(NormSlope(2 * classes), Pyramid(2 * classes, classes, add=False))
         self.norm = NormSlope(classes)
-        self.first = nn.Sequential(convolution(16 + channels + classes, classes, 3), NormSlope(classes))
+        self.first = nn.Sequential(convolution(16 + classes, classes, 3), NormSlope(classes))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         first, second, third = self.encoder(x)
@@ -125,23 +125,21 @@ def espnet(
 
 
 _SOURCE = "Mehta et al., ESPNet: Efficient Spatial Pyramid of Dilated Convolutions, ECCV 2018"
-_NOTE = "Level widths, epsilon and the decoder's order are those of the authors' code (sacmehta/ESPNet)."
+_NOTE = (
+    "Level widths, epsilon and the decoder's order are those of the authors' code for their released weights "
+    "(sacmehta/ESPNet, test/Model.py). The 424 M printed leave out the transposed convolutions."
+)
 _CITYSCAPES = (3, 512, 1024)
-ARCHITECTURES: tuple[Architecture, ...] = (
-    *(
-        Architecture(f"espnet_{depth}", "espnet", _CITYSCAPES, partial(espnet, (2, depth)), f"{_SOURCE}, alpha 2 and {depth}", _NOTE)
-        for depth in (3, 5, 8)
-    ),
-    *(
-        Architecture(
-            f"espnet_c_{depth}",
-            "espnet",
-            _CITYSCAPES,
-            partial(espnet, (2, depth), decoder=False),
-            f"{_SOURCE}, ESPNet-C, alpha 2 and {depth}",
-            _NOTE,
-        )
-        for depth in (3, 5, 8)
-    ),
+ARCHITECTURES: tuple[Architecture, ...] = tuple(
+    Architecture(
+        f"espnet{name}_{depth}",
+        "espnet",
+        _CITYSCAPES,
+        partial(espnet, (2, depth), decoder=not name),
+        f"{_SOURCE}, alpha 2 and {depth}",
+        _NOTE,
+    )
+    for name in ("", "_c")
+    for depth in (3, 5, 8)
 )
 GENERATORS: dict[str, Generator] = {"espnet": espnet}

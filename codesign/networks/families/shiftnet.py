@@ -146,18 +146,19 @@ def shift_resnet_cifar(depth: int = 20, expansion: int = 6, classes: int = 10, c
     return nn.Sequential(*blocks, pooled_classifier(width, classes))
 
 
-_ORDER = "norm and activation before the shift, as in the authors' code for small images; the paper draws no order."
 _SOURCE = "Wu et al., Shift: A Zero FLOP, Zero Parameter Alternative to Spatial Convolutions, CVPR 2018"
-_CIFAR = (3, 32, 32)
+_ORDER = "Norm and activation stand before the shift, as in the authors' code for small images."
 ARCHITECTURES: tuple[Architecture, ...] = (
-    Architecture("shiftnet_a", "shiftnet", IMAGENET, partial(ShiftNet, GROUPS_A, 32), f"{_SOURCE}, tables 4 and 5", _ORDER),
+    Architecture(
+        "shiftnet_a", "shiftnet", IMAGENET, partial(ShiftNet, GROUPS_A, 32), f"{_SOURCE}, tables 4 and 5", _ORDER
+    ),
     Architecture(
         "shiftnet_b",
         "shiftnet",
         IMAGENET,
         partial(ShiftNet, GROUPS_B, 16),
         f"{_SOURCE}, table 5",
-        f"The stem is halved too: that gives the printed 371 M. Else {_ORDER}",
+        f"{_ORDER} The stem is halved too: that gives the 371 M printed.",
     ),
     Architecture(
         "shiftnet_c",
@@ -165,14 +166,14 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         IMAGENET,
         partial(ShiftNet, GROUPS_C, 32, keeps_input=False),
         f"{_SOURCE}, section 4.4 and table 5",
-        "The 0.78 M printed are reached when the modules of stride 2 make all their channels, and nothing stands beside "
-        f"them; with the pooled input beside them it would be 0.70 M. Else {_ORDER}",
+        f"{_ORDER} Modules of stride 2 make all their channels, with nothing beside them: that gives the 0.78 M "
+        "parameters printed; with the pooled input it would be 0.70 M.",
     ),
     *(
         Architecture(
             f"shift_resnet{depth}_cifar",
             "shiftnet",
-            _CIFAR,
+            (3, 32, 32),
             partial(shift_resnet_cifar, depth, 6),
             f"{_SOURCE}, table 2, expansion 6",
         )
