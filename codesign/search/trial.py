@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Training:
-    """How every candidate is trained, all alike.
+    """How every candidate is trained, all alike; as it stands, for a few thousand images and some 8 to 40 epochs.
 
     batch: images a step, a few more where an epoch cannot be cut evenly. learning_rate: falls by the factor `decay`
     every epoch, after growing from zero for `warm_up_epochs`; it does not depend on how long training goes on.
@@ -41,7 +41,7 @@ class Training:
     optimizer: Literal["rmsprop", "sgd"] = "rmsprop"
     batch: int = 32
     learning_rate: float = 1e-3
-    decay: float = 0.8
+    decay: float = 0.9
     warm_up_epochs: float = 1.0
     weight_decay: float = 1e-5
     label_smoothing: float = 0.0
@@ -132,6 +132,7 @@ def _trained(trials: Trials, task: Task) -> tuple[float, ...]:
     accuracies = before.accuracies if before is not None else ()
     if len(accuracies) >= task.last_epoch:
         return accuracies
+    layout = _layout(module, candidate)
     module.to("cuda" if torch.cuda.is_available() else "cpu")
     optimizer = _optimizer(module, training)
     if before is not None:
@@ -141,24 +142,44 @@ def _trained(trials: Trials, task: Task) -> tuple[float, ...]:
     with repeatable(module):
         for epoch in range(len(accuracies) + 1, task.last_epoch + 1):
             torch.manual_seed(seed_of(trials.seed, candidate, epoch))
-            accuracies += (_epoch(trials, candidate, module, optimizer, samples, epoch),)
+            accuracies += (_epoch(trials, candidate, module, optimizer, layout, samples, epoch),)
             progress = Progress(run, trials.data.classes, accuracies, module.state_dict(), optimizer.state_dict())
             write_state(vars(progress), path)
     return accuracies
 
 
+def _layout(module: Any, candidate: Candidate) -> Any:
+    """Channels last where the network's code takes them so, a third faster on processors; else columns last."""
+    import torch
+
+    module.eval().to(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad():
+            module(torch.zeros(2, *candidate.image).to(memory_format=torch.channels_last))
+    except RuntimeError:  # it calls `view`; what is wrong beside that shows in training
+        module.to(memory_format=torch.contiguous_format)
+        return torch.contiguous_format
+    return torch.channels_last
+
+
 def _epoch(
-    trials: Trials, candidate: Candidate, module: Any, optimizer: Any, samples: tuple[Samples, Samples], epoch: int
+    trials: Trials,
+    candidate: Candidate,
+    module: Any,
+    optimizer: Any,
+    layout: Any,
+    samples: tuple[Samples, Samples],
+    epoch: int,
 ) -> float:
     """The accuracy after one more epoch."""
     training, validation = samples
-    if not _learn(trials, module, optimizer, training, epoch):
+    if not _learn(trials, module, optimizer, layout, training, epoch):
         _log.warning("%s: the loss is no number in epoch %d; its accuracy counts as 0", candidate.name, epoch)
         return 0.0
     return accuracy(module, validation)
 
 
-def _learn(trials: Trials, module: Any, optimizer: Any, samples: Samples, epoch: int) -> bool:
+def _learn(trials: Trials, module: Any, optimizer: Any, layout: Any, samples: Samples, epoch: int) -> bool:
     """One pass over the samples in a random order; False as soon as the loss is no number."""
     import torch
 
@@ -169,7 +190,7 @@ def _learn(trials: Trials, module: Any, optimizer: Any, samples: Samples, epoch:
     module.train()
     for step, numbers in enumerate(batches, 1):
         images, labels = samples.batch(numbers.tolist())
-        images = augmented(images, trials.data.augmentation).to(device)
+        images = augmented(images, trials.data.augmentation).to(device, memory_format=layout)
         loss = torch.nn.functional.cross_entropy(
             module(images), labels.to(device), label_smoothing=settings.label_smoothing
         )
