@@ -153,7 +153,7 @@ def test_shift_max_takes_the_next_channel_of_the_next_group() -> None:
     torch.testing.assert_close(single(x), x)
 
 
-VIT = mobilevitv3.Size(8, ((8, 1), (8, 1)), ((16, 16, 1), (16, 16, 1), (24, 32, 1)), expansion=2, head=32)
+VIT = mobilevitv3.Size(8, ((8, 1),), ((16, 24, 1),), expansion=2, head=32)
 MICRO = micronet.Size(
     (2, 2),
     16,
@@ -164,12 +164,9 @@ MICRO = micronet.Size(
     ),
 )
 SMALL: dict[str, tuple[Callable[[], torch.nn.Module], Image]] = {
-    "mobilevitv3": (partial(mobilevitv3.MobileViTv3, VIT, classes=7), (3, 64, 64)),
-    "mobilevitv3_linear": (
-        partial(mobilevitv3.MobileViTv3, VIT, mobilevitv3.LinearFusion, classes=7),
-        (3, 64, 64),
-    ),
-    "edgevit": (partial(edgevit.edgevit, (16, 16, 16, 32), (0, 1, 0, 1), 8, classes=7), (3, 64, 64)),
+    "mobilevitv3": (partial(mobilevitv3.MobileViTv3, VIT, classes=7), (3, 32, 32)),
+    "mobilevitv3_linear": (partial(mobilevitv3.MobileViTv3, VIT, mobilevitv3.LinearFusion, classes=7), (3, 32, 32)),
+    "edgevit": (partial(edgevit.edgevit, (16, 24), (1, 1), 8, (2, 1), classes=7), (3, 32, 32)),
     "linformer": (partial(linformer.VisionTransformer, 16, 1, 2, 4, 8, 32, classes=7), (3, 32, 32)),
     "micronet": (partial(micronet.MicroNet, MICRO, classes=7), (3, 32, 32)),
 }

@@ -147,14 +147,12 @@ def test_no_such_operation() -> None:
         operation("conv_3x3", 4, 4, 1)
 
 
-# Every operation once, every state joined.
+# Every kind of operation, at strides 1 and 2, and a state of twice the size joined.
 NORMAL = Cell(
-    (("1x1", 0, "1x7_7x1", 1), ("identity", 0, "separable_3x3", 2), ("dilated_separable_5x5", 1, "average_3x3", 3)),
-    (1, 3, 4),
+    (("1x1", 0, "3x3", 1), ("identity", 0, "separable_3x3", 2), ("dilated_separable_5x5", 1, "average_3x3", 3)),
+    outputs=(1, 3, 4),
 )
-REDUCTION = Cell(
-    (("3x3", 0, "max_2x2", 1), ("separable_7x7", 0, "identity", 1), ("1x7_7x1", 1, "max_3x3", 2)), (0, 3, 4)
-)
+REDUCTION = Cell((("1x7_7x1", 0, "max_2x2", 1), ("identity", 1, "max_3x3", 0)), outputs=(0, 2, 3))
 STAGE = (16, 2, ((3, 1, False), (5, 3, True)))
 SMALL: dict[str, tuple[Callable[[], torch.nn.Module], Image]] = {
     "cells": (partial(CellNetwork, NORMAL, REDUCTION, normal_cells=(1,), width=16, stem=8, classes=7), (3, 64, 64)),

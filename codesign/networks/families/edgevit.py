@@ -97,20 +97,21 @@ def _depthwise(channels: int, kernel: int) -> nn.Conv2d:
     return nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
 
 
-RATES = (4, 2, 2, 1)  # of the sparse attention, per stage
-
-
 def edgevit(
-    widths: tuple[int, int, int, int] = (48, 96, 240, 384),
-    depths: tuple[int, int, int, int] = (1, 2, 5, 3),
+    widths: tuple[int, ...] = (48, 96, 240, 384),
+    depths: tuple[int, ...] = (1, 2, 5, 3),
     head_width: int = 48,
+    rates: tuple[int, ...] = (4, 2, 2, 1),
     classes: int = 1000,
     channels: int = 3,
 ) -> nn.Sequential:
-    """Four stages of local-global-local blocks, the last without the local half. Sides are multiples of 32 pixels."""
+    """Stages of local-global-local blocks; attention sees one token of every rate x rate, at rate 1 without local half.
+
+    Sides are multiples of 32 pixels, for four stages with these rates.
+    """
     layers: list[nn.Module] = []
     before = channels
-    for stage, (width, depth, rate) in enumerate(zip(widths, depths, RATES, strict=True)):
+    for stage, (width, depth, rate) in enumerate(zip(widths, depths, rates, strict=True)):
         layers.append(Patches(before, width, 2 if stage else 4))
         for _ in range(depth):
             layers += [LocalAggregation(width)] if rate > 1 else []

@@ -122,20 +122,22 @@ class LinearFusion(nn.Module):
 
 @dataclass(frozen=True)
 class Size:
-    """Widths of a network: of the stem; channels and number of inverted residuals of the two stages without attention;
-    channels, width and depth of the mixing of the three stages with it; their expansion, and the width of the head, 0
-    for none.
+    """Widths of a network.
+
+    stem: of the first convolution. plain: channels and number of inverted residuals of every stage without attention.
+    mixed: channels of every stage with it, and width and depth of its mixing. expansion: of the inverted residuals.
+    head: of a 1x1 convolution before the classifier, 0 for none.
     """
 
     stem: int
-    plain: tuple[tuple[int, int], tuple[int, int]]
-    mixed: tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
+    plain: tuple[tuple[int, int], ...]
+    mixed: tuple[tuple[int, int, int], ...]
     expansion: int
     head: int = 0
 
 
 class MobileViTv3(nn.Sequential):
-    """A 3x3 convolution, five stages of inverted residuals, a block of `fusion` after the last three, a classifier."""
+    """A 3x3 convolution, stages of inverted residuals, `fusion` at the end of those with attention, a classifier."""
 
     def __init__(
         self,
@@ -171,11 +173,9 @@ def mobilevitv3(width: float = 1.0, classes: int = 1000, channels: int = 3) -> M
     """The line with linear attention; `width` multiplies channels, which are rounded to 8, of the first stage to 16."""
     stem = round_to_8(min(64, max(16, 32 * width)))
     plain = ((round_to_8(64 * width, 16), 1), (round_to_8(128 * width), 2))
-    first, second, third = (
-        (round_to_8(whole * width), round_to_8(whole / 2 * width), depth)
-        for whole, depth in ((256, 2), (384, 4), (512, 3))
-    )
-    size = Size(stem, plain, (first, second, third), expansion=2)
+    wide = ((256, 2), (384, 4), (512, 3))
+    mixed = tuple((round_to_8(whole * width), round_to_8(whole / 2 * width), depth) for whole, depth in wide)
+    size = Size(stem, plain, mixed, expansion=2)
     return MobileViTv3(size, LinearFusion, classes, channels)
 
 
