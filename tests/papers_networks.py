@@ -81,12 +81,12 @@ def check_outputs(module: nn.Module, image: Image, path: Path) -> None:
     expected = module.eval()(x)
     runner = open_model(path)
     found = list(runner.run({runner.input_names[0]: x.numpy()})[0].values())
-    other = list(runner.run({runner.input_names[0]: x.numpy()[..., ::-1].copy()})[0].values())
+    other = list(runner.run({runner.input_names[0]: torch.randn(1, *image).numpy()})[0].values())
     expected = expected if isinstance(expected, tuple) else (expected,)
     for ours, theirs, turned in zip(expected, found, other, strict=True):
         values = ours.detach().numpy()
         assert np.abs(theirs - values).max() < 1e-4 * np.abs(values).max()
-        assert np.abs(turned - values).max() > 1e-2 * np.abs(values).max()
+        assert np.abs(turned - values).max() > 1e-3 * np.abs(values).max()
 
 
 def check_gradients(module: nn.Module, image: Image) -> None:

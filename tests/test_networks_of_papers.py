@@ -24,7 +24,6 @@ from codesign.networks.families import (  # noqa: E402
 )
 from tests.papers_networks import (  # noqa: E402
     Counts,
-    Image,
     check_gradients,
     check_outputs,
     counted_by_hooks,
@@ -138,36 +137,62 @@ def test_what_has_no_source_is_said() -> None:
     assert all(reason for _, reason in named)
 
 
-SMALL: dict[str, tuple[Callable[[], torch.nn.Module], Image]] = {
-    "shiftnet": (
-        partial(shiftnet.ShiftNet, (shiftnet.Group(20, 3, (2, 1)), shiftnet.Group(40, 3, (1,))), stem=10, classes=7),
-        (3, 32, 32),
-    ),
-    "shift_resnet": (partial(shift_resnet.shift_resnet, (1, 1), width=8, classes=7), (3, 32, 32)),
-    "addressnet": (partial(addressnet.addressnet, (1, 1), 12, classes=7), (3, 8, 8)),
-    "dicenet": (partial(dicenet.dicenet, 0.2, 64, classes=7), (3, 64, 64)),
-    "espnet": (partial(espnet.espnet, (1, 1), classes=5), (3, 32, 32)),
-    "diverse_branch": (partial(diverse_branch.diverse_branch_resnet, (1, 1), 8, classes=7), (3, 32, 32)),
-    "mcunet": (partial(mcunet.mcunet, 8, [(8, 1, 3, 1), (16, 3, 5, 2)], 32, classes=7), (3, 16, 16)),
-    "tinyissimo_yolo": (
-        partial(tinyissimo_yolo.tinyissimo_yolo, ((8,), (8, 12)), 24, classes=3),
-        (3, 16, 16),
-    ),
-    "yolov7_tiny": (partial(yolov7.YoloV7Tiny, classes=3), (3, 64, 64)),
-}
+class Beside(torch.nn.ModuleDict):
+    """Networks on one image, so that one export serves them all."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(module(x) for module in self.values())
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_small_ones_export_run_train_and_cost(name: str, tmp_path: Path) -> None:
-    build, image = SMALL[name]
-    module, path = unsettled(build()), tmp_path / "network.onnx"
+def shifting() -> torch.nn.Module:
+    return Beside(
+        {
+            "shiftnet": shiftnet.ShiftNet((shiftnet.Group(20, 3, (2, 1)),), stem=10, classes=7),
+            "shiftnet_c": shiftnet.ShiftNet((shiftnet.Group(10, 3, (1,)),), stem=8, keeps_input=False, classes=7),
+            "shift_resnet": shift_resnet.shift_resnet((1, 1), width=8, classes=7),
+            "addressnet": addressnet.addressnet((1, 1), 12, classes=7),
+        }
+    )
+
+
+def pyramids() -> torch.nn.Module:
+    activation = torch.nn.SiLU
+    return Beside(
+        {
+            "dicenet": torch.nn.Sequential(
+                torch.nn.Conv2d(3, 6, 3, 2, 1),
+                dicenet.StridedDice(6, 4),
+                dicenet.ShuffleDice(12, 14, 4),
+                torch.nn.Conv2d(14, 5, 1),
+            ),
+            "espnet": espnet.espnet((1, 1), classes=5),
+            "yolov7": torch.nn.Sequential(
+                yolov7.Halve(3, 6),
+                yolov7.Elan(12, 6, [4, 4, 4, 4], 10, (0, 1, 3, 5), activation),
+                yolov7.PooledPyramid(10, 8, deep=True, activation=activation),
+                torch.nn.Upsample(scale_factor=2, mode="nearest"),
+                yolov7.TwoBranches(8, 12),
+            ),
+        }
+    )
+
+
+def narrow() -> torch.nn.Module:
+    return Beside(
+        {
+            "mcunet": mcunet.mcunet(8, [(8, 1, 3, 1), (16, 3, 5, 2)], 32, classes=7),
+            "tinyissimo_yolo": tinyissimo_yolo.tinyissimo_yolo(((8,), (12,)), 8, classes=3),
+            "diverse_branch": diverse_branch.diverse_branch_resnet((1,), 8, classes=7),
+        }
+    )
+
+
+@pytest.mark.parametrize("build", [shifting, pyramids, narrow])
+def test_small_ones_export_run_train_and_cost(build: Callable[[], torch.nn.Module], tmp_path: Path) -> None:
+    image, path = (3, 16, 16), tmp_path / "networks.onnx"
+    module = unsettled(build())
     graph = exported(module, image, path)
     assert counted_in_graph(graph) == counted_by_hooks(build, image)
     check_outputs(module, image, path)
     check_gradients(module, image)
     assert on_host(path, "edge_npu") == []
-
-
-def test_reference_counts_through_the_workload(tmp_path: Path) -> None:
-    entry = PUBLISHED["mcunet_5fps"]
-    assert counted_in_graph(exported(entry.build(), entry.image, tmp_path / "m.onnx")) == COUNTED["mcunet_5fps"]
