@@ -47,13 +47,15 @@ class Subject:
     path: Path
 
 
-def exported() -> Iterator[Subject]:
-    """The networks of the catalogue, as files."""
+def exported(only: set[str]) -> Iterator[Subject]:
+    """The networks of the catalogue, as files. only: names, or none for all."""
     from codesign.networks.catalogue import catalogue
     from codesign.networks.export import export
 
     EXPORTED.mkdir(parents=True, exist_ok=True)
     for name, architecture in catalogue().architectures.items():
+        if only and name not in only:
+            continue
         path = EXPORTED / f"{name}.onnx"
         if not path.exists():
             export(name, path)
@@ -150,9 +152,9 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     options = arguments()
-    subjects = [*exported(), *(given(options.models) if options.models else ())]
     only = set(filter(None, options.only.split(",")))
-    run_all([subject for subject in subjects if not only or subject.name in only], options)
+    others = given(options.models) if options.models else ()
+    run_all([*exported(only), *(subject for subject in others if not only or subject.name in only)], options)
     rows = list({row.key: row for row in read_rows(options.cache)}.values())
     options.output.write_text(page(rows), encoding="utf-8")
     failed = [f"{row.network} {row.stage}" for row in rows if row.failure]

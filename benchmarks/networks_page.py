@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from statistics import geometric_mean
 
-from family_rows import MACHINES, Counted, Mapped, Row, read_rows
+from family_rows import MACHINES, Cost, Counted, Mapped, Row, read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "codesign/networks/published"
@@ -27,6 +28,15 @@ _PAPERS = {
     "review": "Modern small networks (review)",
     "lecture": "Lightweight architectures (lecture)",
 }
+
+_WHAT = (
+    "What four papers print of the networks they compare, what the networks have when they are counted, and what no",
+    "paper gives: cycles, utilisation and energy on five machines. `from` is where the network comes from: `codesign`",
+    "is a generator of ours (`codesign networks list`), the others are packages it was exported from. Accuracies are",
+    "those the papers print, on ImageNet; none is ours. Papers say FLOPs and mean multiply-accumulates. Parameters are",
+    "learned ones, without running means and variances; the eLite paper counts those too. As printed: equal in the",
+    "printed digits; cut off: equal when further digits are dropped, not rounded.",
+)
 
 
 @dataclass(frozen=True)
@@ -90,14 +100,17 @@ def read(name: str) -> list[dict[str, str]]:
 
 def paper_table(paper: str, networks: dict[str, Measured]) -> Iterator[str]:
     """Lines of a Markdown table: one paper's rows."""
-    yield "| table | row | top-1, printed | M parameters, printed | measured | | G MACs, printed | measured | | from | why |"
+    yield (
+        "| table | row | top-1, printed | M parameters, printed | measured | | G MACs, printed | measured | "
+        "| from | why |"
+    )
     yield "|---|---|---:|---:|---:|---|---:|---:|---|---|---|"
     for row in read("papers.csv"):
         if row["paper"] != paper:
             continue
         found = networks.get(row["network"])
-        parameters = Printed(row["parameters_m"], found and found.parameters / MILLION)
-        macs = Printed(row["macs_g"], found and found.macs / GIGA)
+        parameters = Printed(row["parameters_m"], found.parameters / MILLION if found else None)
+        macs = Printed(row["macs_g"], found.macs / GIGA if found else None)
         cells = [row["table"], row["row"], row["top1_percent"]]
         for figure in (parameters, macs):
             number = "" if figure.measured is None else f"{figure.measured:.4g}"
@@ -105,7 +118,7 @@ def paper_table(paper: str, networks: dict[str, Measured]) -> Iterator[str]:
         why = row["why"] if parameters.differs or macs.differs or found is None else ""
         if found is None and not why:
             why = "not measured yet"
-        yield f"| {' | '.join([*cells, found.origin if found else '', why])} |".replace("G=C", "G=C")
+        yield f"| {' | '.join([*cells, found.origin if found else '', why])} |"
 
 
 def cost_table(networks: dict[str, Measured]) -> Iterator[str]:
@@ -122,53 +135,84 @@ def cost_table(networks: dict[str, Measured]) -> Iterator[str]:
                 cells += ["does not fit", "", ""]
             else:
                 star = "*" if cost.host else ""
-                cells += [f"{cost.cycles / MILLION:.3g}{star}", f"{cost.utilization:.1%}", f"{cost.energy_uj / 1e3:.3g}"]
+                millijoule = cost.energy_uj / 1e3
+                cells += [f"{cost.cycles / MILLION:.3g}{star}", f"{cost.utilization:.1%}", f"{millijoule:.3g}"]
         yield f"| {name} | {found.origin} | {found.macs / GIGA:.3g} | {' | '.join(cells)} |"
 
 
+@dataclass(frozen=True)
+class Pair:
+    """A hardware-friendly network and the other of the nearest MACs."""
+
+    friendly: str
+    other: str
+    ours: Measured
+    theirs: Measured
+
+    def per_mac(self, machine: str) -> tuple[float, float]:
+        """Cycles and energy for every MAC, as ratios: below 1 where the hardware-friendly network is better."""
+        one, other = self._costs(machine)
+        share = self.theirs.macs / self.ours.macs
+        return one.cycles / other.cycles * share, one.energy_uj / other.energy_uj * share
+
+    def line(self, machine: str, top: dict[str, str]) -> str:
+        """One line of the table."""
+        one, other = self._costs(machine)
+        cycles, energy = self.per_mac(machine)
+        return (
+            f"| {self.friendly} | {self.other} | {self.ours.macs / MILLION:.1f}, {self.theirs.macs / MILLION:.1f} "
+            f"| {top.get(self.friendly, '')}, {top.get(self.other, '')} | {machine} "
+            f"| {one.cycles / MILLION:.2f}, {other.cycles / MILLION:.2f} | {one.cycles / other.cycles:.2f} "
+            f"| **{cycles:.2f}** | {one.utilization:.1%}, {other.utilization:.1%} "
+            f"| {one.energy_uj / 1e3:.2f}, {other.energy_uj / 1e3:.2f} | {one.energy_uj / other.energy_uj:.2f} "
+            f"| **{energy:.2f}** |"
+        )
+
+    def _costs(self, machine: str) -> tuple[Cost, Cost]:
+        assert self.ours.costs and self.theirs.costs
+        return self.ours.costs.machines[machine], self.theirs.costs.machines[machine]
+
+
+def pairs(networks: dict[str, Measured]) -> list[Pair]:
+    """Every HF network with the eLite network of the nearest MACs."""
+    costed = {name: found for name, found in networks.items() if found.costs}
+    others = {name: found for name, found in costed.items() if name.startswith("efficientnet_elite")}
+    found = []
+    for name, ours in sorted(costed.items()):
+        if name.startswith("efficientnet_hf") and others:
+            near = min(others, key=lambda other, macs=ours.macs: abs(others[other].macs / macs - 1))  # type: ignore[misc]
+            found.append(Pair(name, near, ours, others[near]))
+    return found
+
+
 def hardware_friendly(networks: dict[str, Measured]) -> Iterator[str]:
-    """Lines: every HF network against the eLite network of the nearest MACs, on three machines."""
-    friendly = {name: found for name, found in networks.items() if name.startswith("efficientnet_hf") and found.costs}
-    others = {name: found for name, found in networks.items() if name.startswith("efficientnet_elite") and found.costs}
-    if not friendly or not others:
-        yield "Not measured yet."
-        return
+    """Lines: a verdict per machine, then every pair on every machine."""
+    found = pairs(networks)
+    top = {row["name"]: row["top1_percent"] for row in read("elite.csv")}
+    for machine in COMPARED:
+        ratios = [pair.per_mac(machine) for pair in found]
+        better = [pair.friendly for pair, (cycles, _) in zip(found, ratios, strict=True) if cycles < 1]
+        yield (
+            f"* {machine}: fewer cycles for every MAC in {len(better)} of {len(found)} pairs; geometric means of the "
+            f"ratios {geometric_mean(cycles for cycles, _ in ratios):.2f} (cycles for every MAC) and "
+            f"{geometric_mean(energy for _, energy in ratios):.2f} (energy for every MAC)."
+        )
+    yield ""
     yield (
-        "| HF | eLite | M MACs | top-1, printed | machine | M cycles | ratio | cycles per MAC, ratio | utilisation | mJ "
-        "| ratio | energy per MAC, ratio |"
+        "| HF | eLite | M MACs | top-1, printed | machine | M cycles | ratio | cycles per MAC, ratio | utilisation "
+        "| mJ | ratio | energy per MAC, ratio |"
     )
     yield "|---|---|---|---|---|---|---:|---:|---|---|---:|---:|"
-    top = {row["name"]: row["top1_percent"] for row in read("elite.csv")}
-    for name, ours in sorted(friendly.items()):
-        near = min(others, key=lambda other: abs(others[other].macs / ours.macs - 1))
-        theirs = others[near]
-        assert ours.costs and theirs.costs
+    for pair in found:
         for machine in COMPARED:
-            one, other = ours.costs.machines[machine], theirs.costs.machines[machine]
-            share = theirs.macs / ours.macs
-            cycles, energy = one.cycles / other.cycles, one.energy_uj / other.energy_uj
-            yield (
-                f"| {name} | {near} | {ours.macs / MILLION:.1f}, {theirs.macs / MILLION:.1f} "
-                f"| {top.get(name, '')}, {top.get(near, '')} | {machine} "
-                f"| {one.cycles / MILLION:.2f}, {other.cycles / MILLION:.2f} | {cycles:.2f} | **{cycles * share:.2f}** "
-                f"| {one.utilization:.1%}, {other.utilization:.1%} "
-                f"| {one.energy_uj / 1e3:.2f}, {other.energy_uj / 1e3:.2f} | {energy:.2f} | **{energy * share:.2f}** |"
-            )
+            yield pair.line(machine, top)
 
 
 def page(rows: list[Row]) -> str:
     """The whole page."""
     networks = measured(rows)
     lines = ["# Networks", "", f"{date.today().isoformat()}, written by `benchmarks/networks_page.py`.", ""]
-    lines += [
-        "What four papers print of the networks they compare, what the networks have when they are counted, and what no",
-        "paper gives: cycles, utilisation and energy on five machines. `from` is where the network comes from: `codesign`",
-        "is a generator of ours (`codesign networks list`), the others are packages it was exported from. Accuracies are",
-        "those the papers print, on ImageNet; none is ours. Papers say FLOPs and mean multiply-accumulates. Parameters are",
-        "learned ones, without running means and variances; the eLite paper counts those too. As printed: equal in the",
-        "printed digits; cut off: equal when further digits are dropped, not rounded.",
-        "",
-    ]
+    lines += [*_WHAT, ""]
     for paper, title in _PAPERS.items():
         lines += [f"## {title}", ""]
         if paper == "elite":
@@ -178,7 +222,7 @@ def page(rows: list[Row]) -> str:
     lines += [
         "## Cycles, utilisation, energy",
         "",
-        "Least latency, every mapping proven best; passes `default`. A star: some layers run on the host, and the cycles",
+        "Least latency, every mapping proven best; passes `default`. A star: some layers run on the host; the cycles",
         "include them.",
         "",
         *cost_table(networks),
@@ -187,14 +231,17 @@ def page(rows: list[Row]) -> str:
 
 
 def elite_table(networks: dict[str, Measured]) -> Iterator[str]:
-    """Lines of a Markdown table: eLite 0 to 9 and HF 0 to 5, running statistics counted as the paper does."""
-    yield "| network | width, depth, resolution | top-1, printed | M parameters, printed | measured | | M MACs, printed | measured | | why |"
+    """Lines of a Markdown table: eLite and HF, running statistics counted as the paper does."""
+    yield (
+        "| network | width, depth, resolution | top-1, printed | M parameters, printed | measured | "
+        "| M MACs, printed | measured | | why |"
+    )
     yield "|---|---|---:|---:|---:|---|---:|---:|---|---|"
     for row in read("elite.csv"):
         found = networks.get(row["name"])
-        counted = found and (found.parameters + found.statistics) / MILLION
+        counted = (found.parameters + found.statistics) / MILLION if found else None
         parameters = Printed(row["parameters_m"], counted)
-        macs = Printed(row["macs_m"], found and found.macs / MILLION)
+        macs = Printed(row["macs_m"], found.macs / MILLION if found else None)
         numbers = [f"{figure.measured:.4g}" if figure.measured else "" for figure in (parameters, macs)]
         yield (
             f"| {row['name']} | {row['width']}, {row['depth']}, {row['resolution']} | {row['top1_percent']} "

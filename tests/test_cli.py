@@ -26,9 +26,13 @@ DIGITS = ROOT / "examples" / "digits" / "digits.onnx"
 MACHINES = tuple(sorted(path.stem for path in (ROOT / "hw_profiles").glob("*.yaml")))
 COMMANDS = [
     [],
-    *([name] for name in ("compile", "estimate", "explain", "advise", "stream", "run", "verify", "hw", "passes")),
+    *(
+        [name]
+        for name in ("compile", "estimate", "explain", "advise", "stream", "run", "verify", "hw", "passes", "networks")
+    ),
     *(["hw", name] for name in ("list", "show", "check", "copy", "detect", "schema", "boards", "fit")),
     *(["passes", name] for name in ("list", "explain")),
+    *(["networks", name] for name in ("list", "export")),
 ]
 
 
@@ -68,7 +72,8 @@ def test_help_imports_next_to_nothing(tmp_path: Path) -> None:
     imported = {line.rsplit("|", 1)[-1].strip() for line in listing.splitlines() if "|" in line}
     assert "codesign.cli" in imported
     own = {name for name in imported if name.split(".")[0] == "codesign"}
-    assert own == {"codesign", "codesign.cli", "codesign.cli_machines", "codesign.cli_options", "codesign.errors"}
+    command_line = {f"codesign.{name}" for name in ("cli", "cli_machines", "cli_networks", "cli_options")}
+    assert own == {"codesign", "codesign.errors", *command_line}
     heavy = ("tvm", "torch", "onnx", "onnx_ir", "onnxruntime", "numpy", "pydantic", "plotly", "yaml", "networkx")
     assert not {name.split(".")[0] for name in imported} & set(heavy)
 
@@ -294,6 +299,7 @@ PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 
 
 def test_every_example_on_the_page_runs_as_written(command: Command) -> None:
+    pytest.importorskip("torch")  # networks are modules of PyTorch
     (command.folder / "examples").symlink_to(ROOT / "examples")
     examples = [shlex.split(line.strip())[1:] for line in PAGE.splitlines() if line.startswith("    codesign ")]
     assert {words[0] for words in examples} == {words[0] for words in COMMANDS[1:]}
