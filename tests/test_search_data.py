@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,19 @@ def test_names_of_data(tmp_path: Path) -> None:
         assert str(caught.value) == (
             f"{wrong}: no such data\n  hint: digits, or folder:PATH with one folder of images per class"
         )
+
+
+@pytest.mark.parametrize(
+    ("module", "data", "missing"), [("sklearn.datasets", "digits", "scikit-learn"), ("PIL", "folder:flowers", "Pillow")]
+)
+def test_packages_are_asked_for_where_they_are_missing(
+    module: str, data: str, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(CodesignError) as caught:
+        open_data(data)
+    where = data.removeprefix("folder:")
+    assert str(caught.value) == f"{where}: {missing} is not installed\n  hint: pip install codesign[search]"
 
 
 # ---- augmentation

@@ -158,6 +158,13 @@ def failure(pool: Pool, one: Candidate) -> str:
     return str(caught.value)
 
 
+def test_ray_is_asked_for_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(CodesignError) as caught:
+        RayPool(trials(tmp_path))
+    assert str(caught.value) == "ray: Ray is not installed\n  hint: pip install codesign[ray]"
+
+
 def test_data_that_cannot_go_to_a_process_say_so(tmp_path: Path) -> None:
     class Local(Deadly):
         """Nobody else can name this class."""
