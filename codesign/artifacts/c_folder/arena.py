@@ -59,8 +59,8 @@ def _problem(program: CProgram, names: dict[str, Call | CopyStep]) -> MemoryProb
 def _step(program: CProgram, name: str, step: Call | CopyStep, inner: set[str]) -> Step:
     reads, writes = program.touched(step)
     overwrites = tuple(
-        Overwrite(output, source)
-        for source, output in program.overwrites(step)
+        Overwrite(output, source, lead_bytes=-(-lead // ALIGNMENT_BYTES) * ALIGNMENT_BYTES)
+        for source, output, lead in program.overwrites(step)
         if source in inner and output in inner and reads.count(source) == 1
     )
     kept = [tuple(dict.fromkeys(name for name in names if name in inner)) for names in (reads, writes)]

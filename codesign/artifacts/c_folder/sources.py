@@ -138,10 +138,11 @@ class Sources:
             lines.append(f"    {kind} *const {name} = ({kind} *)(void *)(memory + {offset}); /* {_shape(tensor)} */")
         lines.append("")
         for number, step in enumerate(self.program.steps):
-            lines.append(self._step(number, step))
+            lines.append(self.step(number, step))
         return "\n".join([*lines, "}", ""])
 
-    def _step(self, number: int, step: Call | Copy) -> str:
+    def step(self, number: int, step: Call | Copy) -> str:
+        """The statement of a step."""
         if isinstance(step, Copy):
             size = self.program.tensors[step.destination].size_bytes
             return f"    (void)memcpy({self._name(step.destination)}, {self._name(step.source)}, {size}U);"

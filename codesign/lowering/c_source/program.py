@@ -18,6 +18,8 @@ C_TYPES = {
 SCHEDULED = "codesign.scheduled"  # a function of TIR with this attribute is printed as it is
 # Of such a function: parameters whose every element is read once, right before the output's in the same place.
 READ_IN_PLACE = "codesign.read_in_place"
+# Of such a function: by parameter, how many bytes before it the output may begin and lie over it.
+WRITTEN_BEHIND = "codesign.written_behind"
 
 
 class Place(Enum):
@@ -55,13 +57,19 @@ class Parameter:
     """A tensor a kernel takes: its name in the kernel, numpy's name of the type, whether the kernel only reads it.
 
     may_be_output: the kernel reads every element only to compute the element of its output in the same place, so both
-    may lie in the same memory.
+    may lie in the same memory. lead_bytes: both may if the output begins so many bytes before it, or more.
     """
 
     name: str
     dtype: str
     is_read_only: bool
     may_be_output: bool = False
+    lead_bytes: int | None = None
+
+    @property
+    def is_overwritten(self) -> bool:
+        """Whether the output may lie in its memory."""
+        return self.may_be_output or self.lead_bytes is not None
 
 
 @dataclass(frozen=True)
@@ -113,13 +121,13 @@ class CProgram:
         reads = tuple(name for parameter, name in pairs if parameter.is_read_only)
         return reads, tuple(name for parameter, name in pairs if not parameter.is_read_only)
 
-    def overwrites(self, step: Call | Copy) -> tuple[tuple[str, str], ...]:
-        """Pairs (read, written) of tensors a step may have in the same memory."""
+    def overwrites(self, step: Call | Copy) -> tuple[tuple[str, str, int], ...]:
+        """(read, written, lead) of tensors a step may have in the same memory: the second begins lead bytes before."""
         if isinstance(step, Copy):
             return ()
         pairs = tuple(zip(self.kernels[step.kernel].parameters, step.arguments, strict=True))
         outputs = [name for parameter, name in pairs if not parameter.is_read_only]
-        return tuple((name, outputs[0]) for parameter, name in pairs if parameter.may_be_output)
+        return tuple((name, outputs[0], p.lead_bytes or 0) for p, name in pairs if p.is_overwritten)
 
     def scratch_bytes(self, step: Call | Copy) -> int:
         """What a step needs beside its tensors."""

@@ -31,6 +31,11 @@ class Overwriting:
     output_place: Range
     input_place: Range
 
+    @property
+    def begin(self) -> int:
+        """Where the output begins, in the input's group."""
+        return self.input_place.at - self.overwrite.lead_bytes
+
 
 @dataclass(frozen=True)
 class Flow:
@@ -144,11 +149,11 @@ def _all_below(names: Iterable[str], below: dict[str, tuple[int, ...]]) -> tuple
 def _overwritings(
     overwrites: Sequence[Overwrite], below: dict[str, tuple[int, ...]], places: dict[str, Range]
 ) -> tuple[Overwriting, ...]:
-    """Those whose output is no larger than the input, by numbers."""
+    """Those whose output ends where the input does or before, by numbers."""
     return tuple(
         Overwriting(o, below[o.output], below[o.input], places[o.output], places[o.input])
         for o in overwrites
-        if places[o.output].size <= places[o.input].size
+        if places[o.output].size <= places[o.input].size + o.lead_bytes
     )
 
 

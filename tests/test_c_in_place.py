@@ -1,0 +1,75 @@
+"""C networks whose tensors share memory: outputs over inputs, with the same codes at every layer boundary."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from codesign.artifacts.c_folder.arena import planned
+from codesign.lowering.c_source.program import Kernel
+from tests.c_builds import needs
+from tests.c_traces import Traced, quantized, traced, written
+
+WIDE_AND_DEPTHWISE = """
+    a = Conv(x, wa)
+    b = Conv<group = 24, pads = [1, 1, 1, 1]>(a, wb)
+    c = Relu(b)
+    d = Conv<group = 24, pads = [0, 1, 1, 0], strides = [2, 2]>(c, wd)
+    e = Conv<group = 24, kernel_shape = [5, 5], pads = [4, 4, 4, 4], dilations = [2, 2]>(d, we)
+    y = Conv(e, wy)
+"""
+WEIGHTS = {"wa": (24, 4, 1, 1), "wb": (24, 1, 3, 3), "wd": (24, 1, 3, 3), "we": (24, 1, 5, 5), "wy": (5, 24, 1, 1)}
+IMAGE = (1, 4, 13, 11)
+
+
+def depthwise(folder: Path, wide: str = "", channels: int = 24) -> Traced:
+    nodes = WIDE_AND_DEPTHWISE.replace("24", str(channels))
+    weights = {name: tuple(channels if n == 24 else n for n in shape) for name, shape in WEIGHTS.items()}
+    return traced(quantized(nodes, weights, IMAGE, folder, wide), folder / "c")
+
+
+@pytest.mark.parametrize(("wide", "channels"), [("", 24), ("a;c;d", 24), ("", 6)])
+def test_depthwise_layers_lie_over_their_input(tmp_path: Path, wide: str, channels: int) -> None:
+    """Bytes and 16 bits, strides 1 and 2, dilated, channels by fours and one by one."""
+    needs("gcc")
+    case = depthwise(tmp_path, wide, channels)
+    assert case.wrong() == []
+    program, arena = case.sources.program, case.sources.arena
+    alone = replace(program, kernels={name: _apart(kernel) for name, kernel in program.kernels.items()})
+    (row, column), size = (13, 11), 2 if wide else 1
+    without = planned(alone)[1].size_bytes
+    assert without >= 2 * channels * row * column * size > 1.5 * arena.size_bytes
+    assert arena.size_bytes <= channels * (row + 2) * column * size + 64
+
+
+def _apart(kernel: Kernel) -> Kernel:
+    return replace(kernel, parameters=tuple(replace(p, lead_bytes=None) for p in kernel.parameters))
+
+
+def test_a_distance_of_one_byte_less_is_seen(tmp_path: Path) -> None:
+    """Every output that lies over its input, one byte nearer to where it may not be: some codes are others then."""
+    needs("gcc")
+    case = depthwise(tmp_path)
+    source = (case.folder / "model.c").read_text(encoding="utf-8")
+    program, offsets = case.sources.program, case.sources.arena.offsets
+    tried = 0
+    for step in program.steps:
+        for read, made, lead in program.overwrites(step):
+            if read not in offsets or made not in offsets or lead % 8 or offsets[made] != offsets[read] - lead:
+                continue
+            tried += 1
+            changed, times = re.subn(rf"(\*const {made} = .*\(memory \+ )(\d+)\)", _one_more, source)
+            assert times == 1
+            (case.folder / "model.c").write_text(changed, encoding="utf-8")
+            assert case.wrong("-O1") != []
+    assert tried >= 2
+    (case.folder / "model.c").write_text(source, encoding="utf-8")
+    assert case.wrong("-O1") == []
+    assert len(written(case.sources)) >= 5
+
+
+def _one_more(found: re.Match[str]) -> str:
+    return f"{found[1]}{int(found[2]) + 1})"
