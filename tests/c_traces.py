@@ -16,7 +16,7 @@ from codesign.graph.graph import Graph, shape_of
 from codesign.graph.samples import given
 from codesign.importers.onnx_importer import load_onnx
 from codesign.lowering.c_source.network import c_program
-from codesign.lowering.c_source.program import Place
+from codesign.lowering.c_source.program import Call, Copy
 from codesign.lowering.library import legalised
 from codesign.lowering.network import build_network
 from codesign.numerics.execution import run_network
@@ -29,10 +29,12 @@ from tests.small_networks import write_network
 
 SANITIZED = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 _HEAD = """#include <stdio.h>
-static void trace_bytes(const void *bytes, unsigned size)
+static void trace(const void *bytes, unsigned rows, unsigned width, unsigned pitch)
 {
     FILE *const file = fopen("trace.bin", "ab");
-    (void)fwrite(bytes, 1, size, file);
+    for (unsigned row = 0; row < rows; ++row) {
+        (void)fwrite((const char *)bytes + row * pitch, 1, width, file);
+    }
     (void)fclose(file);
 }
 """
@@ -55,7 +57,7 @@ class Traced:
         if done.returncode:
             return []
         data, found = (self.folder / "trace.bin").read_bytes(), []
-        for name in written(self.sources):
+        for name in (name for step in self.sources.program.steps for name in written(self.sources, step)):
             size = self.sources.program.tensors[name].size_bytes
             found.append(data[:size])
             data = data[size:]
@@ -68,9 +70,11 @@ class Traced:
         return [name for name, array in self.expected.items() if not found & {array.tobytes(), _last(array).tobytes()}]
 
 
-def written(sources: Sources) -> list[str]:
-    """Tensors in the order they are written."""
-    return [name for step in sources.program.steps for name in sources.program.touched(step)[1]]
+def written(sources: Sources, step: Call | Copy) -> list[str]:
+    """What a step writes, and what that is part of."""
+    program = sources.program
+    made = program.touched(step)[1]
+    return [*made, *(program.root(name) for name in made if program.root(name) != name)]
 
 
 def traced(graph: Graph, folder: Path) -> Traced:
@@ -90,8 +94,8 @@ def traced(graph: Graph, folder: Path) -> Traced:
     for number, step in enumerate(sources.program.steps):
         text = sources.step(number, step)
         at = source.index(text, at) + len(text)
-        for name in sources.program.touched(step)[1]:
-            call = f"\n    trace_bytes({name}, {sources.program.tensors[name].size_bytes}U);"
+        for name in written(sources, step):
+            call = f"\n    trace({name}, {', '.join(f'{number}U' for number in _rows(sources, name))});"
             source, at = source[:at] + call + source[at:], at + len(call)
     (folder / "model.c").write_text(_HEAD + source, encoding="utf-8")
     inner = integer_network(borders.graph).tensors.keys() - {str(x.name) for x in (*graph.inputs, *graph.outputs)}
@@ -111,9 +115,13 @@ def quantized(
     return run_pipeline(graph, pipeline, PassContext(calibration=samples))[0]
 
 
-def in_arena(sources: Sources, name: str) -> bool:
-    """Whether a tensor is the arena's."""
-    return sources.program.tensors[name].place is Place.ARENA
+def _rows(sources: Sources, name: str) -> tuple[int, int, int]:
+    """How many rows of bytes a tensor has, how long they are, and how far apart."""
+    tensor = sources.program.tensors[name]
+    if tensor.part is None:
+        return 1, tensor.size_bytes, tensor.size_bytes
+    size = tensor.size_bytes // tensor.elements
+    return tensor.elements // tensor.part.width, tensor.part.width * size, tensor.part.pitch * size
 
 
 def _last(array: np.ndarray) -> np.ndarray:

@@ -11,9 +11,10 @@ kernel's stack is small and its whole need of memory is known.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,19 @@ from codesign.lowering.c_source.program import C_TYPES, READ_IN_PLACE, WRITTEN_B
 ALIGNMENT_BYTES = 8
 _MOST_STACK_BYTES = 64  # of a buffer that may become registers
 _INDENT = "    "
+Pitches = Mapping[int, tuple[int, int]]
+WHOLE: Pitches = MappingProxyType({})
 
 
-def print_function(function: Any, name: str) -> Kernel:
-    """A PrimFunc after `lowered` as C. Raises UnsupportedError with what there is no C for."""
+def print_function(function: Any, name: str, pitches: Pitches = WHOLE) -> Kernel:
+    """A PrimFunc after `lowered` as C. Raises UnsupportedError with what there is no C for.
+
+    pitches: of parameters that are parts of others, by their numbers: how many elements lie together, and from the
+    first of them to the next such row. Nothing of such a kernel is written over what it reads.
+    """
     words = Names(name)
     printer = _Printer(words)
-    parameters = printer.parameters(function)
+    parameters = printer.parameters(function, pitches)
     printer.statement(function.body, 1)
     printer.lines[:0] = _unused(parameters, printer.lines)
     sharing = any(parameter.is_overwritten for parameter in parameters)
@@ -89,8 +96,11 @@ class _Printer:
         self._analyzer = tvm.sym.Analyzer()
         self.expressions = Expressions(self._names, self._single, self._analyzer)
 
-    def parameters(self, function: Any) -> tuple[Parameter, ...]:
+    def parameters(self, function: Any, pitches: Pitches) -> tuple[Parameter, ...]:
         """Name the parameters and everything that is another view of them."""
+        for number, pitch in pitches.items():
+            variable = function.params[number]
+            self.expressions.pitches.update(dict.fromkeys((variable, *_views(function, variable)), pitch))
         written = _written(function)
         views = {variable: {variable, *_views(function, variable)} for variable in function.params}
         outputs = [buffers for buffers in views.values() if written & buffers]
@@ -107,6 +117,8 @@ class _Printer:
             known = str(variable.name) in in_place
             shared = parameter.is_read_only and (known or _read_in_place(function, buffers, outputs))
             found.append(replace(parameter, may_be_output=shared, lead_bytes=behind.get(str(variable.name))))
+        if pitches:
+            found = [replace(parameter, may_be_output=False, lead_bytes=None) for parameter in found]
         return tuple(found)
 
     def statement(self, node: Any, depth: int) -> None:

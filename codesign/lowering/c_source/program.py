@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
 from math import prod
 
@@ -21,6 +22,9 @@ READ_IN_PLACE = "codesign.read_in_place"
 # Of such a function: by parameter, how many bytes before it the output may begin and lie over it.
 WRITTEN_BEHIND = "codesign.written_behind"
 
+# A function with this attribute lays its operands side by side: [rows, width] each, and [rows, all widths].
+JOINED = "codesign.joined"
+
 
 class Place(Enum):
     """Where a tensor lies: in an argument of the run function, among the constants, or in the arena."""
@@ -32,14 +36,28 @@ class Place(Enum):
 
 
 @dataclass(frozen=True)
+class Part:
+    """`width` elements in every `pitch` elements of the tensor `whole`, from the element `first` on."""
+
+    whole: str
+    first: int
+    width: int
+    pitch: int
+
+
+@dataclass(frozen=True)
 class CTensor:
-    """A tensor by a unique identifier. label: what it is called in the model, if anything; any text."""
+    """A tensor by a unique identifier. label: what it is called in the model, if anything; any text.
+
+    part: where it lies in another one, if it does.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     place: Place
     label: str = ""
+    part: Part | None = None
 
     @property
     def elements(self) -> int:
@@ -95,7 +113,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Copy:
-    """A step: a tensor copied into another one of the same size."""
+    """A step: a tensor copied into another one of the same size. Either may be part of a third."""
 
     source: str
     destination: str
@@ -104,7 +122,8 @@ class Copy:
 @dataclass(frozen=True)
 class CProgram:
     """inputs, outputs: in the order of the run function's arguments. tensors, kernels: by identifier. constants: what
-    tensors of Place.CONSTANT hold."""
+    tensors of Place.CONSTANT hold. apart: the program with all operands of some concatenations copied into them, by the
+    names of the results."""
 
     inputs: tuple[CTensor, ...]
     outputs: tuple[CTensor, ...]
@@ -112,6 +131,22 @@ class CProgram:
     constants: dict[str, np.ndarray]
     kernels: dict[str, Kernel]
     steps: tuple[Call | Copy, ...]
+    apart: Callable[[frozenset[str]], CProgram] | None = field(default=None, compare=False)
+
+    def root(self, name: str) -> str:
+        """The tensor whose memory a tensor is part of; itself, if of none."""
+        part = self.tensors[name].part
+        return name if part is None else part.whole
+
+    @property
+    def joined(self) -> frozenset[str]:
+        """Tensors that steps write straight into others, which are concatenations."""
+        return frozenset(self.root(name) for name, tensor in self.tensors.items() if tensor.part is not None)
+
+    @property
+    def copied_bytes(self) -> int:
+        """What steps do but copy, in a run."""
+        return sum(self.tensors[step.destination].size_bytes for step in self.steps if isinstance(step, Copy))
 
     def touched(self, step: Call | Copy) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The tensors a step reads, and those it writes."""

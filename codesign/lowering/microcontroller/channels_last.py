@@ -21,7 +21,9 @@ from codesign.lowering.integers.calls import integer_calls, step_expression
 from codesign.lowering.microcontroller.blocks import CODE_BITS, Blocks
 from codesign.lowering.microcontroller.convolution import KNOWN, convolution, layer_of
 from codesign.lowering.microcontroller.depthwise import depthwise, depthwise_layer_of
+from codesign.lowering.microcontroller.joining import join
 from codesign.lowering.microcontroller.macs import macs_of_function
+from codesign.lowering.microcontroller.pooling import largest_codes, pooling_window_of
 from codesign.numerics.steps import Concatenate, IntegerNetwork, Move, Step
 
 LAST = (0, 2, 3, 1)
@@ -88,6 +90,9 @@ def _kernel(builder: Any, step: Step, inputs: list[Expression], blocks: Blocks) 
     channelwise = depthwise_layer_of(step)
     if channelwise is not None:
         return _call(builder, step, depthwise(channelwise), channelwise.constants(), inputs[0])
+    pooled = pooling_window_of(step)
+    if pooled is not None:
+        return _call(builder, step, largest_codes(pooled, step.output.dtype), (), inputs[0])
     return None
 
 
@@ -111,7 +116,9 @@ def _generic(builder: Any, step: Step, inputs: list[Expression]) -> Expression:
     """The step as it is computed everywhere, its indices turned round."""
     match step:
         case Concatenate() if len(step.output.shape) == _IMAGE:
-            return builder.emit(relax.op.concat(inputs, LAST.index(step.axis % _IMAGE)))
+            return join(builder, inputs, LAST.index(step.axis % _IMAGE))
+        case Concatenate():
+            return join(builder, inputs, step.axis % len(step.output.shape))
         case Move():
             return step_expression(builder, _turned_move(step), inputs)
         case _:

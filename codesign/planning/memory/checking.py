@@ -78,7 +78,12 @@ class _Run:
             self._write(name)
         if not all(self._is_there(name) for name in self.problem.inputs):
             yield "two inputs lie on the same bytes"
+        done: set[str] = set()
         for number, name in enumerate(self.plan.order):
+            for before in steps[name].after:
+                if before not in done:
+                    yield f"step {name} runs before {before}"
+            done.add(name)
             yield from self._step(number, steps[name], taken.get(name))
         for name in self.problem.outputs:
             if not self._is_there(name):

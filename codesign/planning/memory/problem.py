@@ -38,7 +38,8 @@ class Overwrite:
 class Step:
     """Work that runs at once. While it runs everything it reads and writes is in memory, and scratch_bytes besides.
 
-    overwrites: ways to write in place; at most one of them is taken.
+    overwrites: ways to write in place; at most one of them is taken. after: names of steps that must have run before,
+    whatever this one reads.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Step:
     writes: tuple[str, ...]
     scratch_bytes: int = 0
     overwrites: tuple[Overwrite, ...] = ()
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
