@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,17 @@ from pathlib import Path
 import pytest
 
 from codesign.artifacts.c_folder.arena import planned
+from codesign.importers.onnx_importer import load_onnx
 from codesign.lowering.c_source.program import Kernel
-from tests.c_builds import needs
+from tests import refusals
+from tests.c_builds import SANITIZED, build, needs, program_of, run, write_c
 from tests.c_traces import Traced, quantized, traced
+from tests.command import Command
+from tests.refusals import assert_refused
+from tests.small_networks import write_network
+from tests.test_memory_networks import write_wide
+
+command = refusals.command  # the fixture
 
 WIDE_AND_DEPTHWISE = """
     a = Conv(x, wa)
@@ -86,7 +95,7 @@ JOINED = """
     f = MaxPool<kernel_shape = [3, 3], strides = [2, 2], pads = [0, 0, 1, 1]>(e)
     y = Conv(f, wy)
 """
-JOINED_WEIGHTS = {
+JOINED_WEIGHTS: dict[str, tuple[int, ...]] = {
     "ws": (12, 4, 1, 1),
     "wa": (8, 12, 1, 1),
     "wb": (12, 12, 3, 3),
@@ -95,26 +104,67 @@ JOINED_WEIGHTS = {
 }
 
 
-def test_operands_are_written_and_read_in_their_concatenations(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory: pytest.TempPathFactory) -> Traced:
+    """A concatenation within another."""
+    folder = tmp_path_factory.mktemp("joined")
+    return traced(quantized(JOINED, JOINED_WEIGHTS, IMAGE, folder, ""), folder / "c")
+
+
+def test_operands_are_written_and_read_in_their_concatenations(joined: Traced) -> None:
     """One concatenation within another, operands that others read too: nothing is copied, every code is the same."""
     needs("gcc")
-    case = traced(quantized(JOINED, JOINED_WEIGHTS, IMAGE, tmp_path, ""), tmp_path / "c")
+    case = joined
     assert case.wrong() == ["c_quantized"]  # whose parts lie in e: it is no run of bytes, and d is right all the same
     program = case.sources.program
     (whole,) = program.joined
     assert program.tensors[whole].elements == 48 * 13 * 11 and program.copied_bytes == 0
     assert sum(tensor.part is not None for tensor in program.tensors.values()) == 5  # a, b, c, p, d
     assert program.apart is not None
-    apart = program.apart(program.joined)
-    assert apart.joined and apart.copied_bytes == (48 + 20) * 13 * 11
+    assert program.apart(frozenset({whole})).copied_bytes == 48 * 13 * 11
+    assert program.apart(frozenset({whole, "c_quantized"})).copied_bytes == (48 + 20) * 13 * 11
 
 
-def test_a_part_that_lies_one_byte_further_is_seen(tmp_path: Path) -> None:
+def test_a_part_that_lies_one_byte_further_is_seen(joined: Traced) -> None:
     needs("gcc")
-    case = traced(quantized(JOINED, JOINED_WEIGHTS, IMAGE, tmp_path, ""), tmp_path / "c")
+    case = joined
     source = (case.folder / "model.c").read_text(encoding="utf-8")
     (whole,) = case.sources.program.joined
     changed, times = re.subn(rf"(= {whole} \+ )(8);", r"\g<1>9;", source)
     assert times == 1
     (case.folder / "model.c").write_text(changed, encoding="utf-8")
     assert case.wrong("-O1") != []
+
+
+def test_float_operands_are_written_in_their_concatenation(tmp_path: Path) -> None:
+    """Channels first: an operand is a run of bytes, and any kernel can write it there."""
+    needs("gcc")
+    nodes = "a = Conv(x, wa) b = Conv(x, wb) c = Relu(b) d = Concat<axis = 1>(a, c) y = Conv(d, wd)"
+    weights: dict[str, tuple[int, ...]] = {"wa": (3, 4, 1, 1), "wb": (5, 4, 1, 1), "wd": (4, 8, 1, 1)}
+    graph = load_onnx(write_network(tmp_path / "n.onnx", nodes, IMAGE, weights))
+    folder = write_c(graph, tmp_path)
+    assert run(build(folder, *SANITIZED)).code == 0
+    program = program_of(graph)
+    assert len(program.joined) == 1 and program.copied_bytes == 0
+    assert (
+        planned(program)[1].size_bytes < 8 * 13 * 11 * 4 + 4 * 8 * 4 + 64
+    )  # the result, and windows of the last layer
+
+
+def test_the_limit_is_held_against_the_plan_of_the_c(command: Command) -> None:
+    """Of numbers of 32 bits, not the codes that are priced; the image and the result are the caller's."""
+    write_wide(command.folder)
+    message = (
+        "wide.onnx: step b: activations take 282,624 bytes, and --sram-limit is 262,144; "
+        "most are in memory in this step: b 262,144 bytes, inputs and outputs 20,480 bytes\n"
+        "  hint: no order of the steps takes less than 282,624 bytes; "
+        "a smaller input (--input-shape), or fewer channels around this step, would"
+    )
+    options = ("--hw", "edge_npu", "--emit", "c", "--sram-limit")
+    assert_refused(command, 1, message, "compile", "wide.onnx", *options, "256KiB")
+    assert command("compile", "wide.onnx", *options, "276KiB").code == 0
+    memory = json.loads((command.folder / "build" / "report.json").read_text(encoding="utf-8"))["memory"]
+    header = (command.folder / "build" / "c" / "model.h").read_text(encoding="utf-8")
+    assert memory["arena_bytes"] == 262_144 and "#define CODESIGN_ARENA_BYTES 262144\n" in header
+    readme = (command.folder / "build" / "c" / "README.md").read_text(encoding="utf-8")
+    assert "| inputs and outputs (the caller's) | 20480 |" in readme and "; 0 bytes are copied in a run." in readme

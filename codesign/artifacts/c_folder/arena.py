@@ -18,13 +18,22 @@ ALIGNMENT_BYTES = 8  # of the widest type there is
 class Arena:
     """offsets: of tensors, by name. scratch: of the steps that need some, by number. All in bytes.
 
-    bound_bytes: no order of the steps and no placement needs less.
+    plan: the same with steps called like the first tensor they write.
     """
 
-    size_bytes: int
     offsets: dict[str, int]
     scratch: dict[int, int]
-    bound_bytes: int
+    plan: MemoryPlan
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all of it."""
+        return self.plan.arena_bytes
+
+    @property
+    def bound_bytes(self) -> int:
+        """No order of the steps and no placement needs less."""
+        return self.plan.bound_bytes
 
 
 def planned(program: CProgram) -> tuple[CProgram, Arena]:
@@ -45,7 +54,7 @@ def planned(program: CProgram) -> tuple[CProgram, Arena]:
 
 
 def _planned(program: CProgram) -> tuple[CProgram, Arena]:
-    names = {_name(number): step for number, step in enumerate(program.steps)}
+    names = {program.touched(step)[1][0]: step for step in program.steps}
     plan = plan_memory(_problem(program, names))
     ordered = replace(program, steps=tuple(names[name] for name in plan.order))
     return ordered, _arena(plan)
@@ -54,11 +63,7 @@ def _planned(program: CProgram) -> tuple[CProgram, Arena]:
 def _arena(plan: MemoryPlan) -> Arena:
     scratch = plan.scratch_offsets
     by_number = {number: scratch[name] for number, name in enumerate(plan.order) if name in scratch}
-    return Arena(plan.arena_bytes, dict(plan.offsets), by_number, plan.bound_bytes)
-
-
-def _name(number: int) -> str:
-    return f"step_{number}"
+    return Arena(dict(plan.offsets), by_number, plan)
 
 
 def _problem(program: CProgram, names: dict[str, Call | CopyStep]) -> MemoryProblem:

@@ -144,6 +144,11 @@ class CProgram:
         return frozenset(self.root(name) for name, tensor in self.tensors.items() if tensor.part is not None)
 
     @property
+    def border_bytes(self) -> int:
+        """Inputs and outputs, which are the caller's."""
+        return sum(tensor.size_bytes for tensor in (*self.inputs, *self.outputs))
+
+    @property
     def copied_bytes(self) -> int:
         """What steps do but copy, in a run."""
         return sum(self.tensors[step.destination].size_bytes for step in self.steps if isinstance(step, Copy))

@@ -12,12 +12,13 @@ from itertools import accumulate
 from math import prod
 from typing import Any
 
+from codesign.lowering.c_source.names import identifier
 from codesign.lowering.c_source.program import JOINED
 from codesign.lowering.microcontroller.building import Expression, FunctionBuilder
 
 
-def join(builder: Any, operands: Sequence[Expression], axis: int) -> Expression:
-    """Operands one behind the other along an axis, emitted into a block builder."""
+def join(builder: Any, operands: Sequence[Expression], axis: int, name: str) -> Expression:
+    """Operands one behind the other along an axis, emitted into a block builder. name: what the result is called."""
     from tvm import relax
 
     shapes = [[int(size) for size in operand.ty.shape] for operand in operands]
@@ -29,7 +30,8 @@ def join(builder: Any, operands: Sequence[Expression], axis: int) -> Expression:
     widths = tuple(prod(extents[axis:]) for extents in shapes)
     function = builder.add_func(_function(rows, widths, dtype), "join")
     flat = [builder.emit(relax.op.reshape(x, (rows, width))) for x, width in zip(operands, widths, strict=True)]
-    made = builder.emit(relax.call_tir(function, flat, relax.TensorType((rows, sum(widths)), dtype)))
+    call = relax.call_tir(function, flat, relax.TensorType((rows, sum(widths)), dtype))
+    made = builder.emit(call, identifier(name))
     return builder.emit(relax.op.reshape(made, tuple(shape)))
 
 
