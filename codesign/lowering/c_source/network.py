@@ -25,7 +25,7 @@ from codesign.lowering.c_source.kernels import is_scheduled, lowered, with_plain
 from codesign.lowering.c_source.names import Names
 from codesign.lowering.c_source.printer import print_function
 from codesign.lowering.c_source.program import JOINED, Call, Copy, CProgram, CTensor, Kernel, Part, Place
-from codesign.lowering.interface import Interface, Tensor
+from codesign.lowering.interface import Interface
 from codesign.lowering.network import MAIN
 
 _HINT = "`--emit so` builds the network all the same"
@@ -86,6 +86,7 @@ class _Builder:
         for variable, tensor in zip(function.params, self._interface.inputs, strict=True):
             self._inputs.append(self._tensor(tensor.name, tensor.shape, tensor.dtype, Place.INPUT, tensor.name))
             self._values[variable] = (self._inputs[-1],)
+        words = [self._words.new(tensor.name) for tensor in self._interface.outputs]  # before anything inside has them
         results = function.body.body
         folded = folded_constants(self._module, function)
         for block in function.body.blocks:
@@ -93,7 +94,7 @@ class _Builder:
                 array = folded.get(binding.var)
                 value = (self._constant(array),) if array is not None else self._bound(binding.var, binding.value)
                 self._values[binding.var] = value
-        self._finish(self._values_of(results))
+        self._finish(self._values_of(results), words)
 
     def program(self) -> CProgram:
         used = {name for step in self._steps for name in names_of(step)}
@@ -123,22 +124,23 @@ class _Builder:
                 self._variants[key] = print_function(ready, self._kernel_words.new(f"{name}_part"), pitches)
         return self._variants[key]
 
-    def _finish(self, results: Sequence[str]) -> None:
-        """Results become the caller's arrays; one that is an input, a constant or a result already is copied."""
+    def _finish(self, results: Sequence[str], words: Sequence[str]) -> None:
+        """Results become the caller's arrays; one that is an input, a constant or a result already is copied.
+
+        words: identifiers of the caller's arrays.
+        """
         renamed: dict[str, str] = {}
-        for tensor, result in zip(self._interface.outputs, results, strict=True):
+        for tensor, result, word in zip(self._interface.outputs, results, words, strict=True):
+            self._tensors[word] = CTensor(word, tensor.shape, tensor.dtype, Place.OUTPUT, tensor.name)
+            self._outputs.append(word)
             name = renamed.get(result, result)
             if self._tensors[name].place is Place.ARENA:
-                renamed[name] = self._rename(name, tensor)
+                renamed[name] = self._rename(name, word)
             else:
-                copy = self._tensor(tensor.name, tensor.shape, tensor.dtype, Place.OUTPUT, tensor.name)
-                self._steps.append(Copy(name, copy))
-                self._outputs.append(copy)
+                self._steps.append(Copy(name, word))
 
-    def _rename(self, name: str, tensor: Tensor) -> str:
-        new = self._tensor(tensor.name, tensor.shape, tensor.dtype, Place.OUTPUT, tensor.name)
+    def _rename(self, name: str, new: str) -> str:
         del self._tensors[name]
-        self._outputs.append(new)
         for at, step in enumerate(self._steps):
             names = tuple(new if argument == name else argument for argument in names_of(step))
             self._steps[at] = replace(step, arguments=names) if isinstance(step, Call) else Copy(*names)
