@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from codesign.artifacts.c_folder.arena import planned
 from codesign.importers.onnx_importer import load_onnx
 from codesign.lowering.c_source.program import Kernel
+from codesign.lowering.microcontroller.convolution import Window
+from codesign.lowering.microcontroller.trailing import depthwise_lead
 from tests import refusals
 from tests.c_builds import SANITIZED, build, needs, program_of, run, write_c
 from tests.c_traces import Traced, quantized, traced
@@ -81,6 +84,45 @@ def test_a_distance_of_one_byte_less_is_seen(tmp_path: Path) -> None:
 
 def _one_more(found: re.Match[str]) -> str:
     return f"{found[1]}{int(found[2]) + 1})"
+
+
+WINDOWS = {
+    "padded": Window(5, 4, 8, 5, 4, 8, (3, 3), (1, 1), (1, 1), (1, 1, 1, 1)),
+    "stride": Window(6, 7, 4, 3, 4, 4, (3, 3), (2, 2), (1, 1), (0, 1, 1, 1)),
+    "dilated": Window(7, 6, 4, 7, 6, 4, (3, 3), (1, 1), (2, 2), (2, 2, 2, 2)),
+    "grown": Window(3, 3, 4, 7, 7, 4, (1, 1), (1, 1), (1, 1), (2, 2, 2, 2)),
+    "missed": Window(4, 4, 2, 6, 6, 2, (1, 1), (1, 1), (1, 1), (1, 1, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+@pytest.mark.parametrize("sizes", [(1, 1), (2, 1), (1, 2)])
+def test_a_distance_is_the_least_that_overwrites_nothing(name: str, sizes: tuple[int, int]) -> None:
+    """Byte by byte: a kernel's steps in order on a memory in which a byte that was overwritten is known."""
+    window = WINDOWS[name]
+    channels = min(window.channels, 4)
+    lead = depthwise_lead(window, channels, sizes)
+    read = window.rows * window.columns * window.channels * sizes[0]
+    made = window.output_rows * window.output_columns * window.channels * sizes[1]
+    assert keeps_what_it_reads(window, channels, sizes, lead)
+    assert lead in (0, made - read) or not keeps_what_it_reads(window, channels, sizes, lead - 1)
+
+
+def keeps_what_it_reads(window: Window, channels: int, sizes: tuple[int, int], lead: int) -> bool:
+    """Of a depthwise kernel whose output begins so many bytes before its input."""
+    dirty: set[int] = set()
+    for oy, ox, c in product(
+        range(window.output_rows), range(window.output_columns), range(0, window.channels, channels)
+    ):
+        for fy, fx in product(*map(range, window.taps)):
+            iy, ix = window.row(oy, fy), window.column(ox, fx)
+            if 0 <= iy < window.rows and 0 <= ix < window.columns:
+                begin = ((iy * window.columns + ix) * window.channels + c) * sizes[0]
+                if dirty.intersection(range(begin, begin + channels * sizes[0])):
+                    return False
+        begin = ((oy * window.output_columns + ox) * window.channels + c) * sizes[1] - lead
+        dirty.update(range(begin, begin + channels * sizes[1]))
+    return True
 
 
 JOINED = """

@@ -242,6 +242,18 @@ def test_an_output_must_stay_and_in_place_must_be_in_place() -> None:
     assert check_plan(problem, claimed) == ["step one writes b beside a"]
 
 
+def test_an_output_may_begin_before_the_input_it_lies_over() -> None:
+    """A step that writes 16 bytes behind its reading, and one that must run in between though it reads nothing."""
+    tensors = (Tensor("a", 64), Tensor("b", 64), Tensor("c", 16))
+    behind = Step("behind", ("a",), ("b",), overwrites=(Overwrite("b", "a", lead_bytes=16),), after=("first",))
+    problem = MemoryProblem(tensors, (Step("first", (), ("c",)), behind), ("a",), ("b",))
+    plan = plan_memory(problem)
+    assert check_plan(problem, plan) == [] and plan.proven
+    assert plan.arena_bytes == 80 and plan.offsets["a"] - plan.offsets["b"] == 16
+    assert check_plan(problem, moved(plan, b=plan.offsets["a"])) == ["step behind writes b beside a"]
+    assert check_plan(problem, replace(plan, order=plan.order[::-1]))[0] == "step behind runs before first"
+
+
 @pytest.mark.parametrize(
     ("problem", "message"),
     [
@@ -249,6 +261,7 @@ def test_an_output_must_stay_and_in_place_must_be_in_place() -> None:
         (replace(CONV, steps=CONV.steps[1:]), "nobody writes all of tensor y"),
         (replace(CONV, steps=CONV.steps[::-1]), "step three runs before what it reads is written"),
         (replace(CONV, inputs=("x", "y")), "tensor y is written twice, or is an input that is written"),
+        (replace(CONV, steps=(*CONV.steps, Step("s", (), (), after=("t",)))), "step s runs after t, which is no step"),
         (replace(CONV, tensors=(*CONV.tensors, Tensor("x", 3))), "two tensors have one name"),
         (replace(CONV, steps=(*CONV.steps, Step("one", (), ()))), "two steps have one name"),
         (replace(CONV, tensors=(*CONV.tensors, Tensor("e", 0))), "tensor e has 0 bytes at alignment 16"),
