@@ -68,7 +68,7 @@ class _Builder:
         self._module = module
         self._interface = interface
         self._where = where
-        self._words = Names("memory", "failures", "main")
+        self._words = Names("memory", "row", "failures", "main")
         self._kernel_words = Names()
         self._tensors: dict[str, CTensor] = {}
         self._constants: dict[str, np.ndarray] = {}
