@@ -67,13 +67,6 @@ def unsettled(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-class Beside(nn.ModuleDict):
-    """Networks on one image, so that one export serves them all."""
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(module(x) for module in self.values())
-
-
 def normalized(build: Callable[[], nn.Module], image: Image) -> nn.Module:
     """A module whose norms have the statistics of what comes in, without which signals of new weights die away."""
     torch.manual_seed(7)

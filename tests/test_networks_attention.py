@@ -16,7 +16,6 @@ from codesign.networks.architecture import Architecture  # noqa: E402
 from codesign.networks.attention import LinformerAttention, SelfAttention  # noqa: E402
 from codesign.networks.families import edgevit, linformer, micronet, mobilevitv3  # noqa: E402
 from tests.papers_networks import (  # noqa: E402
-    Beside,
     Counts,
     Image,
     check_gradients,
@@ -167,23 +166,21 @@ MICRO = micronet.Size(
 )
 
 
-def small_ones() -> torch.nn.Module:
-    return Beside(
-        {
-            "mobilevitv3": mobilevitv3.MobileViTv3(VIT, classes=7),
-            "mobilevitv3_linear": mobilevitv3.MobileViTv3(VIT, mobilevitv3.LinearFusion, classes=7),
-            "edgevit": edgevit.edgevit((16, 24), (1, 1), 8, (2, 1), classes=7),
-            "linformer": linformer.VisionTransformer(16, 1, 2, 4, 8, 32, classes=7),
-            "micronet": micronet.MicroNet(MICRO, classes=7),
-        }
-    )
+SMALL: dict[str, Callable[[], torch.nn.Module]] = {
+    "mobilevitv3": partial(mobilevitv3.MobileViTv3, VIT, classes=7),
+    "mobilevitv3_linear": partial(mobilevitv3.MobileViTv3, VIT, mobilevitv3.LinearFusion, classes=7),
+    "edgevit": partial(edgevit.edgevit, (16, 24), (1, 1), 8, (2, 1), classes=7),
+    "linformer": partial(linformer.VisionTransformer, 16, 1, 2, 4, 8, 32, classes=7),
+    "micronet": partial(micronet.MicroNet, MICRO, classes=7),
+}
 
 
-def test_small_ones_export_run_train_and_cost(tmp_path: Path) -> None:
-    image, path = (3, 32, 32), tmp_path / "networks.onnx"
-    module = normalized(small_ones, image)
+@pytest.mark.parametrize("name", SMALL)
+def test_small_ones_export_run_train_and_cost(name: str, tmp_path: Path) -> None:
+    build, image, path = SMALL[name], (3, 32, 32), tmp_path / "network.onnx"
+    module = normalized(build, image)
     graph = exported(module, image, path)
-    assert counted_in_graph(graph) == counted_by_torch(small_ones, image)
+    assert counted_in_graph(graph) == counted_by_torch(build, image)
     check_outputs(module, image, path)
     check_gradients(module, image)
     assert on_host(path, "edge_npu") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -18,7 +19,6 @@ from codesign.networks.architecture import Architecture  # noqa: E402
 from codesign.networks.cells import Cell, CellModule, CellNetwork, FactorizedReduction, Pooling, operation  # noqa: E402
 from codesign.networks.families import amoebanet, chamnet, greedynas, nasnet  # noqa: E402
 from tests.papers_networks import (  # noqa: E402
-    Beside,
     Counts,
     check_gradients,
     check_outputs,
@@ -163,20 +163,18 @@ NORMAL = Cell(
 REDUCTION = Cell((("1x7_7x1", 0, "max_2x2", 1), ("identity", 1, "max_3x3", 0)), outputs=(0, 2, 3))
 
 
-def small_ones() -> torch.nn.Module:
-    return Beside(
-        {
-            "cells": CellNetwork(NORMAL, REDUCTION, normal_cells=(1,), width=16, stem=8, classes=7),
-            "greedynas": greedynas.greedynas(((16, 2, ((3, 1, False), (5, 3, True))),), classes=7),
-        }
-    )
+SMALL: dict[str, Callable[[], torch.nn.Module]] = {
+    "cells": partial(CellNetwork, NORMAL, REDUCTION, normal_cells=(1,), width=16, stem=8, classes=7),
+    "greedynas": partial(greedynas.greedynas, ((16, 2, ((3, 1, False), (5, 3, True))),), classes=7),
+}
 
 
-def test_small_ones_export_run_train_and_cost(tmp_path: Path) -> None:
-    image, path = (3, 32, 32), tmp_path / "networks.onnx"
-    module = normalized(small_ones, image)
+@pytest.mark.parametrize("name", SMALL)
+def test_small_ones_export_run_train_and_cost(name: str, tmp_path: Path) -> None:
+    build, image, path = SMALL[name], (3, 32, 32), tmp_path / "network.onnx"
+    module = normalized(build, image)
     graph = exported(module, image, path)
-    assert counted_in_graph(graph) == counted_by_hooks(small_ones, image)
+    assert counted_in_graph(graph) == counted_by_hooks(build, image)
     check_outputs(module, image, path)
     check_gradients(module, image)
     assert on_host(path, "edge_npu") == []
