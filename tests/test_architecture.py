@@ -40,6 +40,10 @@ NEIGHBOURS: frozenset[tuple[str, str]] = frozenset(
     {
         ("artifacts", "lowering"),  # verification runs the library
         ("quantization", "rewriting"),  # the edits every rewrite is made of; nothing there knows of quantization
+        ("search", "networks"),  # a space names generators
+        ("search", "training"),  # trials train candidates on data
+        ("search", "networks"),  # a space names generators
+        ("search", "training"),  # trials train candidates on data
     }
 )
 
@@ -49,6 +53,9 @@ HEAVY = {
     "tvm_ffi": {"lowering"},
     "torch": {"importers", "networks", "training", "search"},
     "ortools": {"planning"},
+    "ray": {"search"},
+    "sklearn": {"search"},
+    "PIL": {"search"},
 }
 
 
