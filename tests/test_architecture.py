@@ -40,6 +40,8 @@ NEIGHBOURS: frozenset[tuple[str, str]] = frozenset(
     {
         ("artifacts", "lowering"),  # verification runs the library
         ("quantization", "rewriting"),  # the edits every rewrite is made of; nothing there knows of quantization
+        ("search", "networks"),  # a space names generators
+        ("search", "training"),  # trials train candidates on data
     }
 )
 
