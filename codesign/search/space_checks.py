@@ -33,9 +33,10 @@ def parameters_of(make: Generator) -> Mapping[str, inspect.Parameter]:
 
 
 def _problems(file: SpaceFile) -> Iterator[_Found]:
-    way: YamlPath = next(
-        (key,) for key in ("coefficients", "candidates", "scaled_down") if getattr(file, key) is not None
-    )
+    way = file.ways
+    if len(way) != 1:
+        yield (), "needs one of coefficients, candidates and scaled_down", ""
+        return
     for name, values in (file.coefficients or {}).items():
         if len(set(values)) < max(1, len(values)):
             yield (*way, name), "a value is listed twice" if values else "must not be empty", ""
@@ -77,18 +78,19 @@ def _arguments(file: SpaceFile, way: YamlPath, make: Generator) -> Iterator[_Fou
         elif name not in known:
             hint = did_you_mean(name, known) or f"it takes {', '.join(known)}"
             yield where, f"{file.generator} has no such argument", hint
+    for name in known:
+        if name not in paths and parameters_of(make)[name].default is inspect.Parameter.empty:
+            yield (), f"needs {name}, an argument of {file.generator}", ""
     if RESOLUTION in known:
-        yield from _resolution(file, make, paths)
+        yield from _resolution(file, paths)
     elif file.image is None:
         yield (), f"needs image, the side of the input in pixels: {file.generator} takes no resolution", ""
 
 
-def _resolution(file: SpaceFile, make: Generator, paths: Mapping[str, YamlPath]) -> Iterator[_Found]:
-    """Sizes of images that are none, or missing."""
+def _resolution(file: SpaceFile, paths: Mapping[str, YamlPath]) -> Iterator[_Found]:
+    """Sizes of images that are none, or given twice."""
     if file.image is not None:
         yield ("image",), f"{file.generator} takes its image from resolution", "give resolution instead"
-    elif RESOLUTION not in paths and parameters_of(make)[RESOLUTION].default is inspect.Parameter.empty:
-        yield (), f"needs resolution, an argument of {file.generator}", ""
     sides = [*([file.arguments[RESOLUTION]] if RESOLUTION in file.arguments else []), *_sides(file)]
     if any(isinstance(side, bool | str) or side != int(side) or not 8 <= side <= 1024 for side in sides):
         yield paths[RESOLUTION], "must be whole numbers from 8 to 1024", ""

@@ -9,7 +9,7 @@ from itertools import product
 from math import isfinite, prod
 from typing import Annotated
 
-from pydantic import Field, PlainValidator, model_validator
+from pydantic import Field, PlainValidator
 
 from codesign.hardware.sections import Name, PositiveInt, Section
 from codesign.search.candidate import Value
@@ -54,12 +54,10 @@ class SpaceFile(Section):
     scaled_down: ScaledDown | None = None
     image: Side | None = None
 
-    @model_validator(mode="after")
-    def _one_way(self) -> SpaceFile:
-        given = [way for way in (self.coefficients, self.candidates, self.scaled_down) if way is not None]
-        if len(given) != 1:
-            raise ValueError("needs one of coefficients, candidates and scaled_down")
-        return self
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """The keys given of those that say what the candidates are; one, in a space that is right."""
+        return tuple(key for key in ("coefficients", "candidates", "scaled_down") if getattr(self, key) is not None)
 
     def combinations(self) -> Iterator[tuple[YamlPath, dict[str, Value]]]:
         """What differs between candidates, with the place in the file it comes from."""
@@ -68,9 +66,8 @@ class SpaceFile(Section):
                 yield ("candidates", number), dict(candidate)
             return
         lists = self.lists()
-        where = ("coefficients",) if self.coefficients is not None else ("scaled_down",)
         for values in product(*lists.values()):
-            yield where, dict(zip(lists, values, strict=True))
+            yield self.ways, dict(zip(lists, values, strict=True))
 
     def lists(self) -> Mapping[str, Sequence[Value]]:
         """Values by coefficient."""

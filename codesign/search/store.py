@@ -226,6 +226,8 @@ def _connected(path: Path) -> Iterator[Store]:
     with closing(connection):
         try:
             connection.execute("PRAGMA journal_mode = WAL")
+            # A killed process loses nothing this way; a power cut may lose the last results, which are trained again.
+            connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA foreign_keys = ON")
             [(version,)] = connection.execute("PRAGMA user_version")
             if version == 0:
