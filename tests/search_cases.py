@@ -18,7 +18,7 @@ WIDTHS, DEPTHS = (1.0, 0.8, 0.6, 0.4), (1.0, 0.9, 0.7, 0.5)
 
 def candidate(width: float, depth: float) -> Candidate:
     """One of a space of two coefficients."""
-    arguments = (("channels", 1), ("classes", 10), ("depth", depth), ("width", width))
+    arguments = (("depth", depth), ("width", width))
     return Candidate(f"width{width}_depth{depth}", "net", arguments, (1, 32, 32))
 
 

@@ -54,7 +54,7 @@ def arguments(candidate: Candidate) -> Mapping[str, object]:
 
 def test_every_combination_is_a_candidate() -> None:
     made = space("generator: scalable\ncoefficients: {width: [1.0, 0.5], depth: [1.0], resolution: [32, 24]}\n")
-    candidates = made.candidates(channels=1, classes=10)
+    candidates = made.candidates(channels=1)
     assert [one.name for one in candidates] == [
         "width1.0_depth1.0_resolution32",
         "width1.0_depth1.0_resolution24",
@@ -64,34 +64,34 @@ def test_every_combination_is_a_candidate() -> None:
     assert candidates[1] == Candidate(
         "width1.0_depth1.0_resolution24",
         "scalable",
-        (("channels", 1), ("classes", 10), ("depth", 1.0), ("resolution", 24), ("width", 1.0)),
+        (("depth", 1.0), ("resolution", 24), ("width", 1.0)),
         (1, 24, 24),
     )
 
 
 def test_arguments_are_the_same_for_all() -> None:
     made = space("generator: scalable\narguments: {depth: 0.7, resolution: 48}\ncoefficients: {width: [1, 0.5]}\n")
-    first, second = made.candidates(3, 100)
+    first, second = made.candidates(3)
     assert (first.name, first.image) == ("width1", (3, 48, 48))
-    assert arguments(second) == {"width": 0.5, "depth": 0.7, "resolution": 48, "classes": 100, "channels": 3}
+    assert arguments(second) == {"width": 0.5, "depth": 0.7, "resolution": 48}
 
 
 def test_an_image_for_generators_without_resolution() -> None:
     made = space("generator: plain\nimage: 40\ncandidates:\n- {activation: relu}\n- {activation: silu, width: 0.5}\n")
-    first, second = made.candidates(1, 10)
+    first, second = made.candidates(1)
     assert (first.name, first.image) == ("activation-relu", (1, 40, 40))
     assert second.name == "activation-silu_width0.5"
-    assert arguments(first) == {"activation": "relu", "classes": 10, "channels": 1}
+    assert arguments(first) == {"activation": "relu"}
 
 
 def test_a_resolution_nobody_gives_is_the_generators() -> None:
     made = space("generator: scalable\narguments: {depth: 1.0}\ncoefficients: {width: [1.0, 0.5]}\n")
-    assert {one.image for one in made.candidates(1, 10)} == {(1, 64, 64)}
-    assert arguments(made.candidates(1, 10)[0])["resolution"] == 64
+    assert {one.image for one in made.candidates(1)} == {(1, 64, 64)}
+    assert arguments(made.candidates(1)[0])["resolution"] == 64
 
 
 def test_the_rule_of_the_paper_makes_its_64_candidates() -> None:
-    made = space("generator: scalable\nscaled_down: {resolution: 224}\n").candidates(3, 1000)
+    made = space("generator: scalable\nscaled_down: {resolution: 224}\n").candidates(3)
     assert len(made) == len({one.name for one in made}) == 64
     assert {one.image[1] for one in made} == {224, 203, 172, 132}
     assert {arguments(one)["depth"] for one in made} == {1.0, 0.7, 0.6, 0.5}
@@ -102,7 +102,7 @@ def test_long_names_are_cut_and_stay_different() -> None:
     made = space(
         f"generator: plain\nimage: 8\narguments: {{}}\ncoefficients: {{activation: [{words}], width: [1, 2]}}\n"
     )
-    names = [one.name for one in made.candidates(1, 10)]
+    names = [one.name for one in made.candidates(1)]
     assert len(set(names)) == 4 and max(map(len, names)) <= 150
 
 

@@ -46,13 +46,13 @@ AXES: Mapping[str, Callable[[Resources], float]] = {
 }
 
 
-def resources_of(candidate: Candidate, price: Price) -> Resources:
+def resources_of(candidate: Candidate, classes: int, price: Price) -> Resources:
     """Build a candidate with random weights, import it and price it.
 
-    price: the plan of a graph on the machine. Raises CodesignError for arguments the generator refuses, and
+    classes: how many it tells apart. price: the plan of a graph on the machine. Raises CodesignError for arguments the generator refuses, and
     DoesNotFitError when the machine cannot run the candidate.
     """
-    graph = graph_of(candidate)
+    graph = graph_of(candidate, classes)
     plan = price(graph)
     if plan.memory is None:
         raise CodesignError(candidate.name, "its plan has no memory plan")
@@ -68,13 +68,13 @@ def resources_of(candidate: Candidate, price: Price) -> Resources:
     )
 
 
-def graph_of(candidate: Candidate) -> Graph:
+def graph_of(candidate: Candidate, classes: int) -> Graph:
     """A candidate with random weights as a graph. Raises CodesignError for arguments the generator refuses."""
     import torch
 
     make = generator(candidate.generator)
     try:
-        module = make(**dict(candidate.arguments))
+        module = make(**dict(candidate.arguments), classes=classes, channels=candidate.image[0])
     except (TypeError, ValueError, RuntimeError) as error:
         hint = "leave the combination out: list the others under candidates"
         raise CodesignError(candidate.name, f"{candidate.generator} cannot make it: {error}", hint) from error

@@ -42,22 +42,21 @@ class Space:
         """Of what the file says; comments and layout do not count."""
         return sha256(self.file.model_dump_json().encode()).hexdigest()
 
-    def candidates(self, channels: int, classes: int) -> tuple[Candidate, ...]:
+    def candidates(self, channels: int) -> tuple[Candidate, ...]:
         """All candidates in the order of the file, the last coefficient changing fastest.
 
-        channels: of the images they are trained on; classes: of their labels.
+        channels: of the images they are trained on.
         """
         taken = parameters_of(generator(self.file.generator))
-        return tuple(self._candidate(differing, channels, classes, taken) for _, differing in self.file.combinations())
+        return tuple(self._candidate(differing, channels, taken) for _, differing in self.file.combinations())
 
     def _candidate(
-        self, differing: Mapping[str, Value], channels: int, classes: int, taken: Mapping[str, inspect.Parameter]
+        self, differing: Mapping[str, Value], channels: int, taken: Mapping[str, inspect.Parameter]
     ) -> Candidate:
         arguments: dict[str, Value] = {**self.file.arguments, **differing}
         if RESOLUTION in taken:
             arguments.setdefault(RESOLUTION, taken[RESOLUTION].default)
         side = int(arguments[RESOLUTION] if self.file.image is None else self.file.image)
-        arguments |= {"classes": classes, "channels": channels}
         name = name_of(differing) or self.file.generator
         return Candidate(name, self.file.generator, tuple(sorted(arguments.items())), (channels, side, side))
 
