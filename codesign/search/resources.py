@@ -49,8 +49,8 @@ AXES: Mapping[str, Callable[[Resources], float]] = {
 def resources_of(candidate: Candidate, classes: int, price: Price) -> Resources:
     """Build a candidate with random weights, import it and price it.
 
-    classes: how many it tells apart. price: the plan of a graph on the machine. Raises CodesignError for arguments the generator refuses, and
-    DoesNotFitError when the machine cannot run the candidate.
+    classes: how many it tells apart. price: the plan of a graph on the machine. Raises CodesignError for arguments the
+    generator refuses, and DoesNotFitError when the machine cannot run the candidate.
     """
     graph = graph_of(candidate, classes)
     plan = price(graph)

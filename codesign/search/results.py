@@ -37,6 +37,18 @@ class Outcome:
         return self.accuracies[-1] if self.accuracies else None
 
     @property
+    def fate(self) -> str:
+        """What became of it, in a few words."""
+        if self.champion:
+            return "champion"
+        if self.refusal:
+            return "does not fit the machine"
+        if self.elimination is None:
+            return "trained" if self.accuracies else "not trained"
+        number = self.elimination.round
+        return f"left after round {number}" if number else "left in the first cut"
+
+    @property
     def average(self) -> float | None:
         """From its first epoch to its last one."""
         return fsum(self.accuracies) / len(self.accuracies) if self.accuracies else None
@@ -102,7 +114,7 @@ def pareto_front(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
     Of candidates equal in both the first one counts. Candidates without cycles or accuracy are left out.
     """
     front: list[Outcome] = []
-    for outcome in sorted(outcomes, key=lambda one: (_cycles(one), -(one.accuracy or 0.0))):
+    for outcome in sorted(outcomes, key=lambda one: (cycles_of(one), -(one.accuracy or 0.0))):
         best = front[-1].accuracy if front else None
         if outcome.accuracy is not None and outcome.resources is not None and (best is None or outcome.accuracy > best):
             front.append(outcome)
@@ -116,7 +128,8 @@ def champions_of(results: Results) -> tuple[Outcome, ...]:
     return results.champions
 
 
-def _cycles(outcome: Outcome) -> int:
+def cycles_of(outcome: Outcome) -> int:
+    """Cycles of one inference; 0 where they are not known."""
     return outcome.resources.cycles if outcome.resources is not None else 0
 
 
