@@ -14,6 +14,7 @@ import typer
 
 from codesign import __version__
 from codesign.cli_machines import hw_app
+from codesign.cli_networks import networks_app
 from codesign.cli_options import (
     BitsOption,
     BoardOption,
@@ -70,6 +71,7 @@ app = typer.Typer(
 )
 passes_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Rewrites: list, explain.")
 app.add_typer(hw_app, name="hw")
+app.add_typer(networks_app, name="networks")
 app.add_typer(passes_app, name="passes")
 
 _BYTES_OF = {None: 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}

@@ -12,6 +12,15 @@ BuildArgument = Annotated[Path, typer.Argument(metavar="BUILD", help="A folder `
 MachineArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A machine by name, or its YAML file.")]
 TargetArgument = Annotated[Path, typer.Argument(metavar="TARGET", help="The file to write.")]
 PassArgument = Annotated[str, typer.Argument(metavar="NAME", help="A pass or a pipeline.")]
+NetworkArgument = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="A network of `codesign networks list`, or timm:NAME, torchvision:NAME, ..."),
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the random weights.")]
+ImageOption = Annotated[
+    str | None, typer.Option("--image", metavar="3x128x128", help="Channels, rows, columns; else the network's own.")
+]
+ClassesOption = Annotated[int | None, typer.Option("--classes", min=1, help="Outputs; else the network's own.")]
 BoardOption = Annotated[
     str, typer.Option("--board", metavar="NAME|FILE", help="The FPGA; `codesign hw boards` shows them.")
 ]

@@ -29,7 +29,7 @@ LINES: tuple[frozenset[str], ...] = (
     frozenset({"settings"}),
     frozenset({"building"}),
     frozenset({"compiler", "cli_options"}),
-    frozenset({"cli_machines"}),
+    frozenset({"cli_machines", "cli_networks"}),
     frozenset({"cli"}),
     frozenset({"__init__", "__main__"}),
 )

@@ -10,20 +10,24 @@ import hashlib
 import io
 import logging
 import os
+import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import onnx
+from onnx_ir.passes import common
 
 from codesign.errors import CodesignError
-from codesign.graph.graph import Graph
+from codesign.graph.graph import Graph, constant_of
+from codesign.graph.operators import is_operator
 from codesign.importers.onnx_importer import NO_SHAPES, import_proto
 
 TENSOR_NAMES = "codesign_tensor_names"  # in the meta of a torch.fx.GraphModule: names of its inputs and its outputs
 _OPSET = 18
+_REGISTRATION = "torch.onnx._internal.exporter._registration"  # the logger that names packages it does not find
 _FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # read by torch.load; wins over weights_only=False in the code
 _CODE_OBJECTS = ("custom_obj_", "opaque_obj_")  # archive entries that PyTorch unpickles in full
 _SAVE_HINT = "save it with torch.export.save"
@@ -98,7 +102,7 @@ def _export(
     where = str(source) if source is not None else name
     printed = io.StringIO()  # the exporter prints its progress; results belong on stdout, nothing else
     try:
-        with redirect_stdout(printed):
+        with redirect_stdout(printed), _hushed():
             exported = torch.onnx.export(
                 program, arguments, dynamo=True, opset_version=_OPSET, optimize=False, **_names_of(program)
             )
@@ -106,7 +110,34 @@ def _export(
         raise CodesignError(where, f"PyTorch cannot export it: {_reason(error)}", "try torch.onnx.export") from error
     logger.debug("%s", printed.getvalue())
     proto: onnx.ModelProto = exported.model_proto
-    return import_proto(proto, name=name, sha256=digest, source=source, input_shapes=input_shapes)
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    graph = import_proto(proto, name=name, sha256=digest, source=source, input_shapes=input_shapes)
+    _drop_added_biases(graph, weights)
+    return graph
+
+
+def _drop_added_biases(graph: Graph, weights: Collection[str]) -> None:
+    """Take out biases of zeros that PyTorch's exporter gives convolutions without one; weights: what the module has."""
+    for node in graph.nodes:
+        bias = node.inputs[2] if is_operator(node, "Conv", "ConvTranspose") and len(node.inputs) > 2 else None
+        values = constant_of(bias)
+        if bias is not None and values is not None and bias.name not in weights and not values.any():
+            node.resize_inputs(2)
+    common.RemoveUnusedNodesPass()(graph.model)
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Without what the exporter says of its own parts: operators of packages that are absent, deprecated calls."""
+    registration = logging.getLogger(_REGISTRATION)
+    before = registration.level
+    registration.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        registration.setLevel(before)
 
 
 def _names_of(program: Any) -> dict[str, tuple[str, ...]]:

@@ -17,14 +17,14 @@ class Architecture:
     """A network somebody published, ready to be built.
 
     name: lower case with underscores (`efficientnet_hf0`). image: channels, rows and columns of its input. build: makes
-    the module with random weights. source: paper, and table or section. note: what the paper leaves open and what was
-    chosen for it; empty when it leaves nothing open.
+    the module with random weights, and takes `classes` and `channels` as keywords where they are free. source: paper,
+    table or section. note: what the paper leaves open and what was chosen for it; empty when it leaves nothing open.
     """
 
     name: str
     family: str
     image: tuple[int, int, int]
-    build: Callable[[], nn.Module]
+    build: Callable[..., nn.Module]
     source: str
     note: str = ""
 

@@ -81,7 +81,7 @@ class Scaling:
         return max(1, scaled)
 
 
-def build(scaling: Scaling, classes: int, channels: int, padding: Padding = "same") -> nn.Sequential:
+def build(scaling: Scaling, classes: int = 1000, channels: int = 3, padding: Padding = "same") -> nn.Sequential:
     """The network: stem, seven stages, head of a 1x1 convolution, classifier.
 
     Squeeze-excite has a quarter of the channels its block reads. padding: "same" is the authors' (TensorFlow);
@@ -245,7 +245,7 @@ def _square(side: int) -> tuple[int, int, int]:
 
 def _inverse(name: str, phi: float) -> Architecture:
     scaling = Scaling(1.1**phi, 1.2**phi, rounded_depth=True)
-    make = partial(build, scaling, 1000, 3)
+    make = partial(build, scaling)
     image = _square(compound_resolution(phi))
     return Architecture(f"efficientnet_b_{name}", "EfficientNet", image, make, _LECTURE, _INVERSE_NOTE)
 

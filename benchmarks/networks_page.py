@@ -1,0 +1,264 @@
+"""Writes docs/networks.md: every network of the papers, printed against measured, and what it costs on five machines.
+
+    python benchmarks/networks_page.py [--cache FILE.jsonl] [--output FILE.md]
+
+Printed figures: codesign/networks/published. Measured ones: rows of `benchmarks/evidence_families.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from statistics import geometric_mean
+
+from family_rows import MACHINES, Cost, Counted, Mapped, Row, read_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+PUBLISHED = ROOT / "codesign/networks/published"
+MILLION, GIGA = 1e6, 1e9
+COMPARED = ("ecnn", "gemmini16", "edge_npu")  # where the hardware-friendly networks are held against the others
+_PAPERS = {
+    "survey": "Designing lightweight CNNs (survey)",
+    "elite": "EfficientNet-eLite and -HF",
+    "review": "Modern small networks (review)",
+    "lecture": "Lightweight architectures (lecture)",
+}
+
+_WHAT = (
+    "What four papers print of the networks they compare, what the networks have when they are counted, and what no",
+    "paper gives: cycles, utilisation and energy on five machines. `from` is where the network comes from: `codesign`",
+    "is a generator of ours (`codesign networks list`), the others are packages it was exported from. Accuracies are",
+    "those the papers print, on ImageNet; none is ours. Papers say FLOPs and mean multiply-accumulates. Parameters are",
+    "learned ones, without running means and variances; the eLite paper counts those too. As printed: equal in the",
+    "printed digits; cut off: equal when further digits are dropped, not rounded.",
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A network as we have it. statistics: running means and variances."""
+
+    origin: str
+    parameters: int
+    statistics: int
+    macs: int
+    costs: Mapped | None
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A printed figure as it stands, in its unit; and what we have, in the same unit."""
+
+    text: str
+    measured: float | None
+
+    @property
+    def verdict(self) -> str:
+        """How the two agree: `as printed`, `truncated`, or the difference in percent; empty when one is missing."""
+        if not self.text or self.measured is None:
+            return ""
+        digits = len(self.text.partition(".")[2])
+        wanted = float(self.text)
+        if round(self.measured, digits) == wanted:
+            return "as printed"
+        if int(self.measured * 10**digits) / 10**digits == wanted:
+            return "cut off"
+        return f"{self.measured / wanted - 1:+.1%}"
+
+    @property
+    def differs(self) -> bool:
+        return "%" in self.verdict
+
+
+def measured(rows: list[Row]) -> dict[str, Measured]:
+    """Networks by name; of two with one name ours."""
+    found: dict[str, Measured] = {}
+    for row in sorted(rows, key=lambda row: row.origin != "codesign"):
+        if row.stage == "imports" and isinstance(counts := row.found, Counted) and row.network not in found:
+            mapped = next(
+                (other.found for other in rows if other.stage == "maps" and _same(other, row) and other.found), None
+            )
+            costs = mapped if isinstance(mapped, Mapped) else None
+            found[row.network] = Measured(row.origin, counts.parameters, counts.statistics, counts.macs, costs)
+    return found
+
+
+def _same(one: Row, other: Row) -> bool:
+    return (one.network, one.origin) == (other.network, other.origin)
+
+
+def read(name: str) -> list[dict[str, str]]:
+    """Rows of a published table."""
+    with (PUBLISHED / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def paper_table(paper: str, networks: dict[str, Measured]) -> Iterator[str]:
+    """Lines of a Markdown table: one paper's rows."""
+    yield (
+        "| table | row | top-1, printed | M parameters, printed | measured | | G MACs, printed | measured | "
+        "| from | why |"
+    )
+    yield "|---|---|---:|---:|---:|---|---:|---:|---|---|---|"
+    for row in read("papers.csv"):
+        if row["paper"] != paper:
+            continue
+        found = networks.get(row["network"])
+        parameters = Printed(row["parameters_m"], found.parameters / MILLION if found else None)
+        macs = Printed(row["macs_g"], found.macs / GIGA if found else None)
+        cells = [row["table"], row["row"], row["top1_percent"]]
+        for figure in (parameters, macs):
+            number = "" if figure.measured is None else f"{figure.measured:.4g}"
+            cells += [figure.text, number, figure.verdict]
+        why = row["why"] if parameters.differs or macs.differs or found is None else ""
+        if found is None and not why:
+            why = "not measured yet"
+        yield f"| {' | '.join([*cells, found.origin if found else '', why])} |"
+
+
+def cost_table(networks: dict[str, Measured]) -> Iterator[str]:
+    """Lines of a Markdown table: cycles, utilisation and energy of every network on every machine."""
+    yield f"| network | from | G MACs | {' | '.join(f'{name}: M cycles | utilisation | mJ' for name in MACHINES)} |"
+    yield "|---|---|---:|" + "---:|" * 3 * len(MACHINES)
+    for name, found in sorted(networks.items()):
+        if found.costs is None:
+            continue
+        cells = []
+        for machine in MACHINES:
+            cost = found.costs.machines[machine]
+            if cost.problem:
+                cells += ["does not fit", "", ""]
+            else:
+                star = "*" if cost.host else ""
+                millijoule = cost.energy_uj / 1e3
+                cells += [f"{cost.cycles / MILLION:.3g}{star}", f"{cost.utilization:.1%}", f"{millijoule:.3g}"]
+        yield f"| {name} | {found.origin} | {found.macs / GIGA:.3g} | {' | '.join(cells)} |"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A hardware-friendly network and the other of the nearest MACs."""
+
+    friendly: str
+    other: str
+    ours: Measured
+    theirs: Measured
+
+    def per_mac(self, machine: str) -> tuple[float, float]:
+        """Cycles and energy for every MAC, as ratios: below 1 where the hardware-friendly network is better."""
+        one, other = self._costs(machine)
+        share = self.theirs.macs / self.ours.macs
+        return one.cycles / other.cycles * share, one.energy_uj / other.energy_uj * share
+
+    def line(self, machine: str, top: dict[str, str]) -> str:
+        """One line of the table."""
+        one, other = self._costs(machine)
+        cycles, energy = self.per_mac(machine)
+        return (
+            f"| {self.friendly} | {self.other} | {self.ours.macs / MILLION:.1f}, {self.theirs.macs / MILLION:.1f} "
+            f"| {top.get(self.friendly, '')}, {top.get(self.other, '')} | {machine} "
+            f"| {one.cycles / MILLION:.2f}, {other.cycles / MILLION:.2f} | {one.cycles / other.cycles:.2f} "
+            f"| **{cycles:.2f}** | {one.utilization:.1%}, {other.utilization:.1%} "
+            f"| {one.energy_uj / 1e3:.2f}, {other.energy_uj / 1e3:.2f} | {one.energy_uj / other.energy_uj:.2f} "
+            f"| **{energy:.2f}** |"
+        )
+
+    def _costs(self, machine: str) -> tuple[Cost, Cost]:
+        assert self.ours.costs and self.theirs.costs
+        return self.ours.costs.machines[machine], self.theirs.costs.machines[machine]
+
+
+def pairs(networks: dict[str, Measured]) -> list[Pair]:
+    """Every HF network with the eLite network of the nearest MACs."""
+    costed = {name: found for name, found in networks.items() if found.costs}
+    others = {name: found for name, found in costed.items() if name.startswith("efficientnet_elite")}
+    found = []
+    for name, ours in sorted(costed.items()):
+        if name.startswith("efficientnet_hf") and others:
+            near = min(others, key=lambda other, macs=ours.macs: abs(others[other].macs / macs - 1))  # type: ignore[misc]
+            found.append(Pair(name, near, ours, others[near]))
+    return found
+
+
+def hardware_friendly(networks: dict[str, Measured]) -> Iterator[str]:
+    """Lines: a verdict per machine, then every pair on every machine."""
+    found = pairs(networks)
+    top = {row["name"]: row["top1_percent"] for row in read("elite.csv")}
+    for machine in COMPARED:
+        ratios = [pair.per_mac(machine) for pair in found]
+        better = [pair.friendly for pair, (cycles, _) in zip(found, ratios, strict=True) if cycles < 1]
+        yield (
+            f"* {machine}: fewer cycles for every MAC in {len(better)} of {len(found)} pairs; geometric means of the "
+            f"ratios {geometric_mean(cycles for cycles, _ in ratios):.2f} (cycles for every MAC) and "
+            f"{geometric_mean(energy for _, energy in ratios):.2f} (energy for every MAC)."
+        )
+    yield ""
+    yield (
+        "| HF | eLite | M MACs | top-1, printed | machine | M cycles | ratio | cycles per MAC, ratio | utilisation "
+        "| mJ | ratio | energy per MAC, ratio |"
+    )
+    yield "|---|---|---|---|---|---|---:|---:|---|---|---:|---:|"
+    for pair in found:
+        for machine in COMPARED:
+            yield pair.line(machine, top)
+
+
+def page(rows: list[Row]) -> str:
+    """The whole page."""
+    networks = measured(rows)
+    lines = ["# Networks", "", f"{date.today().isoformat()}, written by `benchmarks/networks_page.py`.", ""]
+    lines += [*_WHAT, ""]
+    for paper, title in _PAPERS.items():
+        lines += [f"## {title}", ""]
+        if paper == "elite":
+            lines += [*elite_table(networks), ""]
+        lines += [*paper_table(paper, networks), ""]
+    lines += ["## Hardware-friendly networks against the others", "", *hardware_friendly(networks), ""]
+    lines += [
+        "## Cycles, utilisation, energy",
+        "",
+        "Least latency, every mapping proven best; passes `default`. A star: some layers run on the host; the cycles",
+        "include them.",
+        "",
+        *cost_table(networks),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def elite_table(networks: dict[str, Measured]) -> Iterator[str]:
+    """Lines of a Markdown table: eLite and HF, running statistics counted as the paper does."""
+    yield (
+        "| network | width, depth, resolution | top-1, printed | M parameters, printed | measured | "
+        "| M MACs, printed | measured | | why |"
+    )
+    yield "|---|---|---:|---:|---:|---|---:|---:|---|---|"
+    for row in read("elite.csv"):
+        found = networks.get(row["name"])
+        counted = (found.parameters + found.statistics) / MILLION if found else None
+        parameters = Printed(row["parameters_m"], counted)
+        macs = Printed(row["macs_m"], found.macs / MILLION if found else None)
+        numbers = [f"{figure.measured:.4g}" if figure.measured else "" for figure in (parameters, macs)]
+        yield (
+            f"| {row['name']} | {row['width']}, {row['depth']}, {row['resolution']} | {row['top1_percent']} "
+            f"| {parameters.text} | {numbers[0]} | {parameters.verdict} | {macs.text} | {numbers[1]} | {macs.verdict} "
+            f"| {row['why'] if parameters.differs or macs.differs else ''} |"
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, default=ROOT / "build/evidence/families.jsonl")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs/networks.md")
+    options = parser.parse_args()
+    rows = list({row.key: row for row in read_rows(options.cache)}.values())
+    options.output.write_text(page(rows), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
