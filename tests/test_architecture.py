@@ -29,7 +29,8 @@ LINES: tuple[frozenset[str], ...] = (
     frozenset({"settings"}),
     frozenset({"building"}),
     frozenset({"compiler", "cli_options"}),
-    frozenset({"cli_machines", "cli_networks"}),
+    frozenset({"searching"}),
+    frozenset({"cli_machines", "cli_networks", "cli_search"}),
     frozenset({"cli"}),
     frozenset({"__init__", "__main__"}),
 )

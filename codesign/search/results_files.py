@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from codesign import __version__
 from codesign.search.candidate import Value
+from codesign.search.comparison import Comparison
 from codesign.search.resources import Resources
 from codesign.search.results import Outcome, Results
 
@@ -71,6 +72,21 @@ class ResultsReport(Part):
     """Group by group, from the lightest to the heaviest; those that fit no machine last."""
 
 
+class ComparisonReport(Part):
+    """Two searches over one space. overlap: champions of both over champions of either."""
+
+    codesign: str
+    first: str
+    second: str
+    first_axes: str
+    second_axes: str
+    overlap: float
+    both: tuple[CandidateReport, ...]
+    """As the first search has them."""
+    only_first: tuple[CandidateReport, ...]
+    only_second: tuple[CandidateReport, ...]
+
+
 _FIGURES_UNKNOWN = dict.fromkeys(field.name for field in fields(Resources))
 
 
@@ -82,6 +98,22 @@ def results_json(results: Results) -> str:
         finished=results.finished,
         champions=tuple(one.candidate.name for one in results.champions),
         candidates=tuple(candidate_report(outcome) for outcome in results.outcomes),
+    )
+    return report.model_dump_json(indent=2) + "\n"
+
+
+def comparison_json(comparison: Comparison) -> str:
+    """What `codesign champions RUN OTHER --json` prints."""
+    report = ComparisonReport(
+        codesign=__version__,
+        first=comparison.first.name,
+        second=comparison.second.name,
+        first_axes=comparison.first.axes,
+        second_axes=comparison.second.axes,
+        overlap=comparison.overlap,
+        both=tuple(map(candidate_report, comparison.both)),
+        only_first=tuple(map(candidate_report, comparison.only_first)),
+        only_second=tuple(map(candidate_report, comparison.only_second)),
     )
     return report.model_dump_json(indent=2) + "\n"
 

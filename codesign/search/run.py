@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isnan
 from pathlib import Path
 
 from codesign.errors import CodesignError, DoesNotFitError
@@ -106,7 +106,7 @@ def _cut(store: Store, groups: Sequence[Group], proxy: Callable[[Candidate], flo
         step("first cut", name, number, len(names))
         if name not in known:
             score = proxy(by_name[name])
-            if not isfinite(score):
+            if isnan(score):
                 raise CodesignError(name, f"its score in the first cut is {score}", "use another --first-cut, or none")
             store.put_proxy(name, score)
     scores = store.proxies()
