@@ -52,6 +52,9 @@ HEAVY = {
     "tvm_ffi": {"lowering"},
     "torch": {"importers", "networks", "training", "search"},
     "ortools": {"planning"},
+    "ray": {"search"},
+    "sklearn": {"search"},
+    "PIL": {"search"},
 }
 
 

@@ -24,6 +24,7 @@ from codesign.errors import CodesignError
 from codesign.graph.graph import Graph, constant_of
 from codesign.graph.operators import is_operator
 from codesign.importers.onnx_importer import NO_SHAPES, import_proto
+from codesign.importers.pytorch import digest_of, require_torch
 
 TENSOR_NAMES = "codesign_tensor_names"  # in the meta of a torch.fx.GraphModule: names of its inputs and its outputs
 _OPSET = 18
@@ -78,16 +79,6 @@ def load_pt2(path: Path, input_shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES
         raise CodesignError(where, f"PyTorch cannot read it: {_reason(error)}", _SAVE_HINT) from error
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return _export(torch, program, (), path.stem, path, digest, input_shapes)
-
-
-def require_torch(where: str) -> Any:
-    """PyTorch, or a CodesignError that says how to get it."""
-    try:
-        import torch
-        import torch.export
-    except ImportError as error:
-        raise CodesignError(where, "PyTorch is not installed", "pip install codesign[torch]") from error
-    return torch
 
 
 def _export(
@@ -169,22 +160,6 @@ def _weights_only() -> Iterator[None]:
             del os.environ[_FORCE_WEIGHTS_ONLY]
         else:
             os.environ[_FORCE_WEIGHTS_ONLY] = before
-
-
-def digest_of(state: Mapping[str, Any]) -> str:
-    """A hash over names, shapes, types and bytes of every parameter and buffer."""
-    digest = hashlib.sha256()
-    for name, tensor in state.items():
-        array = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(array.shape)} {array.dtype}".encode())
-        digest.update(array.flatten().view(_bytes_type()).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _bytes_type() -> Any:
-    import torch
-
-    return torch.uint8
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from codesign.errors import CodesignError, did_you_mean
-from codesign.importers.torch_importer import require_torch
+from codesign.importers.pytorch import require_torch
 from codesign.networks.architecture import IMAGENET, Architecture
 
 Image = tuple[int, int, int]

@@ -15,7 +15,7 @@ from importlib.metadata import entry_points
 from types import ModuleType
 
 from codesign.errors import CodesignError, did_you_mean
-from codesign.importers.torch_importer import require_torch
+from codesign.importers.pytorch import require_torch
 from codesign.networks.architecture import Architecture, Generator
 
 ENTRY_POINTS = "codesign.networks"

@@ -21,7 +21,8 @@ from codesign.errors import CodesignError, Problem
 from codesign.graph.graph import Graph, node_name, shape_of
 from codesign.importers.model import load_model
 from codesign.importers.onnx_importer import import_proto
-from codesign.importers.torch_importer import TENSOR_NAMES, require_torch
+from codesign.importers.pytorch import require_torch
+from codesign.importers.torch_importer import TENSOR_NAMES
 from codesign.training.batch import batch_of
 from codesign.training.builder import Builder, UnsupportedError, identifier
 from codesign.training.torch_operators import CONVERSIONS

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from codesign.errors import CodesignError
-from codesign.importers.torch_importer import digest_of
+from codesign.importers.pytorch import digest_of
 from codesign.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from codesign.training.distillation import Distillation, distilled
 from codesign.training.progress import OnStep
@@ -71,7 +71,7 @@ def fine_tune(
     import torch
 
     loss = loss or torch.nn.functional.cross_entropy
-    optimizer = torch.optim.AdamW(_groups(module, settings.weight_decay), lr=settings.learning_rate)
+    optimizer = torch.optim.AdamW(weight_groups(module, settings.weight_decay), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * len(batches))
     run = _run_of(module, settings, distillation, len(batches))
     before = read_checkpoint(checkpoint, run) if checkpoint is not None else None
@@ -81,7 +81,7 @@ def fine_tune(
         module.load_state_dict(before.module)
         optimizer.load_state_dict(before.optimizer)
         schedule.load_state_dict(before.schedule)
-    with _repeatable(module):
+    with repeatable(module):
         for epoch in range(len(losses), settings.epochs):
             torch.manual_seed(settings.seed * _EPOCHS_PER_SEED + epoch)
             steps = _steps(module, batches, loss, distillation, optimizer, schedule)
@@ -126,7 +126,7 @@ def _watched(steps: Iterable[float], epoch: int, per_epoch: int, epochs: int, on
     return total / count
 
 
-def _groups(module: Any, weight_decay: float) -> list[dict[str, Any]]:
+def weight_groups(module: Any, weight_decay: float) -> list[dict[str, Any]]:
     """Weights that decay, and vectors (biases, scales, shifts), which do not."""
     weights = [weight for weight in module.parameters() if weight.requires_grad]
     return [
@@ -144,7 +144,7 @@ def _run_of(module: Any, settings: FineTuning, distillation: Distillation | None
 
 
 @contextmanager
-def _repeatable(module: Any) -> Iterator[None]:
+def repeatable(module: Any) -> Iterator[None]:
     """Deterministic algorithms on the CPU; the caller's generator and choice of algorithms come back afterwards."""
     import torch
 

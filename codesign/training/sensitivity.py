@@ -12,7 +12,7 @@ import numpy as np
 
 from codesign.errors import CodesignError
 from codesign.graph.graph import Graph
-from codesign.importers.torch_importer import require_torch
+from codesign.importers.pytorch import require_torch
 from codesign.rewriting.graph_pass import ConstantAxis
 from codesign.training.batch import batch_of
 from codesign.training.conversion import WEIGHT_NAMES, to_torch
