@@ -125,7 +125,8 @@ def _strategy(
     """Train by the strategy: groups (from 1) by champion."""
     names = {name for group in groups for name in group}
     candidates = [candidate for candidate in store.candidates() if candidate.name in names]
-    trainer = Trainer(store, {candidate.name: candidate for candidate in candidates}, pool, step)
+    macs = {name: resources.macs for name, resources in store.resources().items()}
+    trainer = Trainer(store, {candidate.name: candidate for candidate in candidates}, macs, pool, step)
     match settings.strategy:
         case "tournament":
             trainer.expect(tournament_epochs(groups, settings))
@@ -145,6 +146,7 @@ class Trainer:
 
     store: Store
     candidates: Mapping[str, Candidate]
+    macs: Mapping[str, int]
     pool: Pool
     step: OnStep
     expected: int = 0
@@ -156,7 +158,10 @@ class Trainer:
     def train(self, names: Sequence[str], last_epoch: int) -> Curves:
         """Accuracies of the epochs 1 to `last_epoch` by name."""
         curves = self.store.curves()
-        tasks = [Task(self.candidates[name], last_epoch) for name in names if len(curves.get(name, ())) < last_epoch]
+        missing = [name for name in names if len(curves.get(name, ())) < last_epoch]
+        # The longest first, so that no worker is left alone with one at the end.
+        missing.sort(key=lambda name: -self.macs[name])
+        tasks = [Task(self.candidates[name], last_epoch) for name in missing]
         done = sum(map(len, curves.values()))
         self.step("training", "", done, self.expected)
         for task, accuracies in self.pool.run(tasks) if tasks else ():
