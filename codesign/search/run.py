@@ -51,6 +51,7 @@ def run_search(
     Raises CodesignError: the folder holds a run with other settings, or something else; no candidate fits the machine.
     """
     step = on_step or (lambda *_: None)
+    settings.groups_for(len(candidates))
     with open_store(folder) as store:
         store.begin({**workshop.identity, **settings.identity()}, candidates)
         _price(store, workshop, step)
