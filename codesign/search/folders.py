@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,45 +164,50 @@ def _channels(folder: Path, pictures: tuple[Picture, ...]) -> int:
 
 
 def _problems(folder: Path, pictures: tuple[Picture, ...], modes: set[str]) -> Iterator[Problem]:
-    image_of = _pillow(folder)
+    """What is wrong with each; adds the modes of all to `modes`."""
     for picture in pictures:
-        where = str(folder / picture.file)
+        path = folder / picture.file
         try:
-            with _sized_by_us(), image_of.open(where) as image:
-                (columns, rows), mode = image.size, image.mode
-        except Exception as error:  # Pillow raises many types for what is no image
-            yield Problem(where, f"is no image: {type(error).__name__}")
-            continue
-        modes.add(mode)
-        if rows * columns > _MOST_PIXELS:
-            yield Problem(where, f"has {columns} x {rows} pixels; at most {_MOST_PIXELS:,} are decoded")
-        if mode.startswith(_DEEP_MODES):
-            yield Problem(where, f"has pixels of more than 8 bits (mode {mode})", "convert it to 8 bits")
+            with _opened(path) as image:
+                modes.add(image.mode)
+        except CodesignError as error:
+            yield from error.problems
 
 
 def _decoded(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     """uint8 of `shape`: the shorter side resized, the middle cut out."""
     channels, rows, columns = shape
-    image_of = _pillow(path)
-    try:
-        with _sized_by_us(), image_of.open(path) as file:
+    with _opened(path) as file:
+        try:
             image = file.convert("L" if channels == 1 else "RGB")
-    except Exception as error:  # a damaged file
-        raise CodesignError(str(path), f"cannot be decoded: {error}") from error
-    scale = max(rows / image.height, columns / image.width)
-    width, height = max(columns, round(image.width * scale)), max(rows, round(image.height * scale))
-    image = image.resize((width, height), image_of.Resampling.BILINEAR)
+        except Exception as error:  # a damaged file
+            raise CodesignError(str(path), f"cannot be decoded: {error}") from error
+        scale = max(rows / image.height, columns / image.width)
+        width, height = max(columns, round(image.width * scale)), max(rows, round(image.height * scale))
+        image = image.resize((width, height), _pillow(path).Resampling.BILINEAR)
     left, top = (width - columns) // 2, (height - rows) // 2
     array = np.asarray(image.crop((left, top, left + columns, top + rows)))
     return np.ascontiguousarray(array.reshape(rows, columns, channels).transpose(2, 0, 1))
 
 
-class _sized_by_us(warnings.catch_warnings):
-    """Silences Pillow's own warning about large images: sizes are checked here."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.simplefilter("ignore")
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """An image whose header is read and found good, not decoded yet. Raises CodesignError."""
+    module, where = _pillow(path), str(path)
+    limit, module.MAX_IMAGE_PIXELS = module.MAX_IMAGE_PIXELS, None  # sizes are checked here
+    try:
+        image = module.open(path)
+    except Exception as error:  # Pillow raises many types for what is no image
+        raise CodesignError(where, f"is no image: {type(error).__name__}") from error
+    finally:
+        module.MAX_IMAGE_PIXELS = limit
+    with image:
+        if image.width * image.height > _MOST_PIXELS:
+            problem = f"has {image.width} x {image.height} pixels; at most {_MOST_PIXELS:,} are decoded"
+            raise CodesignError(where, problem)
+        if image.mode.startswith(_DEEP_MODES):
+            raise CodesignError(where, f"has pixels of more than 8 bits (mode {image.mode})", "convert it to 8 bits")
+        yield image
 
 
 def _pillow(where: Path) -> Any:

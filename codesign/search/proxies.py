@@ -34,7 +34,7 @@ def synflow(module: Any, images: Any, labels: Any) -> float:
             weight.abs_()
     ones = torch.ones(1, *images.shape[1:], dtype=torch.float64)
     module(ones).sum().backward()
-    return sum(float((weight.grad * weight).sum()) for weight in _weights(module))
+    return sum(float((weight.grad * weight.detach()).sum()) for weight in _weights(module))
 
 
 def grad_norm(module: Any, images: Any, labels: Any) -> float:
@@ -52,7 +52,7 @@ def snip(module: Any, images: Any, labels: Any) -> float:
     Source: Lee et al., SNIP: single-shot network pruning based on connection sensitivity, ICLR 2019.
     """
     _backward(module, images, labels)
-    return sum(float((weight.grad * weight).abs().sum()) for weight in _weights(module))
+    return sum(float((weight.grad * weight.detach()).abs().sum()) for weight in _weights(module))
 
 
 PROXIES: dict[str, Proxy] = {"synflow": synflow, "grad_norm": grad_norm, "snip": snip}
