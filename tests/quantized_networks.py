@@ -205,6 +205,7 @@ def moves(b: Builder) -> None:
     y = b.quantized(y, b.scale_of[x])
     y = b.same("DepthToSpace", b.same("Gather", y, b.constant(np.array([0, 3, 1, 4])), axis=1), blocksize=2)
     y = b.same("Pad", y, b.constant(np.array([0, 0, 1, 2, 0, 0, 0, 3])))
+    y = b.same("Pad", y, b.constant(np.array([0, 0, -1, 1, 0, 0, 2, -2])))  # cuts on one side, fills on the other
     sizes = [b.constant(np.zeros(0, np.float32)), b.constant(np.array([1, 1, 2, 2], np.float32))]
     y = b.same("Resize", y, *sizes, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
     b.output(y)

@@ -130,6 +130,21 @@ def test_stale_shapes_in_the_file_yield_to_the_given_input(tmp_path: Path) -> No
     assert shape_of(load_onnx(save(proto, tmp_path), {"image": (1, 3, 5, 6)}).nodes[0].outputs[0]) == (1, 4, 5, 6)
 
 
+def test_parts_of_a_split_into_many_have_shapes(tmp_path: Path) -> None:
+    """The folder of onnxscript reads no list of more than 20 numbers; PyTorch writes such a split as a sequence."""
+    sizes = [1 + number % 3 for number in range(24)]
+    nodes = [helper.make_node("SplitToSequence", ["x", "sizes"], ["parts"], axis=1)]
+    for number in range(24):
+        nodes.append(helper.make_node("Constant", [], [f"at{number}"], value_int=number))
+        nodes.append(helper.make_node("SequenceAt", ["parts", f"at{number}"], [f"y{number}"]))
+    outputs = values({f"y{number}": None for number in range(24)})
+    constants = {"sizes": np.array(sizes, np.int64)}
+    graph = load_onnx(save(model(nodes, values({"x": [2, 48, 3]}), outputs, constants), tmp_path))
+    (split,) = graph.nodes
+    assert split.op_type == "Split"
+    assert [shape_of(value) for value in graph.outputs] == [(2, size, 3) for size in sizes]
+
+
 def test_one_symbol_set_through_one_input_holds_for_all(tmp_path: Path) -> None:
     proto = model(
         [helper.make_node("Add", ["a", "b"], ["y"])], values({"a": ["n", 2], "b": ["n", 2]}), values({"y": None})

@@ -40,7 +40,7 @@ def test_links_lead_somewhere() -> None:
 
 def test_options_outside_the_tour_exist() -> None:
     for words in (words[1:] for page in PAGES[1:] for words in commands_of(page, "codesign")):
-        name = words[: 2 if words[0] in ("hw", "passes") else 1]
+        name = words[: 2 if words[0] in ("hw", "passes", "networks") else 1]
         shown = run_codesign([*name, "--help"], ROOT)
         assert shown.returncode == 0, shown.stderr
         missing = [word for word in words if re.match("--?[a-z]", word) and not re.search(rf"{word}\b", shown.stdout)]
@@ -48,9 +48,10 @@ def test_options_outside_the_tour_exist() -> None:
 
 
 def test_the_tour_runs_as_written(tmp_path: Path) -> None:
+    pytest.importorskip("torch")  # networks are modules of PyTorch
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     tour = [words[1:] for words in commands_of(ROOT / "README.md", "codesign")]
-    commands = {"compile", "estimate", "explain", "advise", "stream", "run", "verify", "hw", "passes"}
+    commands = {"compile", "estimate", "explain", "advise", "stream", "run", "verify", "hw", "passes", "networks"}
     assert {words[0] for words in tour} == commands
     for words in tour:
         done = run_codesign(words, tmp_path)

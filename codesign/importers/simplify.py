@@ -107,15 +107,36 @@ def _fold(model: ir.Model, declared: dict[str, ir.Shape], where: str) -> None:
             common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
             common.IdentityEliminationPass()(model)
             common.RemoveUnusedNodesPass()(model)
-            if not changed and not _recall_shape(model, declared):
+            if not changed and not _size_splits(model) and not _recall_shape(model, declared):
                 return
+
+
+def _size_splits(model: ir.Model) -> bool:
+    """Give the parts of a Split their shapes where its sizes are constant: the folder reads no list of more than 20."""
+    sized = False
+    for node in model.graph:
+        if node.op_type != "Split" or len(node.inputs) < 2 or _is_static(node.outputs[0]):
+            continue
+        x, sizes = node.inputs[0], node.inputs[1]
+        if x is None or x.shape is None or sizes is None or sizes.const_value is None:
+            continue
+        axis = node.attributes.get_int("axis", 0) % len(x.shape)
+        for part, size in zip(node.outputs, sizes.const_value.numpy().reshape(-1), strict=False):
+            part.shape = ir.Shape([*x.shape[:axis], int(size), *x.shape[axis + 1 :]])
+            part.type = x.type
+        sized = sized or _is_static(node.outputs[0])
+    return sized
+
+
+def _is_static(value: ir.Value) -> bool:
+    return value.shape is not None and value.shape.is_static()
 
 
 def _recall_shape(model: ir.Model, declared: dict[str, ir.Shape]) -> bool:
     """Give the first result without a static shape the one its file states, if that is static."""
     for node in model.graph:
         for value in node.outputs:
-            if value.shape is None or not value.shape.is_static():
+            if not _is_static(value):
                 known = declared.pop(str(value.name), None)
                 if known is not None and known.is_static():
                     value.shape = known

@@ -14,8 +14,10 @@ from torch.nn import functional
 
 Activation = Callable[[], nn.Module]
 # "symmetric" puts (kernel - 1) / 2 zeros on every side, as PyTorch's own networks do. "same" puts as few zeros as a
-# result of ceil(input / stride) needs, the odd one behind, as TensorFlow does. Both give results of the same size.
-Padding = Literal["symmetric", "same"]
+# result of ceil(input / stride) needs, the odd one behind, as TensorFlow does. Both give results of the same size. A
+# number puts the zeros that "same" puts around an image of so many rows and columns, whatever comes in: an image of odd
+# size in a network for an even one loses its last row. Early EfficientNets in PyTorch are padded so.
+Padding = Literal["symmetric", "same"] | int
 
 
 def round_to_8(channels: float, multiple: int = 8) -> int:
@@ -37,13 +39,16 @@ def power_of_two(channels: int) -> int:
 
 
 class SameConvolution(nn.Conv2d):
-    """A convolution with padding "same": the zeros follow from the size of what comes in.
+    """A convolution with padding "same": the zeros follow from the size of what comes in, or from `side`.
 
     An exported network has one input size, so they are constants there. An odd zero stands behind, as a Pad of its own.
     """
 
+    side: int | None = None
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        sizes = zip(x.shape[2:], self.kernel_size, self.stride, self.dilation, strict=True)
+        image = x.shape[2:] if self.side is None else (self.side, self.side)
+        sizes = zip(image, self.kernel_size, self.stride, self.dilation, strict=True)
         rows, columns = (_zeros(*size) for size in sizes)
         even = (rows // 2, columns // 2)
         if rows % 2 or columns % 2:
@@ -70,10 +75,12 @@ def convolution(
     bias: bool = False,
 ) -> nn.Conv2d:
     """A convolution whose result has ceil(input / stride) rows and columns. kernel: odd."""
-    if padding == "same":
-        return SameConvolution(in_channels, out_channels, kernel, stride, dilation=dilation, groups=groups, bias=bias)
-    zeros = (kernel - 1) // 2 * dilation
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, zeros, dilation, groups, bias)
+    if padding == "symmetric":
+        zeros = (kernel - 1) // 2 * dilation
+        return nn.Conv2d(in_channels, out_channels, kernel, stride, zeros, dilation, groups, bias)
+    made = SameConvolution(in_channels, out_channels, kernel, stride, dilation=dilation, groups=groups, bias=bias)
+    made.side = None if padding == "same" else padding
+    return made
 
 
 class ConvNormAct(nn.Sequential):

@@ -1,7 +1,8 @@
 """The catalogue of networks: the files of `codesign.networks.families`, then entry points `codesign.networks`.
 
 A family file holds `ARCHITECTURES`, a tuple of Architecture, and `GENERATORS`, a dictionary from names to functions of
-keyword arguments that make a module. Either may be missing. A broken file breaks only itself.
+keyword arguments that make a module, and `NO_SOURCE`, pairs of a network that nothing at hand describes and the reason.
+Each may be missing. A broken file breaks only itself.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ ENTRY_POINTS = "codesign.networks"
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Architectures and generators by name, and the sources that cannot be loaded with the reason."""
+    """Architectures and generators by name; networks that could not be built and files that cannot be loaded, why."""
 
     architectures: dict[str, Architecture] = field(default_factory=dict)
     generators: dict[str, Generator] = field(default_factory=dict)
+    no_source: dict[str, str] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
 
 
@@ -79,3 +81,4 @@ def _add(found: Catalogue, family: ModuleType, where: str) -> None:
         if name in found.generators:
             raise CodesignError(where, f"the generator {name} is there already")
         found.generators[name] = make
+    found.no_source.update(getattr(family, "NO_SOURCE", ()))

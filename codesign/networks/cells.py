@@ -184,8 +184,8 @@ def _narrowed(in_channels: int, width: int, larger: bool) -> nn.Module:
 class CellNetwork(nn.Module):
     """Cells one after another for ImageNet: (batch, channels, rows, columns) to (batch, classes).
 
-    A 3x3 convolution and two reduction cells with a quarter and half of `width` come first. Then come three stages of
-    as many normal cells as `normal_cells` says, a reduction cell between two of them, each twice as wide as the last.
+    A 3x3 convolution and two reduction cells with a quarter and half of `width` come first. Then come stages of as
+    many normal cells as `normal_cells` says, a reduction cell between two of them, each twice as wide as the last.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class CellNetwork(nn.Module):
         normal: Cell,
         reduction: Cell,
         *,
-        normal_cells: tuple[int, int, int] = (4, 4, 4),
+        normal_cells: tuple[int, ...] = (4, 4, 4),
         width: int = 44,
         stem: int = 32,
         classes: int = 1000,

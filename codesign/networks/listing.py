@@ -11,12 +11,13 @@ from codesign.networks.catalogue import Catalogue, catalogue
 
 
 def networks_text() -> str:
-    """One line per network, then the generators with their arguments, then what cannot be loaded."""
+    """One line per network, then the generators with their arguments, what has no source, what cannot be loaded."""
     return "\n".join(_lines(catalogue()))
 
 
 def networks_json() -> str:
-    """The same as data: `networks`, `generators` with the defaults of their arguments, `broken` with the reason."""
+    """The same as data: `networks`, `generators` with the defaults of their arguments, `no_source` and `broken` with
+    the reason."""
     found = catalogue()
     networks = [
         {
@@ -29,7 +30,8 @@ def networks_json() -> str:
         for entry in found.architectures.values()
     ]
     generators = [{"name": name, "arguments": _defaults(make)} for name, make in found.generators.items()]
-    return json.dumps({"networks": networks, "generators": generators, "broken": found.broken}, indent=2) + "\n"
+    told = {"networks": networks, "generators": generators, "no_source": found.no_source, "broken": found.broken}
+    return json.dumps(told, indent=2) + "\n"
 
 
 def _lines(found: Catalogue) -> Iterator[str]:
@@ -44,6 +46,11 @@ def _lines(found: Catalogue) -> Iterator[str]:
     for name, make in found.generators.items():
         arguments = ", ".join(f"{key}={value}" for key, value in _defaults(make).items())
         yield f"  {name}({arguments})"
+    if found.no_source:
+        yield ""
+        yield "no source:"
+    for name, why in found.no_source.items():
+        yield f"  {name}: {why}"
     for where, problem in found.broken.items():
         yield f"{where}: {problem}"
 

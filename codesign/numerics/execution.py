@@ -236,8 +236,10 @@ def _average(step: AveragePool, x: np.ndarray) -> np.ndarray:
 
 def _filled(step: Fill, x: np.ndarray) -> np.ndarray:
     result = np.full(step.output.shape, step.value, np.int64)
-    place = tuple(slice(begin, begin + size) for begin, size in zip(step.begins, x.shape, strict=True))
-    result[place] = x
+    sizes = tuple(zip(step.begins, x.shape, result.shape, strict=True))
+    place = tuple(slice(max(0, begin), max(0, begin + size)) for begin, size, _ in sizes)
+    kept = tuple(slice(max(0, -begin), max(0, whole - begin)) for begin, _, whole in sizes)
+    result[place] = x[kept]
     return result
 
 

@@ -174,7 +174,10 @@ class Move(Step):
 
 @dataclass(frozen=True, eq=False)
 class Fill(Step):
-    """A border of one code: y is `value` everywhere but where x lies. begins: per dimension, the place of x in y."""
+    """A border of one code: y is `value` everywhere but where x lies.
+
+    begins: per dimension, the place of x in y; negative where x begins outside. What lies outside y is cut off.
+    """
 
     begins: tuple[int, ...]
     value: int

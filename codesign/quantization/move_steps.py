@@ -72,15 +72,13 @@ def concatenate_steps(site: Site) -> tuple[Step, ...]:
 
 
 def fill_steps(site: Site) -> tuple[Step, ...]:
-    """Pad with one number, which becomes a code."""
+    """Pad with one number, which becomes a code; negative sizes cut."""
     node = site.node
     source = node.inputs[0]
     if (node.attributes.get_string("mode", "constant") or "constant") != "constant":
         raise StaysFloatError(f"a Pad of mode {node.attributes.get_string('mode', 'constant')}")
     before, tensor = site.recoded(source)
     pads = _pads(node, len(tensor.shape))
-    if min(pads) < 0:
-        raise StaysFloatError("a Pad that cuts")
     number = constant_of(optional_input(node, 2))
     value = node.attributes.get_float("value", 0.0) if number is None else float(number.reshape(()))
     code = site.target.code_of(value or 0.0)

@@ -40,7 +40,7 @@ def _layers(island: Island, layer_of: MakeLayer) -> list[Layer]:
     if not island.nodes:
         return [_between(island, layer_of(_border(island)))]
     work, _ = clamps_behind(island.nodes)
-    parts = [_with_codes(layer_of(node), node) for node in work]
+    parts = [_own_part(_with_codes(layer_of(node), node), node, island) for node in work]
     if len(parts) == 1:
         return [_between(island, parts[0])]
     if len(island.sources) == 1 and all(part.nest.kind in _BY_ELEMENT for part in parts):
@@ -75,6 +75,17 @@ def _with_codes(layer: Layer, node: ir.Node) -> Layer:
     """The layer with the parameters that are quantised constants."""
     constants = (constant_codes(value) for value in dict.fromkeys(node.inputs))
     return replace(layer, parameters=layer.parameters + sum(one.codes.size for one in constants if one is not None))
+
+
+def _own_part(layer: Layer, node: ir.Node, island: Island) -> Layer:
+    """Of a Split, what it moves for this island: each of its results has an island of its own."""
+    if node.op_type != "Split" or layer.nest.kind is not OperationKind.DATA_MOVEMENT:
+        return layer
+    own = [
+        value for value in node.outputs if value is island.result or any(u.node in island.nodes for u in value.uses())
+    ]
+    moved = elements(*own)
+    return replace(layer, nest=replace(layer.nest, input_elements=moved, output_elements=moved))
 
 
 def _table(island: Island, parts: Sequence[Layer]) -> Layer:

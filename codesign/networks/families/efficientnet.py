@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from torch import nn
 
@@ -116,15 +117,16 @@ def efficientnet(
     classes: int = 1000,
     channels: int = 3,
     hardware_friendly: bool = False,
-    padding: Padding = "same",
+    padding: Literal["same", "symmetric", "static"] = "same",
 ) -> nn.Sequential:
     """B0 with its widths times `width`, rounded to 8, and its repeats times `depth`, rounded up.
 
-    Nothing in it depends on the resolution: zeros of "same" padding follow from the image it reads.
+    padding: "static" is that of eLite, the zeros "same" puts around the input image in every layer, for which the
+    resolution matters. It matters for nothing else.
     Source: Tan and Le, EfficientNet, 2019; hardware_friendly: Wang et al., EfficientNet-eLite, section 4.
     """
-    del resolution
-    return build(Scaling(width, depth, hardware_friendly), classes, channels, padding)
+    zeros = resolution if padding == "static" else padding
+    return build(Scaling(width, depth, hardware_friendly), classes, channels, zeros)
 
 
 def efficientnet_hf(
@@ -138,7 +140,7 @@ def efficientnet_hf(
 
     With a resolution that is one too, so are all images inside, and the global average divides by shifting.
     """
-    return efficientnet(width, depth, resolution, classes, channels, hardware_friendly=True)
+    return efficientnet(width, depth, resolution, classes, channels, hardware_friendly=True, padding="same")
 
 
 def efficientnet_compound(phi: float = 0.0, classes: int = 1000, channels: int = 3) -> nn.Sequential:
@@ -229,8 +231,8 @@ _SHRUNK = {
 # The compound coefficients whose MACs, with repeats rounded to the nearest, are those printed: 200 and 97 million.
 _INVERSE_COMPOUND = {"minus1": -1.2, "minus2": -2.5}
 _HF_NOTE = (
-    "The paper gives the rule for one width; here stem, blocks and head are rounded to 8, then to a power of two, and "
-    "expanded widths are the power of two of 6 x the rounded width."
+    "The paper prints neither coefficients nor where its rule applies. These give both printed figures of all six: "
+    "stem, blocks and head rounded to 8, then to a power of two; expanded widths the power of two of 6 x the former."
 )
 _MISPRINT = "The paper prints 3.17 million parameters, which is HF1's figure; the MACs agree."
 _INVERSE_NOTE = (
@@ -262,7 +264,7 @@ ARCHITECTURES = (
             f"efficientnet_elite{index}",
             "EfficientNet-eLite",
             _square(r),
-            partial(efficientnet, w, d, r),
+            partial(efficientnet, w, d, r, padding="static"),
             _ELITE_PAPER,
             _MISPRINT if index == 4 else "",
         )

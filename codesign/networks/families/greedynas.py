@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from codesign.networks.architecture import IMAGENET, Architecture, Generator
+from codesign.networks.architecture import IMAGENET, Architecture
 from codesign.networks.blocks import ConvNormAct, InvertedResidual, pooled_classifier, round_to_8
 
 # Per stage: channels, stride of the first block, and kernel, expansion and squeeze-excite of each block.
@@ -54,6 +54,5 @@ ARCHITECTURES = (
         "5.2), 323.5 M MACs (printed 324).",
     ),
 )
-GENERATORS: dict[str, Generator] = {"greedynas": greedynas}
 _SMALLER = "a network of the smaller search space, whose blocks stand in no text or code at hand"
 NO_SOURCE = (("GreedyNAS (FLOPs <= 322M)", _SMALLER), ("GreedyNAS (latency <= 80ms)", _SMALLER))

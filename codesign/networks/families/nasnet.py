@@ -70,5 +70,5 @@ ARCHITECTURES = (
     ),
 )
 GENERATORS: dict[str, Generator] = {"nasnet_a": nasnet_a, "pnasnet_5": pnasnet_5}
-_FIGURES = "its cells stand in the paper's appendix as drawings, and no code of the authors holds them"
+_FIGURES = "its cells stand in the paper's appendix as drawings, and no code at hand has them"
 NO_SOURCE = (("NASNet-B (4 @ 1536)", _FIGURES), ("NASNet-C (3 @ 960)", _FIGURES))

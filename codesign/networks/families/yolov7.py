@@ -147,7 +147,8 @@ class YoloV7(nn.Module):
         middle = self._raised(0, top, sixteenth)
         fine = self._raised(1, middle, eighth)
         middle = self.mixed_down[0](self.down[0](fine, middle))
-        return self.heads(fine, middle, self.mixed_down[1](self.down[1](middle, top)))
+        found: Maps = self.heads(fine, middle, self.mixed_down[1](self.down[1](middle, top)))
+        return found
 
     def _raised(self, level: int, coarse: torch.Tensor, finer: torch.Tensor) -> torch.Tensor:
         raised = self.upsample(self.up[level](coarse))
@@ -185,7 +186,8 @@ class YoloV7Tiny(nn.Module):
         middle = self._raised(0, top, sixteenth)
         fine = self._raised(1, middle, eighth)
         middle = self.mixed_down[0](torch.cat([self.down[0](fine), middle], dim=1))
-        return self.heads(fine, middle, self.mixed_down[1](torch.cat([self.down[1](middle), top], dim=1)))
+        found: Maps = self.heads(fine, middle, self.mixed_down[1](torch.cat([self.down[1](middle), top], dim=1)))
+        return found
 
     def _raised(self, level: int, coarse: torch.Tensor, finer: torch.Tensor) -> torch.Tensor:
         raised = self.upsample(self.up[level](coarse))
