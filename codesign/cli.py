@@ -53,6 +53,7 @@ from codesign.cli_options import (
     TuneOption,
     WriteMappingOption,
 )
+from codesign.cli_search import champions, search
 from codesign.errors import EXIT_DOES_NOT_FIT, CodesignError
 
 if TYPE_CHECKING:
@@ -288,6 +289,10 @@ def advise(
     print_advice(advice, _console(), reasons=reasons)
     if html is not None:
         typer.echo(f"\nwrote {html}")
+
+
+app.command()(search)
+app.command()(champions)
 
 
 @app.command()

@@ -107,3 +107,41 @@ ReasonsOption = Annotated[bool, typer.Option("--reasons", help="Print every plac
 OriginalOption = Annotated[
     Path | None, typer.Option("--model", metavar="FILE", help="The original model, when it has moved.")
 ]
+SpaceArgument = Annotated[Path, typer.Argument(metavar="SPACE", help="A YAML file with generator and coefficients.")]
+TrainingDataOption = Annotated[
+    str, typer.Option("--data", metavar="NAME", help="What to train on: digits, or folder:PATH, a folder per class.")
+]
+RunOption = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the run; it goes on there.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A folder `codesign search` wrote.")]
+OtherRunArgument = Annotated[Path | None, typer.Argument(metavar="OTHER", help="Another one, to compare with.")]
+AxesOption = Annotated[
+    str, typer.Option("--axes", metavar="NAMES", help="Groups by parameters, macs, cycles, energy, sram, dram: a,b.")
+]
+GroupsOption = Annotated[
+    int | None, typer.Option("--groups", metavar="COUNT", min=1, help="How many; else so that each has four.")
+]
+EpochsOption = Annotated[int, typer.Option("--epochs-per-round", metavar="COUNT", min=1, help="Epochs of a round.")]
+RoundsOption = Annotated[int, typer.Option("--rounds", metavar="COUNT", min=1, help="Rounds of training.")]
+CriterionOption = Annotated[
+    Literal["average", "last"], typer.Option("--criterion", help="What eliminations go by: accuracy from epoch 1 on.")
+]
+StrategyOption = Annotated[
+    Literal["tournament", "aging_evolution", "random"], typer.Option("--strategy", help="Which candidates are trained.")
+]
+CutOption = Annotated[
+    str | None,
+    typer.Option("--first-cut", metavar="PROXY", help="Halve the groups untrained: synflow, grad_norm, snip."),
+]
+TrialsOption = Annotated[
+    int, typer.Option("--trials", metavar="COUNT", min=1, help="Networks of the strategies but the tournament.")
+]
+PopulationOption = Annotated[int, typer.Option("--population", metavar="COUNT", min=1, help="Of aging evolution.")]
+SampleOption = Annotated[int, typer.Option("--sample", metavar="COUNT", min=1, help="Parents aging evolution draws.")]
+RecipeOption = Annotated[
+    Literal["small", "paper"], typer.Option("--recipe", help="How to train: for small data, or as the paper does.")
+]
+SearchSeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of weights, order of images, and strategy.")]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", metavar="COUNT", min=1, help="Candidates trained at a time, on this machine.")
+]
+RayOption = Annotated[bool, typer.Option("--ray", help="Train on Ray: $RAY_ADDRESS, else a cluster of this machine.")]

@@ -29,7 +29,8 @@ LINES: tuple[frozenset[str], ...] = (
     frozenset({"settings"}),
     frozenset({"building"}),
     frozenset({"compiler", "cli_options"}),
-    frozenset({"cli_machines", "cli_networks"}),
+    frozenset({"searching"}),
+    frozenset({"cli_machines", "cli_networks", "cli_search"}),
     frozenset({"cli"}),
     frozenset({"__init__", "__main__"}),
 )
@@ -40,8 +41,6 @@ NEIGHBOURS: frozenset[tuple[str, str]] = frozenset(
     {
         ("artifacts", "lowering"),  # verification runs the library
         ("quantization", "rewriting"),  # the edits every rewrite is made of; nothing there knows of quantization
-        ("search", "networks"),  # a space names generators
-        ("search", "training"),  # trials train candidates on data
         ("search", "networks"),  # a space names generators
         ("search", "training"),  # trials train candidates on data
     }

@@ -28,8 +28,9 @@ COMMANDS = [
     [],
     *(
         [name]
-        for name in ("compile", "estimate", "explain", "advise", "stream", "run", "verify", "hw", "passes", "networks")
+        for name in ("compile", "estimate", "explain", "advise", "stream", "run", "verify", "search", "champions")
     ),
+    *([name] for name in ("hw", "passes", "networks")),
     *(["hw", name] for name in ("list", "show", "check", "copy", "detect", "schema", "boards", "fit")),
     *(["passes", name] for name in ("list", "explain")),
     *(["networks", name] for name in ("list", "export")),
@@ -72,8 +73,8 @@ def test_help_imports_next_to_nothing(tmp_path: Path) -> None:
     imported = {line.rsplit("|", 1)[-1].strip() for line in listing.splitlines() if "|" in line}
     assert "codesign.cli" in imported
     own = {name for name in imported if name.split(".")[0] == "codesign"}
-    command_line = {f"codesign.{name}" for name in ("cli", "cli_machines", "cli_networks", "cli_options")}
-    assert own == {"codesign", "codesign.errors", *command_line}
+    commands = {f"codesign.cli{part}" for part in ("", "_machines", "_networks", "_options", "_search")}
+    assert own == {"codesign", "codesign.errors", *commands}
     heavy = ("tvm", "torch", "onnx", "onnx_ir", "onnxruntime", "numpy", "pydantic", "plotly", "yaml", "networkx")
     assert not {name.split(".")[0] for name in imported} & set(heavy)
 

@@ -16,6 +16,7 @@ PAGES = tuple(
         "CONTRIBUTING.md",
         "docs/README.md",
         "examples/digits/README.md",
+        "docs/search.md",
         "docs/training.md",
         "docs/your_own_machine.md",
     )

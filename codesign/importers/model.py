@@ -1,4 +1,4 @@
-"""One door for every kind of model: an ONNX file, a PyTorch .pt2 file, a module or an exported program."""
+"""One door for every kind of model: an ONNX file, a PyTorch .pt2 file, a module, an exported program, a Graph."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ def load_model(
 ) -> Graph:
     """Import `source`: a path to .onnx or .pt2, or a torch.nn.Module (needs example_inputs) or ExportedProgram.
 
-    Torch is imported only for PyTorch sources. Raises CodesignError for bad input.
+    A Graph comes back as it is. Torch is imported only for PyTorch sources. Raises CodesignError for bad input.
     """
+    if isinstance(source, Graph):
+        return source
     if isinstance(source, str | PathLike):
         path = Path(source)
         if path.suffix == ".pt2":

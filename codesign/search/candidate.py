@@ -14,8 +14,8 @@ class Candidate:
     """One network of a space.
 
     name: unique in its space, made of its arguments, and fit for a file name. generator: a name of
-    `codesign.networks.catalogue.generator`. arguments: its keyword arguments, all of them. image: channels, rows and
-    columns of the input.
+    `codesign.networks.catalogue.generator`. arguments: its keyword arguments but `classes` and `channels`, which follow
+    from the data. image: channels, rows and columns of the input.
     """
 
     name: str

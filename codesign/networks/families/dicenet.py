@@ -137,7 +137,7 @@ _SOURCE = "Mehta et al., DiCENet: Dimension-wise Convolutions for Efficient Netw
 ARCHITECTURES: tuple[Architecture, ...] = tuple(
     Architecture(
         f"dicenet_w{name}",
-        "dicenet",
+        "DiCENet",
         IMAGENET,
         partial(dicenet, width),
         _SOURCE,

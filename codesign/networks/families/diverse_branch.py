@@ -122,7 +122,7 @@ _SOURCE = "Ding et al., Diverse Branch Block: Building a Convolution as an Incep
 ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture(
         "diverse_branch_resnet18",
-        "diverse_branch",
+        "Diverse Branch Block",
         IMAGENET,
         diverse_branch_resnet,
         f"{_SOURCE}, figure 2 and table 3",

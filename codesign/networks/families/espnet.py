@@ -133,7 +133,7 @@ _CITYSCAPES = (3, 512, 1024)
 ARCHITECTURES: tuple[Architecture, ...] = tuple(
     Architecture(
         f"espnet{name}_{depth}",
-        "espnet",
+        "ESPNet",
         _CITYSCAPES,
         partial(espnet, (2, depth), decoder=not name),
         f"{_SOURCE}, alpha 2 and {depth}",

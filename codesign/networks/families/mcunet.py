@@ -86,7 +86,7 @@ def _narrow_mobilenet(width: float) -> tuple[Block, ...]:
 
 def _named(name: str, resolution: int, stem: int, blocks: Sequence[Block], last: int = 0) -> Architecture:
     source = "Lin et al., MCUNet: Tiny Deep Learning on IoT Devices, NeurIPS 2020; blocks after mit-han-lab/tinyml"
-    return Architecture(name, "mcunet", (3, resolution, resolution), partial(mcunet, stem, blocks, last), source)
+    return Architecture(name, "MCUNet", (3, resolution, resolution), partial(mcunet, stem, blocks, last), source)
 
 
 ARCHITECTURES: tuple[Architecture, ...] = (

@@ -64,13 +64,18 @@ def shift_resnet(
 _SOURCE = "Brown, Mettes and Worring, 4-Connected Shift Residual Networks, ICCV workshops 2019"
 _CODE = "Places of shifts and shortcuts are those of the authors' code (andrewgrahambrown/4CShiftResNet)."
 ARCHITECTURES: tuple[Architecture, ...] = (
-    Architecture("shift_resnet101_4c", "shift_resnet", IMAGENET, shift_resnet, _SOURCE, _CODE),
+    Architecture("shift_resnet101_4c", "4-connected shift ResNet", IMAGENET, shift_resnet, _SOURCE, _CODE),
     Architecture(
-        "shift_resnet101_8c", "shift_resnet", IMAGENET, partial(shift_resnet, offsets=EIGHT_CONNECTED), _SOURCE, _CODE
+        "shift_resnet101_8c",
+        "4-connected shift ResNet",
+        IMAGENET,
+        partial(shift_resnet, offsets=EIGHT_CONNECTED),
+        _SOURCE,
+        _CODE,
     ),
     Architecture(
         "shift_resnet35_4c_flat",
-        "shift_resnet",
+        "4-connected shift ResNet",
         IMAGENET,
         partial(shift_resnet, (1, 1, 8, 1), flat=True),
         f"{_SOURCE}: the new, shorter network without narrow middles",

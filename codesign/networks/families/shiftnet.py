@@ -150,11 +150,11 @@ _SOURCE = "Wu et al., Shift: A Zero FLOP, Zero Parameter Alternative to Spatial 
 _ORDER = "Norm and activation stand before the shift, as in the authors' code for small images."
 ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture(
-        "shiftnet_a", "shiftnet", IMAGENET, partial(ShiftNet, GROUPS_A, 32), f"{_SOURCE}, tables 4 and 5", _ORDER
+        "shiftnet_a", "ShiftNet", IMAGENET, partial(ShiftNet, GROUPS_A, 32), f"{_SOURCE}, tables 4 and 5", _ORDER
     ),
     Architecture(
         "shiftnet_b",
-        "shiftnet",
+        "ShiftNet",
         IMAGENET,
         partial(ShiftNet, GROUPS_B, 16),
         f"{_SOURCE}, table 5",
@@ -162,7 +162,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     ),
     Architecture(
         "shiftnet_c",
-        "shiftnet",
+        "ShiftNet",
         IMAGENET,
         partial(ShiftNet, GROUPS_C, 32, keeps_input=False),
         f"{_SOURCE}, section 4.4 and table 5",
@@ -172,7 +172,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     *(
         Architecture(
             f"shift_resnet{depth}_cifar",
-            "shiftnet",
+            "ShiftNet",
             (3, 32, 32),
             partial(shift_resnet_cifar, depth, 6),
             f"{_SOURCE}, table 2, expansion 6",

@@ -60,9 +60,9 @@ _SOURCE = (
 _NOTE = "The paper's abstract prints less than a million parameters. What is predicted comes out undecoded."
 ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture(
-        "tinyissimo_yolo_v1_small", "tinyissimo_yolo", (3, 256, 256), partial(tinyissimo_yolo, SMALL), _SOURCE, _NOTE
+        "tinyissimo_yolo_v1_small", "TinyissimoYOLO", (3, 256, 256), partial(tinyissimo_yolo, SMALL), _SOURCE, _NOTE
     ),
-    Architecture("tinyissimo_yolo_v1", "tinyissimo_yolo", (3, 256, 256), partial(tinyissimo_yolo, BIG), _SOURCE, _NOTE),
+    Architecture("tinyissimo_yolo_v1", "TinyissimoYOLO", (3, 256, 256), partial(tinyissimo_yolo, BIG), _SOURCE, _NOTE),
 )
 GENERATORS: dict[str, Generator] = {"tinyissimo_yolo": tinyissimo_yolo}
 NO_SOURCE: tuple[tuple[str, str], ...] = (

@@ -202,13 +202,13 @@ _IMAGE = (3, 640, 640)
 ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture(
         "yolov7",
-        "yolov7",
+        "YOLO",
         _IMAGE,
         YoloV7,
         _SOURCE,
         "As it is deployed: the heads' two branches are one 3x3, and what is predicted comes out undecoded. The "
         "generator's branches=True is what is trained.",
     ),
-    Architecture("yolov7_tiny", "yolov7", _IMAGE, YoloV7Tiny, _SOURCE, "What is predicted comes out undecoded."),
+    Architecture("yolov7_tiny", "YOLO", _IMAGE, YoloV7Tiny, _SOURCE, "What is predicted comes out undecoded."),
 )
 GENERATORS: dict[str, Generator] = {"yolov7": YoloV7, "yolov7_tiny": YoloV7Tiny}
