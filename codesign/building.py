@@ -12,6 +12,8 @@ from codesign.errors import CodesignError, DoesNotFitError, did_you_mean
 from codesign.graph.codes import is_quantized
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.cache import cache_folder
+from codesign.planning.memory.limit import check_limit
+from codesign.planning.memory.memory_plan import MemoryPlan
 from codesign.quantization.reading import integer_network
 from codesign.settings import Build, Planned, Settings
 
@@ -50,7 +52,8 @@ def build(planned: Planned, settings: Settings, output: Path) -> Build:
             if kind == "so":
                 write_library(network, folder, machine, threads)
             else:
-                emit_c(planned, folder, settings.c_prefix)
+                memory = emit_c(planned, folder, settings.c_prefix, settings.sram_limit_bytes)
+                plan = replace(plan, memory=memory)
         write_reports(plan, folder)
         write_manifest(folder, plan, planned.hardware.path, str(planned.pipeline), graph.source)
     return Build(plan, output)
@@ -113,8 +116,12 @@ def _machine_of(settings: Settings, profile: HardwareProfile) -> Machine:
     return machine
 
 
-def emit_c(planned: Planned, folder: Path, prefix: str) -> None:
-    """Write c/ into a folder that holds model.onnx already: its outputs are what the C is held against."""
+def emit_c(planned: Planned, folder: Path, prefix: str, limit_bytes: int | None = None) -> MemoryPlan:
+    """Write c/ into a folder that holds model.onnx already: its outputs are what the C is held against.
+
+    Returns where activations lie in its arena. Raises DoesNotFitError where those with the caller's inputs and outputs
+    take more than a limit.
+    """
     from codesign.artifacts.c_folder.borders import borders_of
     from codesign.artifacts.c_folder.checking import vector_of
     from codesign.artifacts.c_folder.folder import write_c_folder
@@ -131,7 +138,11 @@ def emit_c(planned: Planned, folder: Path, prefix: str) -> None:
     program = c_program(legalised(network.module, with_views=True), network.interface, where=planned.plan.model.name)
     vector = vector_of(folder / "model.onnx", Interface.read(folder), None, borders)
     title = f"{planned.plan.model.name}, by codesign {__version__}"
-    write_c_folder(program, vector, folder / FOLDER, title, prefix, borders.notes)
+    memory = write_c_folder(program, vector, folder / FOLDER, title, prefix, borders.notes)
+    if limit_bytes is not None:
+        where = str(planned.graph.source or planned.graph.name)
+        check_limit(memory, limit_bytes, where, program.border_bytes)
+    return memory
 
 
 def check_emitted(settings: Settings) -> None:

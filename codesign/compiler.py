@@ -213,7 +213,7 @@ def plan_model(model: Model, settings: Settings) -> Planned:
     )
     storage = storage_of(graph, hardware.profile.precision.activations_bits)
     memory = plan_memory(problem_of(plan.layers, storage))
-    if settings.sram_limit_bytes is not None:
+    if settings.sram_limit_bytes is not None and "c" not in settings.emit:  # the C has a plan of its own
         check_limit(memory, settings.sram_limit_bytes, network.where)
     return Planned(replace(plan, memory=memory), graph, hardware, pipeline)
 

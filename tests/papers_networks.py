@@ -67,6 +67,17 @@ def unsettled(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
+def normalized(build: Callable[[], nn.Module], image: Image) -> nn.Module:
+    """A module whose norms have the statistics of what comes in, without which signals of new weights die away."""
+    torch.manual_seed(7)
+    module = build().train()
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
+            layer.momentum = 1.0
+    module(torch.randn(8, *image))
+    return module.eval()
+
+
 def exported(module: nn.Module, image: Image, path: Path) -> Graph:
     """The imported network, and at `path` the ONNX file of it."""
     graph = load_torch(module, (torch.zeros(1, *image),))

@@ -26,6 +26,9 @@ class Case:
     contents: dict[str, tuple[Token, ...]]
 
 
+BESIDE = st.tuples(st.integers(0, 3), st.sampled_from([0, 0, 4, 5]))  # scratch, and the lead of what is written
+
+
 @st.composite
 def cases(draw: st.DrawFn, most_steps: int = 6, alignments: tuple[int, ...] = (1, 4)) -> Case:
     """A random graph: some steps write in place, some tensors are views or halves of others, some are joined."""
@@ -52,7 +55,7 @@ def cases(draw: st.DrawFn, most_steps: int = 6, alignments: tuple[int, ...] = (1
         reads = tuple(draw(st.lists(st.sampled_from(readable), min_size=1, max_size=2, unique=True)))
         name = f"t{number}"
         written(name, draw(st.integers(1, 24)))
-        ways = [Overwrite(name, read, draw(st.integers(0, 3))) for read in reads if draw(st.booleans())]
+        ways = [Overwrite(name, read, *draw(BESIDE)) for read in reads if draw(st.booleans())]
         steps.append(Step(f"s{number}", reads, (name,), draw(st.sampled_from([0, 0, 2])), tuple(ways)))
         change = draw(st.sampled_from(["", "", "view", "halves", "join"]))
         size = tensors[name].size_bytes
@@ -108,7 +111,8 @@ def ways_in_place(case: Case, order: tuple[Step, ...], at: int) -> list[Overwrit
     return [
         way
         for way in order[at].overwrites
-        if len(contents[way.output]) <= len(contents[way.input]) and later.isdisjoint(contents[way.input])
+        if len(contents[way.output]) <= len(contents[way.input]) + way.lead_bytes
+        and later.isdisjoint(contents[way.input])
     ]
 
 
@@ -118,7 +122,7 @@ def live_bytes(case: Case, order: tuple[Step, ...], at: int) -> int:
     there = {"x"} | {name for earlier in order[:at] for name in earlier.writes}
     needed = needed_after(case, order, at) | {token for name in step.reads for token in contents[name]}
     live = {token for token in needed if token[0] in there} | {t for name in step.writes for t in contents[name]}
-    saved = [len(contents[way.output]) - way.scratch_bytes for way in ways_in_place(case, order, at)]
+    saved = [len(contents[way.output]) - way.scratch_bytes - way.lead_bytes for way in ways_in_place(case, order, at)]
     return len(live) + step.scratch_bytes - max([0, *saved])
 
 
@@ -238,6 +242,18 @@ def test_an_output_must_stay_and_in_place_must_be_in_place() -> None:
     assert check_plan(problem, claimed) == ["step one writes b beside a"]
 
 
+def test_an_output_may_begin_before_the_input_it_lies_over() -> None:
+    """A step that writes 16 bytes behind its reading, and one that must run in between though it reads nothing."""
+    tensors = (Tensor("a", 64), Tensor("b", 64), Tensor("c", 16))
+    behind = Step("behind", ("a",), ("b",), overwrites=(Overwrite("b", "a", lead_bytes=16),), after=("first",))
+    problem = MemoryProblem(tensors, (Step("first", (), ("c",)), behind), ("a",), ("b",))
+    plan = plan_memory(problem)
+    assert check_plan(problem, plan) == [] and plan.proven
+    assert plan.arena_bytes == 80 and plan.offsets["a"] - plan.offsets["b"] == 16
+    assert check_plan(problem, moved(plan, b=plan.offsets["a"])) == ["step behind writes b beside a"]
+    assert check_plan(problem, replace(plan, order=plan.order[::-1]))[0] == "step behind runs before first"
+
+
 @pytest.mark.parametrize(
     ("problem", "message"),
     [
@@ -245,6 +261,7 @@ def test_an_output_must_stay_and_in_place_must_be_in_place() -> None:
         (replace(CONV, steps=CONV.steps[1:]), "nobody writes all of tensor y"),
         (replace(CONV, steps=CONV.steps[::-1]), "step three runs before what it reads is written"),
         (replace(CONV, inputs=("x", "y")), "tensor y is written twice, or is an input that is written"),
+        (replace(CONV, steps=(*CONV.steps, Step("s", (), (), after=("t",)))), "step s runs after t, which is no step"),
         (replace(CONV, tensors=(*CONV.tensors, Tensor("x", 3))), "two tensors have one name"),
         (replace(CONV, steps=(*CONV.steps, Step("one", (), ()))), "two steps have one name"),
         (replace(CONV, tensors=(*CONV.tensors, Tensor("e", 0))), "tensor e has 0 bytes at alignment 16"),

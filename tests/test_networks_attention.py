@@ -22,6 +22,7 @@ from tests.papers_networks import (  # noqa: E402
     check_outputs,
     counted_in_graph,
     exported,
+    normalized,
     on_host,
 )
 
@@ -163,30 +164,21 @@ MICRO = micronet.Size(
         micronet.Row(1, 32, 3, (1, 4), 4, 4, 0, (False, True, True), 8),
     ),
 )
-SMALL: dict[str, tuple[Callable[[], torch.nn.Module], Image]] = {
-    "mobilevitv3": (partial(mobilevitv3.MobileViTv3, VIT, classes=7), (3, 32, 32)),
-    "mobilevitv3_linear": (partial(mobilevitv3.MobileViTv3, VIT, mobilevitv3.LinearFusion, classes=7), (3, 32, 32)),
-    "edgevit": (partial(edgevit.edgevit, (16, 24), (1, 1), 8, (2, 1), classes=7), (3, 32, 32)),
-    "linformer": (partial(linformer.VisionTransformer, 16, 1, 2, 4, 8, 32, classes=7), (3, 32, 32)),
-    "micronet": (partial(micronet.MicroNet, MICRO, classes=7), (3, 32, 32)),
+
+
+SMALL: dict[str, Callable[[], torch.nn.Module]] = {
+    "mobilevitv3": partial(mobilevitv3.MobileViTv3, VIT, classes=7),
+    "mobilevitv3_linear": partial(mobilevitv3.MobileViTv3, VIT, mobilevitv3.LinearFusion, classes=7),
+    "edgevit": partial(edgevit.edgevit, (16, 24), (1, 1), 8, (2, 1), classes=7),
+    "linformer": partial(linformer.VisionTransformer, 16, 1, 2, 4, 8, 32, classes=7),
+    "micronet": partial(micronet.MicroNet, MICRO, classes=7),
 }
-
-
-def normalized(build: Callable[[], torch.nn.Module], image: Image) -> torch.nn.Module:
-    """A module whose BatchNorms have the statistics of what comes in, without which signals of new weights die away."""
-    torch.manual_seed(7)
-    module = build().train()
-    for layer in module.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
-            layer.momentum = 1.0
-    module(torch.randn(8, *image))
-    return module.eval()
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_small_ones_export_run_train_and_cost(name: str, tmp_path: Path) -> None:
-    build, image = SMALL[name]
-    module, path = normalized(build, image), tmp_path / "network.onnx"
+    build, image, path = SMALL[name], (3, 32, 32), tmp_path / "network.onnx"
+    module = normalized(build, image)
     graph = exported(module, image, path)
     assert counted_in_graph(graph) == counted_by_torch(build, image)
     check_outputs(module, image, path)

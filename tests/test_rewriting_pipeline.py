@@ -163,5 +163,5 @@ def test_explaining_a_pipeline() -> None:
         "Runs, in this order:",
         "  fix-resolution{size=0}  RESHAPES",
         "  remove-no-ops  EXACT",
-        "  merge-branches  EXACT",
+        "  fold-padding  EXACT",
     ]

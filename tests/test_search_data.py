@@ -97,6 +97,7 @@ class Squares(torch.utils.data.Dataset[Any]):
 
 def test_torch_datasets() -> None:
     data = DatasetData("squares", Squares(5), Squares(2, label=1), 2, 3)
+    assert open_data(data) is data
     images, labels = data.training(4, 4).batch([1, 3])
     assert images.shape == (2, 3, 4, 4) and labels.tolist() == [0, 0]
     assert torch.allclose(images[:, 0, 0, 0], torch.tensor([0.2, 0.6]))

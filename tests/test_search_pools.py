@@ -19,7 +19,7 @@ from codesign.networks.catalogue import catalogue
 from codesign.search.candidate import Candidate, Pool, Task
 from codesign.search.pools import ProcessPool, RayPool, SerialPool, died
 from codesign.search.trial import Trials, trained_module
-from tests.trial_parts import Deadly, candidate, halves, trials, write_distribution
+from tests.trial_parts import Deadly, Unloadable, candidate, halves, trials, write_distribution
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,17 +54,13 @@ def serial(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
 def cluster(distribution: Path) -> Iterator[Any]:
     """Ray with two workers on this machine; they find what this process finds."""
     ray = pytest.importorskip("ray", reason="Ray is not installed")
-    path = os.pathsep.join([str(distribution), str(ROOT)])
-    ray.init(
-        "local",
-        num_cpus=2,
-        object_store_memory=80 << 20,
-        include_dashboard=False,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": path}},
-    )
-    yield ray
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(distribution), str(ROOT)]))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # workers give way to everything else; a busy machine starves them
+        ray.init("local", num_cpus=2, object_store_memory=80 << 20, include_dashboard=False, log_to_driver=False)
+        yield ray
+        ray.shutdown()
 
 
 def both_rounds(pool: Pool) -> Results:
@@ -127,6 +123,11 @@ def test_a_folder_the_cluster_does_not_share_is_an_error(cluster: Any, tmp_path:
         f"{tmp_path}/here/tiny-width=2-dropout=0.1.pt: tiny-width=2-dropout=0.1 is trained, but its checkpoint is not "
         "here\n  hint: give a folder that all machines of the cluster share"
     )
+
+
+def test_what_ray_cannot_do_is_an_error(cluster: Any, tmp_path: Path) -> None:
+    with pytest.raises(CodesignError, match="tiny-width=2-dropout=0.1: Ray does not train it: .*not here"):
+        list(RayPool(trials(tmp_path, Unloadable(halves(), (), before=0))).run([Task(CANDIDATES[0], 1)]))
 
 
 @pytest.mark.parametrize("kind", ["processes", "ray"])

@@ -138,6 +138,21 @@ def test_a_loss_that_is_no_number_counts_as_no_accuracy(tmp_path: Path, caplog: 
     assert f"{ONE.name}: the loss is no number in epoch 1; its accuracy counts as 0" in caplog.messages
 
 
+def test_networks_whose_code_needs_columns_last_are_trained_all_the_same(tmp_path: Path) -> None:
+    viewing = replace(ONE, name="viewing", arguments=(*ONE.arguments, ("view", True)))
+    module = trials_module(tmp_path, viewing)
+    images = torch.rand(2, 1, SIDE, SIDE).to(memory_format=torch.channels_last)
+    with pytest.raises(RuntimeError, match="view"):
+        module.to(memory_format=torch.channels_last)(images)
+    assert len(train(trials(tmp_path), Task(viewing, 2))) == 2
+
+
+def trials_module(folder: Path, one: Any) -> Any:
+    """A candidate's module after one epoch."""
+    train(trials(folder), Task(one, 1))
+    return trained_module(folder, one)
+
+
 def test_what_cannot_be_trained_says_so(tmp_path: Path) -> None:
     def error(**keywords: Any) -> str:
         with pytest.raises(CodesignError) as caught:

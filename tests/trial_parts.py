@@ -21,13 +21,17 @@ TRAINING = Training(batch=16, learning_rate=1e-2, warm_up_epochs=0.5)
 GENERATOR = """\
     from torch import nn
 
-    def tiny(width=4, dropout=0.0, classes=10, channels=1):
+    class ViewRows(nn.Module):
+        def forward(self, x):
+            return x.view(len(x), -1)  # refuses channels last
+
+    def tiny(width=4, dropout=0.0, view=False, classes=10, channels=1):
         if width < 1:
             raise ValueError("width must be positive")
         return nn.Sequential(
             nn.Conv2d(channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
             nn.Conv2d(width, width, 3, 1, 1, groups=width), nn.Hardswish(), nn.Dropout(dropout),
-            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * width, classes),
+            nn.AdaptiveAvgPool2d(2), ViewRows() if view else nn.Flatten(), nn.Linear(4 * width, classes),
         )
 
     GENERATORS = {"tiny": tiny}
@@ -103,6 +107,17 @@ class DeadlySamples:
             kill_once(self.markers)
         self.left[0] -= 1
         return self.inner.batch(numbers)
+
+
+class Unloadable(Deadly):
+    """Data that no other process can take in."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return refuse, ()
+
+
+def refuse() -> None:
+    raise ValueError("not here")
 
 
 def kill_once(markers: Sequence[Path]) -> None:

@@ -24,7 +24,7 @@ from codesign.lowering.integers.scheduled import Scheduled, scheduled_step
 from codesign.lowering.interface import Interface, Tensor
 from codesign.lowering.microcontroller.blocks import Blocks
 from codesign.lowering.microcontroller.channels_last import channels_last_calls
-from codesign.lowering.microcontroller.floats import FloatSteps, float_steps
+from codesign.lowering.microcontroller.floats import FloatSteps, concatenations, float_steps
 from codesign.lowering.schedule import ScheduledLayer
 from codesign.mapping.mapping import Mapping as LayerMapping
 from codesign.numerics.steps import Step
@@ -71,6 +71,7 @@ def build_network(
         importer.own.update(_integer_calls(importer, graph, nodes, scheduled, functions))
     elif channels_last:
         steps = float_steps(graph)
+        importer.own.update(concatenations(importer, graph))
         importer.own.update(FloatSteps(importer, blocks or Blocks()).converts(steps))
         return lowered(graph, importer, [str(step.result.name) for step in steps])
     else:

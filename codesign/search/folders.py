@@ -218,11 +218,16 @@ def _pillow(where: Path) -> Any:
     return Image
 
 
-def open_data(text: str, seed: int = 0) -> DataModule:
-    """What `--data` names: `digits`, or `folder:PATH`. seed: of the split of a folder. Raises CodesignError."""
-    kind, _, path = text.partition(":")
-    if text == DIGITS:
+def open_data(data: str | DataModule, seed: int = 0) -> DataModule:
+    """What `--data` names, `digits` or `folder:PATH`; a data module is taken as it is.
+
+    seed: of the split of a folder. Raises CodesignError.
+    """
+    if not isinstance(data, str):
+        return data
+    kind, _, path = data.partition(":")
+    if data == DIGITS:
         return digits()
     if kind == FOLDER and path:
         return folder_data(Path(path), seed)
-    raise CodesignError(text, "no such data", f"{DIGITS}, or {FOLDER}:PATH with one folder of images per class")
+    raise CodesignError(data, "no such data", f"{DIGITS}, or {FOLDER}:PATH with one folder of images per class")

@@ -215,11 +215,14 @@ class RayPool:
                 self._ray.cancel(other, force=True)
 
     def _accuracies(self, task: Task, ended: Any) -> tuple[float, ...]:
-        dead = (self._ray.exceptions.WorkerCrashedError, self._ray.exceptions.OutOfMemoryError)
+        errors = self._ray.exceptions
         try:
             accuracies = accuracies_of(self._ray.get(ended))
-        except dead as error:
+        except (errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
             raise died(task.candidate, self._retries + 1) from error
+        except errors.RayError as error:
+            text = str(error).strip().splitlines()[-1]  # above it stands the traceback of a worker
+            raise CodesignError(task.candidate.name, f"Ray does not train it: {text}") from error
         path = checkpoint_of(self._folder, task.candidate)
         if not path.exists():
             hint = "give a folder that all machines of the cluster share"

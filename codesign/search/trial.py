@@ -20,7 +20,7 @@ from codesign.errors import CodesignError
 from codesign.importers.pytorch import digest_of, require_torch
 from codesign.networks.catalogue import generator
 from codesign.search.candidate import Candidate, Task
-from codesign.search.data import DataModule, Samples, augmented
+from codesign.search.data import Augmentation, DataModule, Samples, augmented
 from codesign.training.checkpoint import OTHER_HINT, read_state, write_state
 from codesign.training.fine_tuning import repeatable, weight_groups
 
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Training:
-    """How every candidate is trained, all alike.
+    """How every candidate is trained, all alike; as it stands, for a few thousand images and some 8 to 40 epochs.
 
     batch: images a step, a few more where an epoch cannot be cut evenly. learning_rate: falls by the factor `decay`
     every epoch, after growing from zero for `warm_up_epochs`; it does not depend on how long training goes on.
@@ -41,7 +41,7 @@ class Training:
     optimizer: Literal["rmsprop", "sgd"] = "rmsprop"
     batch: int = 32
     learning_rate: float = 1e-3
-    decay: float = 0.8
+    decay: float = 0.9
     warm_up_epochs: float = 1.0
     weight_decay: float = 1e-5
     label_smoothing: float = 0.0
@@ -120,7 +120,7 @@ def checkpoint_of(folder: Path, candidate: Candidate) -> Path:
 def _trained(trials: Trials, task: Task) -> tuple[float, ...]:
     import torch
 
-    candidate, training = task.candidate, trials.training
+    candidate = task.candidate
     path = checkpoint_of(trials.folder, candidate)
     path.parent.mkdir(parents=True, exist_ok=True)
     check_channels(trials, candidate)
@@ -132,54 +132,93 @@ def _trained(trials: Trials, task: Task) -> tuple[float, ...]:
     accuracies = before.accuracies if before is not None else ()
     if len(accuracies) >= task.last_epoch:
         return accuracies
-    module.to("cuda" if torch.cuda.is_available() else "cpu")
-    optimizer = _optimizer(module, training)
+    lesson = _lesson(trials, candidate, module)
     if before is not None:
         module.load_state_dict(before.module)
-        optimizer.load_state_dict(before.optimizer)
-    samples = trials.data.training(*candidate.image[1:]), trials.data.validation(*candidate.image[1:])
+        lesson.optimizer.load_state_dict(before.optimizer)
     with repeatable(module):
         for epoch in range(len(accuracies) + 1, task.last_epoch + 1):
             torch.manual_seed(seed_of(trials.seed, candidate, epoch))
-            accuracies += (_epoch(trials, candidate, module, optimizer, samples, epoch),)
-            progress = Progress(run, trials.data.classes, accuracies, module.state_dict(), optimizer.state_dict())
-            write_state(vars(progress), path)
+            accuracies += (_epoch(lesson, epoch),)
+            states = module.state_dict(), lesson.optimizer.state_dict()
+            write_state(vars(Progress(run, trials.data.classes, accuracies, *states)), path)
     return accuracies
 
 
-def _epoch(
-    trials: Trials, candidate: Candidate, module: Any, optimizer: Any, samples: tuple[Samples, Samples], epoch: int
-) -> float:
+@dataclass(frozen=True)
+class _Lesson:
+    """A module on its device, and all it is trained with."""
+
+    name: str
+    module: Any
+    optimizer: Any
+    layout: Any
+    training: Samples
+    validation: Samples
+    augmentation: Augmentation
+    settings: Training
+
+
+def _lesson(trials: Trials, candidate: Candidate, module: Any) -> _Lesson:
+    """Moves the module to a GPU, if there is one."""
+    import torch
+
+    layout, data, size = _layout(module, candidate), trials.data, candidate.image[1:]
+    module.to("cuda" if torch.cuda.is_available() else "cpu")
+    return _Lesson(
+        candidate.name,
+        module,
+        _optimizer(module, trials.training),
+        layout,
+        data.training(*size),
+        data.validation(*size),
+        data.augmentation,
+        trials.training,
+    )
+
+
+def _layout(module: Any, candidate: Candidate) -> Any:
+    """Channels last where the network's code takes them so, a third faster on processors; else columns last."""
+    import torch
+
+    module.eval().to(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad():
+            module(torch.zeros(2, *candidate.image).to(memory_format=torch.channels_last))
+    except RuntimeError:  # it calls `view`; what is wrong beside that shows in training
+        module.to(memory_format=torch.contiguous_format)
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def _epoch(lesson: _Lesson, epoch: int) -> float:
     """The accuracy after one more epoch."""
-    training, validation = samples
-    if not _learn(trials, module, optimizer, training, epoch):
-        _log.warning("%s: the loss is no number in epoch %d; its accuracy counts as 0", candidate.name, epoch)
+    if not _learn(lesson, epoch):
+        _log.warning("%s: the loss is no number in epoch %d; its accuracy counts as 0", lesson.name, epoch)
         return 0.0
-    return accuracy(module, validation)
+    return accuracy(lesson.module, lesson.validation)
 
 
-def _learn(trials: Trials, module: Any, optimizer: Any, samples: Samples, epoch: int) -> bool:
+def _learn(lesson: _Lesson, epoch: int) -> bool:
     """One pass over the samples in a random order; False as soon as the loss is no number."""
     import torch
 
-    settings, device = trials.training, next(module.parameters()).device
-    order = torch.randperm(len(samples))
+    samples, settings, device = lesson.training, lesson.settings, next(lesson.module.parameters()).device
     # Never smaller than a batch: BatchNorm cannot learn from a single image.
-    batches = torch.tensor_split(order, max(1, len(samples) // settings.batch))
-    module.train()
+    batches = torch.tensor_split(torch.randperm(len(samples)), max(1, len(samples) // settings.batch))
+    lesson.module.train()
     for step, numbers in enumerate(batches, 1):
         images, labels = samples.batch(numbers.tolist())
-        images = augmented(images, trials.data.augmentation).to(device)
-        loss = torch.nn.functional.cross_entropy(
-            module(images), labels.to(device), label_smoothing=settings.label_smoothing
-        )
+        outputs = lesson.module(augmented(images, lesson.augmentation).to(device, memory_format=lesson.layout))
+        smoothing = settings.label_smoothing
+        loss = torch.nn.functional.cross_entropy(outputs, labels.to(device), label_smoothing=smoothing)
         if not math.isfinite(loss.item()):
             return False
-        for group in optimizer.param_groups:
+        for group in lesson.optimizer.param_groups:
             group["lr"] = settings.rate(epoch - 1 + step / len(batches))
-        optimizer.zero_grad()
+        lesson.optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        lesson.optimizer.step()
     return True
 
 

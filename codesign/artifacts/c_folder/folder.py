@@ -15,6 +15,7 @@ from codesign.artifacts.c_folder.readme import readme
 from codesign.artifacts.c_folder.sources import Sources
 from codesign.lowering.c_source.helpers import MICROKERNEL_FILE, microkernels
 from codesign.lowering.c_source.program import CProgram
+from codesign.planning.memory.memory_plan import MemoryPlan
 
 BOARD = "mps2_an386"
 _BOARD_FILES = ("start.c", "probe.h", "board.ld")
@@ -27,13 +28,15 @@ def write_c_folder(
     title: str,
     prefix: str = DEFAULT_PREFIX,
     notes: Mapping[str, str] | None = None,
-) -> None:
+) -> MemoryPlan:
     """Write the program into a new folder. title: what it is made of, one line. notes: on inputs and outputs, by name.
 
-    Raises CodesignError for a prefix C does not take.
+    Returns where its activations lie; inputs and outputs are the caller's. Raises CodesignError for a prefix C does not
+    take.
     """
     sources = write_sources(program, vector, folder, title, prefix, notes)
     (folder / "README.md").write_text(readme(sources, vector, measured(folder, prefix)), encoding="utf-8")
+    return sources.arena.plan
 
 
 def write_sources(

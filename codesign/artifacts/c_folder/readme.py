@@ -9,7 +9,7 @@ from codesign.artifacts.c_folder.checking import TestVector
 from codesign.artifacts.c_folder.measuring import Sizes
 from codesign.artifacts.c_folder.sources import Sources
 from codesign.lowering.c_source.names import comment_text
-from codesign.lowering.c_source.program import Place
+from codesign.lowering.c_source.program import CProgram, Place
 
 _TEXT = """# {title}
 
@@ -33,7 +33,10 @@ Test vector: {origin}
 | | bytes |
 |---|---|
 | arena (RAM) | {arena}{proven} |
+| inputs and outputs (the caller's) | {borders} |
 | constants in weights.c (flash) | {constants} |
+
+{copies}
 
 {sizes}
 """
@@ -55,9 +58,17 @@ def readme(sources: Sources, vector: TestVector, sizes: Sequence[Sizes]) -> str:
         origin=comment_text(vector.origin),
         arena=sources.arena.size_bytes,
         proven=proven_text(sources.arena),
+        borders=program.border_bytes,
         constants=constants,
+        copies=copies_text(sources.program),
         sizes=_table(sizes),
     )
+
+
+def copies_text(program: CProgram) -> str:
+    """What concatenations and outputs take besides."""
+    joined = f"{len(program.joined)} concatenations have operands written into them straight away"
+    return f"{joined}; {program.copied_bytes} bytes are copied in a run."
 
 
 def proven_text(arena: Arena) -> str:

@@ -85,7 +85,7 @@ class Sources:
             '#include "model.h"',
             '#include "weights.h"',
             *(["#include <math.h>"] if uses_math else []),
-            *(["#include <string.h>"] if copies else []),
+            *(["#include <stddef.h>", "#include <string.h>"] if copies else []),
             *([f'#include "{MICROKERNEL_FILE}"'] if self.has_microkernels else []),
             "",
             *(definition(name) for name in helpers),
@@ -136,19 +136,41 @@ class Sources:
             tensor = self.program.tensors[name]
             kind = C_TYPES[tensor.dtype]
             lines.append(f"    {kind} *const {name} = ({kind} *)(void *)(memory + {offset}); /* {_shape(tensor)} */")
+        for tensor in self.program.tensors.values():
+            if tensor.part is not None:
+                kind, begin = C_TYPES[tensor.dtype], f"{tensor.part.whole} + {tensor.part.first}"
+                lines.append(f"    {kind} *const {tensor.name} = {begin}; /* {_shape(tensor)} */")
         lines.append("")
         for number, step in enumerate(self.program.steps):
-            lines.append(self._step(number, step))
+            lines.append(self.step(number, step))
         return "\n".join([*lines, "}", ""])
 
-    def _step(self, number: int, step: Call | Copy) -> str:
+    def step(self, number: int, step: Call | Copy) -> str:
+        """The statement of a step."""
         if isinstance(step, Copy):
-            size = self.program.tensors[step.destination].size_bytes
-            return f"    (void)memcpy({self._name(step.destination)}, {self._name(step.source)}, {size}U);"
+            return self._copy(step)
         arguments = [self._name(name) for name in step.arguments]
         if number in self.arena.scratch:
             arguments.append(f"memory + {self.arena.scratch[number]}")
         return folded(f"    {step.kernel}(", arguments, ");")
+
+    def _copy(self, step: Copy) -> str:
+        """Row by row where either tensor is part of another."""
+        source, destination = (self.program.tensors[name] for name in (step.source, step.destination))
+        size = destination.size_bytes // destination.elements
+        widths = {t.part.width for t in (source, destination) if t.part is not None and t.part.width != t.elements}
+        if not widths:
+            total = destination.size_bytes
+            return f"    (void)memcpy({self._name(step.destination)}, {self._name(step.source)}, {total}U);"
+        (width,) = widths
+        places = [self._row(tensor, width) for tensor in (destination, source)]
+        head = f"    for (int32_t row = 0; row < {destination.elements // width}; ++row) {{"
+        return "\n".join([head, f"        (void)memcpy({', '.join(places)}, {width * size}U);", "    }"])
+
+    def _row(self, tensor: CTensor, width: int) -> str:
+        part = tensor.part
+        pitch = width if part is None or part.width == tensor.elements else part.pitch
+        return f"{self._name(tensor.name)} + ((ptrdiff_t)row * {pitch})"
 
     def _name(self, name: str) -> str:
         return f"{self.prefix}_{name}" if self.program.tensors[name].place is Place.CONSTANT else name

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from tvm import tirx
+
 from codesign.lowering.c_source.helpers import MICROKERNEL_FILE, MICROKERNELS, ONE_OPERAND, helper
 from codesign.lowering.c_source.program import C_TYPES
 
@@ -52,12 +54,16 @@ def dtype_of(expression: Any) -> str:
 
 
 class Expressions:
-    """Prints expressions of one function. names: C text of variables. single: buffers that are plain variables."""
+    """Prints expressions of one function. names: C text of variables. single: buffers that are plain variables.
+
+    pitches: of buffers that are parts of others: how many elements lie together, and how far such rows are apart.
+    """
 
     def __init__(self, names: Mapping[Any, str], single: set[Any], analyzer: Any) -> None:
         self.names = names
         self.single = single
         self.analyzer = analyzer
+        self.pitches: dict[Any, tuple[int, int]] = {}
         self.helpers: set[str] = set()
         self.uses_math = False
 
@@ -72,7 +78,14 @@ class Expressions:
             return name
         if len(indices) != 1:
             raise UnsupportedError(f"{buffer.name} has {len(indices)} dimensions after flattening")
-        return f"{name}[{self.text(indices[0])}]"
+        return f"{name}[{self.text(self._placed(buffer, indices[0]))}]"
+
+    def _placed(self, buffer: Any, index: Any) -> Any:
+        """Where an element lies: in a part of another tensor, rows are further from one another than they are wide."""
+        if buffer not in self.pitches:
+            return index
+        width, pitch = self.pitches[buffer]
+        return self.analyzer.simplify(tirx.floordiv(index, width) * pitch + tirx.floormod(index, width))
 
     def condition(self, expression: Any) -> str:
         """A truth value as C writes it in `if`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,12 @@ from tvm.relax import transform
 from codesign.errors import DoesNotFitError, Problem
 from codesign.lowering.c_source.constants import folded_constants
 from codesign.lowering.c_source.expressions import UnsupportedError
+from codesign.lowering.c_source.joining import Pitches, names_of, with_joins
 from codesign.lowering.c_source.kernels import is_scheduled, lowered, with_plain_schedule
 from codesign.lowering.c_source.names import Names
 from codesign.lowering.c_source.printer import print_function
-from codesign.lowering.c_source.program import Call, Copy, CProgram, CTensor, Kernel, Place
-from codesign.lowering.interface import Interface, Tensor
+from codesign.lowering.c_source.program import JOINED, Call, Copy, CProgram, CTensor, Kernel, Part, Place
+from codesign.lowering.interface import Interface
 from codesign.lowering.network import MAIN
 
 _HINT = "`--emit so` builds the network all the same"
@@ -66,13 +68,15 @@ class _Builder:
         self._module = module
         self._interface = interface
         self._where = where
-        self._words = Names("memory", "failures", "main")
+        self._words = Names("memory", "row", "failures", "main")
         self._kernel_words = Names()
         self._tensors: dict[str, CTensor] = {}
         self._constants: dict[str, np.ndarray] = {}
         self._by_content: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._kernels: dict[str, Kernel] = {}
         self._kernel_of: dict[str, str | None] = {}
+        self._printed: dict[str, tuple[Any, Any]] = {}  # by kernel, its function and what was made of it
+        self._variants: dict[tuple[str, tuple[tuple[int, tuple[int, int]], ...]], Kernel | None] = {}
         self._steps: list[Call | Copy] = []
         self._values: dict[Any, tuple[str, ...]] = {}
         self._inputs: list[str] = []
@@ -82,6 +86,7 @@ class _Builder:
         for variable, tensor in zip(function.params, self._interface.inputs, strict=True):
             self._inputs.append(self._tensor(tensor.name, tensor.shape, tensor.dtype, Place.INPUT, tensor.name))
             self._values[variable] = (self._inputs[-1],)
+        words = [self._words.new(tensor.name) for tensor in self._interface.outputs]  # before anything inside has them
         results = function.body.body
         folded = folded_constants(self._module, function)
         for block in function.body.blocks:
@@ -89,14 +94,15 @@ class _Builder:
                 array = folded.get(binding.var)
                 value = (self._constant(array),) if array is not None else self._bound(binding.var, binding.value)
                 self._values[binding.var] = value
-        self._finish(self._values_of(results))
+        self._finish(self._values_of(results), words)
 
     def program(self) -> CProgram:
-        used = {name for step in self._steps for name in _arguments(step)}
+        used = {name for step in self._steps for name in names_of(step)}
         self._constants = {name: array for name, array in self._constants.items() if name in used}
         known = {*self._inputs, *self._outputs, *used}
+        known |= {part.whole for name in known if (part := self._tensors[name].part) is not None}
         tensors = {name: tensor for name, tensor in self._tensors.items() if name in known}
-        return CProgram(
+        plain = CProgram(
             tuple(tensors[name] for name in self._inputs),
             tuple(tensors[name] for name in self._outputs),
             tensors,
@@ -104,27 +110,43 @@ class _Builder:
             self._kernels,
             tuple(self._steps),
         )
+        return with_joins(replace(plain, apart=partial(with_joins, plain, self._variant)), self._variant)
 
-    def _finish(self, results: Sequence[str]) -> None:
-        """Results become the caller's arrays; one that is an input, a constant or a result already is copied."""
+    def _variant(self, name: str, pitches: Pitches) -> Kernel | None:
+        """A kernel for tensors some of which are parts of others; None if it does not go through them row by row."""
+        key = name, tuple(sorted(pitches.items()))
+        if not pitches:
+            return self._kernels[name]
+        if key not in self._variants:
+            function, ready = self._printed[name]
+            self._variants[key] = None
+            if all(_width(function.params[number]) == width for number, (width, _) in pitches.items()):
+                self._variants[key] = print_function(ready, self._kernel_words.new(f"{name}_part"), pitches)
+        return self._variants[key]
+
+    def _finish(self, results: Sequence[str], words: Sequence[str]) -> None:
+        """Results become the caller's arrays; one that is an input, a constant or a result already is copied.
+
+        words: identifiers of the caller's arrays.
+        """
         renamed: dict[str, str] = {}
-        for tensor, result in zip(self._interface.outputs, results, strict=True):
+        for tensor, result, word in zip(self._interface.outputs, results, words, strict=True):
+            self._tensors[word] = CTensor(word, tensor.shape, tensor.dtype, Place.OUTPUT, tensor.name)
+            self._outputs.append(word)
             name = renamed.get(result, result)
             if self._tensors[name].place is Place.ARENA:
-                renamed[name] = self._rename(name, tensor)
+                renamed[name] = self._rename(name, word)
             else:
-                copy = self._tensor(tensor.name, tensor.shape, tensor.dtype, Place.OUTPUT, tensor.name)
-                self._steps.append(Copy(name, copy))
-                self._outputs.append(copy)
+                self._steps.append(Copy(name, word))
 
-    def _rename(self, name: str, tensor: Tensor) -> str:
-        new = self._tensor(tensor.name, tensor.shape, tensor.dtype, Place.OUTPUT, tensor.name)
+    def _rename(self, name: str, new: str) -> str:
         del self._tensors[name]
-        self._outputs.append(new)
         for at, step in enumerate(self._steps):
-            if isinstance(step, Call):
-                arguments = tuple(new if argument == name else argument for argument in step.arguments)
-                self._steps[at] = replace(step, arguments=arguments)
+            names = tuple(new if argument == name else argument for argument in names_of(step))
+            self._steps[at] = replace(step, arguments=names) if isinstance(step, Call) else Copy(*names)
+        for part in [tensor for tensor in self._tensors.values() if tensor.part and tensor.part.whole == name]:
+            assert part.part is not None
+            self._tensors[part.name] = replace(part, part=replace(part.part, whole=new), place=Place.OUTPUT)
         return new
 
     def _bound(self, variable: Any, value: Any) -> tuple[str, ...]:
@@ -158,10 +180,22 @@ class _Builder:
         arguments = self._values_of(operands)
         types = call.ty.fields if isinstance(call.ty, relax.TupleType) else [call.ty]
         made = tuple(self._activation(str(variable.name), part) for part in types)
+        if JOINED in (self._module[function].attrs or {}):
+            self._join(self._module[function], arguments, made[0])
+            return made
         kernel = self._kernel(function)
         if kernel is not None:
             self._steps.append(Call(kernel, (*arguments, *made)))
         return made
+
+    def _join(self, function: Any, operands: Sequence[str], whole: str) -> None:
+        """Every operand copied into its part of the result."""
+        widths, first = [_width(parameter) for parameter in function.params[:-1]], 0
+        for operand, width in zip(operands, widths, strict=True):
+            part = self._tensor(f"{whole}_part", self._tensors[operand].shape, self._tensors[whole].dtype, Place.ARENA)
+            self._tensors[part] = replace(self._tensors[part], part=Part(whole, first, width, sum(widths)))
+            self._steps.append(Copy(operand, part))
+            first += width
 
     def _kernel(self, function: Any) -> str | None:
         """The kernel of a function of the module, printed once; None with a problem noted where there is no C."""
@@ -170,8 +204,9 @@ class _Builder:
             self._kernel_of[name] = None
             word = self._kernel_words.new(f"kernel_{name}")
             try:
-                kernel = print_function(_ready(self._module[function], word), word)
-                self._kernels[word] = kernel
+                ready = _ready(self._module[function], word)
+                self._kernels[word] = print_function(ready, word)
+                self._printed[word] = self._module[function], ready
                 self._kernel_of[name] = word
             except UnsupportedError as error:
                 self.problems.append(Problem(f"{self._where}: {name}", f"cannot be written as C: {error}"))
@@ -196,8 +231,9 @@ class _Builder:
         return word
 
 
-def _arguments(step: Call | Copy) -> tuple[str, ...]:
-    return step.arguments if isinstance(step, Call) else (step.source, step.destination)
+def _width(parameter: Any) -> int:
+    """Elements that lie together in a row of a parameter."""
+    return int(parameter.shape[-1]) if len(parameter.shape) else 1
 
 
 def _ready(function: Any, name: str) -> Any:

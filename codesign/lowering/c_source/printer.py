@@ -10,8 +10,11 @@ kernel's stack is small and its whole need of memory is known.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,22 +24,29 @@ from tvm import tirx
 
 from codesign.lowering.c_source.expressions import NARROW, Expressions, UnsupportedError, dtype_of
 from codesign.lowering.c_source.names import Names
-from codesign.lowering.c_source.program import C_TYPES, READ_IN_PLACE, Kernel, Parameter
+from codesign.lowering.c_source.program import C_TYPES, READ_IN_PLACE, WRITTEN_BEHIND, Kernel, Parameter
 
 ALIGNMENT_BYTES = 8
 _MOST_STACK_BYTES = 64  # of a buffer that may become registers
 _INDENT = "    "
+Pitches = Mapping[int, tuple[int, int]]
+WHOLE: Pitches = MappingProxyType({})
 
 
-def print_function(function: Any, name: str) -> Kernel:
-    """A PrimFunc after `lowered` as C. Raises UnsupportedError with what there is no C for."""
+def print_function(function: Any, name: str, pitches: Pitches = WHOLE) -> Kernel:
+    """A PrimFunc after `lowered` as C. Raises UnsupportedError with what there is no C for.
+
+    pitches: of parameters that are parts of others, by their numbers: how many elements lie together, and from the
+    first of them to the next such row. Nothing of such a kernel is written over what it reads.
+    """
     words = Names(name)
     printer = _Printer(words)
-    parameters = printer.parameters(function)
+    parameters = printer.parameters(function, pitches)
     printer.statement(function.body, 1)
-    sharing = any(parameter.may_be_output for parameter in parameters)
+    printer.lines[:0] = _unused(parameters, printer.lines)
+    sharing = any(parameter.is_overwritten for parameter in parameters)
     arguments = [
-        _declaration(parameter, shared=parameter.may_be_output or (sharing and not parameter.is_read_only))
+        _declaration(parameter, shared=parameter.is_overwritten or (sharing and not parameter.is_read_only))
         for parameter in parameters
     ]
     if printer.scratch_bytes:
@@ -51,6 +61,12 @@ def print_function(function: Any, name: str) -> Kernel:
         frozenset(printer.expressions.helpers),
         printer.expressions.uses_math,
     )
+
+
+def _unused(parameters: Iterable[Parameter], lines: Sequence[str]) -> list[str]:
+    """Statements for parameters that no line names: shifts that are all 0."""
+    words = set(re.findall(r"\w+", "\n".join(lines)))
+    return [f"{_INDENT}(void){parameter.name};" for parameter in parameters if parameter.name not in words]
 
 
 def _declaration(parameter: Parameter, *, shared: bool) -> str:
@@ -80,12 +96,16 @@ class _Printer:
         self._analyzer = tvm.sym.Analyzer()
         self.expressions = Expressions(self._names, self._single, self._analyzer)
 
-    def parameters(self, function: Any) -> tuple[Parameter, ...]:
+    def parameters(self, function: Any, pitches: Pitches) -> tuple[Parameter, ...]:
         """Name the parameters and everything that is another view of them."""
+        for number, pitch in pitches.items():
+            variable = function.params[number]
+            self.expressions.pitches.update(dict.fromkeys((variable, *_views(function, variable)), pitch))
         written = _written(function)
         views = {variable: {variable, *_views(function, variable)} for variable in function.params}
         outputs = [buffers for buffers in views.values() if written & buffers]
         in_place = {str(name) for name in (function.attrs or {}).get(READ_IN_PLACE, ())}
+        behind = {str(name): int(lead) for name, lead in (function.attrs or {}).get(WRITTEN_BEHIND, {}).items()}
         found = []
         for variable in function.params:
             buffers = views[variable]
@@ -96,7 +116,9 @@ class _Printer:
             parameter = Parameter(name, dtype_of(variable), not written.intersection(buffers))
             known = str(variable.name) in in_place
             shared = parameter.is_read_only and (known or _read_in_place(function, buffers, outputs))
-            found.append(replace(parameter, may_be_output=shared))
+            found.append(replace(parameter, may_be_output=shared, lead_bytes=behind.get(str(variable.name))))
+        if pitches:
+            found = [replace(parameter, may_be_output=False, lead_bytes=None) for parameter in found]
         return tuple(found)
 
     def statement(self, node: Any, depth: int) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from types import MappingProxyType
 from typing import Any
 
-from codesign.lowering.c_source.program import READ_IN_PLACE, SCHEDULED
+from codesign.lowering.c_source.program import READ_IN_PLACE, SCHEDULED, WRITTEN_BEHIND
 
 Expression = Any  # an expression of TIR; tvm carries no types
+NO_ATTRIBUTES: Mapping[str, object] = MappingProxyType({})
 _OPAQUE = 8  # TVM's OpPatternKind: never fused with its neighbours
 
 
@@ -23,10 +25,25 @@ class FunctionBuilder:
         self._builder = IRBuilder()
 
     @contextmanager
-    def function(self, read_in_place: Sequence[str] = ()) -> Iterator[None]:
-        """The body stands inside. read_in_place: parameters that may lie where the output does."""
+    def function(
+        self,
+        read_in_place: Sequence[str] = (),
+        lead_bytes: int | None = None,
+        attributes: Mapping[str, object] = NO_ATTRIBUTES,
+    ) -> Iterator[None]:
+        """The body stands inside.
+
+        read_in_place: parameters that may lie where the output does. lead_bytes: x may, that far behind its beginning.
+        """
+        behind = {**attributes, **({} if lead_bytes is None else {WRITTEN_BEHIND: {"x": lead_bytes}})}
         with self._builder, self.script.prim_func(s_tir=True, private=True):
-            self.script.func_attr({SCHEDULED: 1, READ_IN_PLACE: list(read_in_place), "op_pattern": _OPAQUE})
+            self.script.func_attr({SCHEDULED: 1, READ_IN_PLACE: list(read_in_place), "op_pattern": _OPAQUE, **behind})
+            yield
+
+    @contextmanager
+    def root(self) -> Iterator[None]:
+        """Around loops that take one tensor: TVM asks whether such a function is a reshape, and wants a block then."""
+        with self.script.sblock("root"):
             yield
 
     def built(self) -> Any:

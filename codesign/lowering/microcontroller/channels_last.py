@@ -16,12 +16,15 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from codesign.lowering.c_source.names import identifier
 from codesign.lowering.frontend import Convert, Expression, NetworkImporter
 from codesign.lowering.integers.calls import integer_calls, step_expression
 from codesign.lowering.microcontroller.blocks import CODE_BITS, Blocks
 from codesign.lowering.microcontroller.convolution import KNOWN, convolution, layer_of
 from codesign.lowering.microcontroller.depthwise import depthwise, depthwise_layer_of
+from codesign.lowering.microcontroller.joining import join
 from codesign.lowering.microcontroller.macs import macs_of_function
+from codesign.lowering.microcontroller.pooling import largest_codes, pooling_window_of
 from codesign.numerics.steps import Concatenate, IntegerNetwork, Move, Step
 
 LAST = (0, 2, 3, 1)
@@ -88,6 +91,9 @@ def _kernel(builder: Any, step: Step, inputs: list[Expression], blocks: Blocks) 
     channelwise = depthwise_layer_of(step)
     if channelwise is not None:
         return _call(builder, step, depthwise(channelwise), channelwise.constants(), inputs[0])
+    pooled = pooling_window_of(step)
+    if pooled is not None:
+        return _call(builder, step, largest_codes(pooled, step.output.dtype), (), inputs[0])
     return None
 
 
@@ -98,7 +104,8 @@ def _call(builder: Any, step: Step, function: Any, constants: Sequence[np.ndarra
     )
     operands = [builder.emit(relax.op.reshape(x, x_shape)), *(relax.const(a, str(a.dtype)) for a in constants)]
     made = relax.call_tir(builder.add_func(function, name), operands, relax.TensorType(y_shape, step.output.dtype))
-    return builder.emit(relax.op.reshape(builder.emit(made), _sizes_last(step)))
+    called = builder.emit(made, identifier(step.output.name))
+    return builder.emit(relax.op.reshape(called, _sizes_last(step)))
 
 
 def _sizes_last(step: Step) -> tuple[int, ...]:
@@ -111,7 +118,9 @@ def _generic(builder: Any, step: Step, inputs: list[Expression]) -> Expression:
     """The step as it is computed everywhere, its indices turned round."""
     match step:
         case Concatenate() if len(step.output.shape) == _IMAGE:
-            return builder.emit(relax.op.concat(inputs, LAST.index(step.axis % _IMAGE)))
+            return join(builder, inputs, LAST.index(step.axis % _IMAGE), step.output.name)
+        case Concatenate():
+            return join(builder, inputs, step.axis % len(step.output.shape), step.output.name)
         case Move():
             return step_expression(builder, _turned_move(step), inputs)
         case _:

@@ -24,6 +24,7 @@ from codesign.lowering.microcontroller.blocks import Block
 from codesign.lowering.microcontroller.building import Expression, FunctionBuilder
 from codesign.lowering.microcontroller.epilogue import Epilogue
 from codesign.lowering.microcontroller.macs import GROUP
+from codesign.lowering.microcontroller.trailing import convolution_lead
 from codesign.numerics.steps import Convolve, Multiply, Step
 
 KNOWN = tuple(Block(pixels, channels) for pixels, channels in ((1, 1), (1, 2), (1, 4), (2, 1), (2, 2)))
@@ -122,6 +123,11 @@ class Layer:
         return -(-window.outputs // block.channels) * block.channels * pixels * self.groups * GROUP
 
     @property
+    def lead_bytes(self) -> int:
+        """How far before x the output may begin and lie over it."""
+        return convolution_lead(self.window, (1, np.dtype(self.epilogue.dtype).itemsize))
+
+    @property
     def groups(self) -> int:
         """Of four products each, in one sum."""
         return -(-self.window.terms // GROUP)
@@ -183,7 +189,7 @@ class _Convolution:
 
     def build(self) -> Any:
         window, code = self.window, self.code
-        with code.function():
+        with code.function(lead_bytes=self.layer.lead_bytes):
             x = code.parameter("x", (window.rows, window.columns, window.channels), "int8")
             constants = [
                 code.parameter(name, array.shape, str(array.dtype))

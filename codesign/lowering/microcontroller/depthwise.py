@@ -17,6 +17,7 @@ from codesign.lowering.integers.requantizing import Requantizer
 from codesign.lowering.microcontroller.building import Expression, FunctionBuilder
 from codesign.lowering.microcontroller.convolution import Window
 from codesign.lowering.microcontroller.epilogue import Epilogue
+from codesign.lowering.microcontroller.trailing import depthwise_lead
 from codesign.numerics.steps import Convolve, Step
 
 CHANNELS = 4
@@ -24,34 +25,58 @@ CHANNELS = 4
 
 @dataclass(frozen=True)
 class DepthwiseLayer:
-    """weights: int8 [taps down, taps across, C]."""
+    """weights: [taps down, taps across, C]. dtype: of the codes it reads."""
 
     window: Window
     weights: np.ndarray
     zero_point: int
     epilogue: Epilogue
+    dtype: str = "int8"
+
+    @property
+    def channels(self) -> int:
+        """How many are computed at a time."""
+        return CHANNELS if self.window.channels % CHANNELS == 0 else 1
+
+    @property
+    def has_microkernel(self) -> bool:
+        """Whether products of four channels are made at once: of bytes with sign."""
+        return self.dtype == str(self.weights.dtype) == "int8" and self.channels == CHANNELS
+
+    @property
+    def lead_bytes(self) -> int:
+        """How far before x the output may begin and lie over it."""
+        sizes = np.dtype(self.dtype).itemsize, np.dtype(self.epilogue.dtype).itemsize
+        return depthwise_lead(self.window, self.channels, sizes)
 
     def constants(self) -> tuple[np.ndarray, ...]:
         """Weights of four channels after those of the four before, the bias, and what requantising reads."""
         down, across, channels = self.weights.shape
-        packed = self.weights.reshape(down, across, channels // CHANNELS, CHANNELS).transpose(2, 0, 1, 3)
+        packed = self.weights.reshape(down, across, channels // self.channels, self.channels).transpose(2, 0, 1, 3)
         return (np.ascontiguousarray(packed), *self.epilogue.constants())
 
 
 def depthwise_layer_of(step: Step) -> DepthwiseLayer | None:
-    """The step as `depthwise` computes it, or None: bytes by bytes, one image, channels a multiple of four."""
-    if not isinstance(step, Convolve) or step.sum_bits != 32 or step.transposed or str(step.weights.dtype) != "int8":
-        return None
-    if step.inputs[0].dtype != "int8" or step.output.dtype not in ("int8", "uint8"):
+    """The step as `depthwise` computes it, or None: one image, as many channels out as in, sums of 32 bits."""
+    if not isinstance(step, Convolve) or step.sum_bits != 32 or step.transposed:
         return None
     shape, made = step.inputs[0].shape, step.output.shape
-    if len(shape) != 4 or shape[0] != 1 or not step.group == shape[1] == made[1] or shape[1] % CHANNELS:
+    if len(shape) != 4 or shape[0] != 1 or not step.group == shape[1] == made[1]:
         return None
     weights = np.ascontiguousarray(np.transpose(step.weights[:, 0], (1, 2, 0)))
     zero_point = step.inputs[0].zero_point
     bias = step.bias.astype(np.int64) - weights.astype(np.int64).sum(axis=(0, 1)) * zero_point
     epilogue = Epilogue(Requantizer(step.requantization, step.output.dtype), bias)
-    return DepthwiseLayer(Window.of(step, rows=False), weights, zero_point, epilogue)
+    if not _fits(weights, epilogue, step.inputs[0].dtype):
+        return None
+    return DepthwiseLayer(Window.of(step, rows=False), weights, zero_point, epilogue, step.inputs[0].dtype)
+
+
+def _fits(weights: np.ndarray, epilogue: Epilogue, dtype: str) -> bool:
+    """Whether sums of codes, of which no zero point is taken away, stay within 32 bits all the way."""
+    largest = max(abs(int(limit)) for limit in (np.iinfo(dtype).min, np.iinfo(dtype).max))
+    sums = np.abs(weights.astype(np.int64)).sum(axis=(0, 1)) * largest
+    return bool((sums + np.abs(epilogue.whole_bias) < 1 << 31).all())
 
 
 def depthwise(layer: DepthwiseLayer) -> Any:
@@ -68,8 +93,8 @@ class _Depthwise:
     def build(self) -> Any:
         window, code = self.window, self.code
         names = ("weights", "bias", "shift", "multiplier", "divisor")
-        with code.function():
-            x = code.parameter("x", (window.rows, window.columns, window.channels), "int8")
+        with code.function(lead_bytes=self.layer.lead_bytes):
+            x = code.parameter("x", (window.rows, window.columns, window.channels), self.layer.dtype)
             constants = [
                 code.parameter(name, array.shape, str(array.dtype))
                 for name, array in zip(names, self.layer.constants(), strict=False)
@@ -95,13 +120,14 @@ class _Depthwise:
     def _channels(self, tensors: Any, pixel: Any, taps: Callable[[Expression, Any], None]) -> None:
         """All channels of a pixel. taps: adds the products of four of them, from the number of the four."""
         code, (_, (_, bias, *ratios), y) = self.code, tensors
-        with code.loop("c", self.window.channels // CHANNELS) as c:
-            sums = code.local("sums", CHANNELS, "int32")
-            for number in range(CHANNELS):
-                code.store(sums, [number], bias[c * CHANNELS + number])
+        channels = self.layer.channels
+        with code.loop("c", self.window.channels // channels) as c:
+            sums = code.local("sums", channels, "int32")
+            for number in range(channels):
+                code.store(sums, [number], bias[c * channels + number])
             taps(c, sums)
-            for number in range(CHANNELS):
-                made = c * CHANNELS + number
+            for number in range(channels):
+                made = c * channels + number
                 code.store(y, [*pixel, made], self.layer.epilogue.codes(sums[number], tuple(ratios), made))
 
     def _all_taps(self, tensors: Any, sums: Any, pixel: Any, c: Expression) -> None:
@@ -134,14 +160,20 @@ class _Depthwise:
 
     def _tap(self, tensors: Any, sums: Any, pixel: Any, tap: Any, c: Expression) -> None:
         code, (x, (weights, *_), _), (oy, ox), (fy, fx) = self.code, tensors, pixel, tap
-        codes = code.address(x, self.window.row(oy, fy), self.window.column(ox, fx), c * CHANNELS)
-        code.call("multiply_4", code.address(sums, 0), code.address(weights, c, fy, fx, 0), codes)
+        channels, place = self.layer.channels, (self.window.row(oy, fy), self.window.column(ox, fx))
+        if self.layer.has_microkernel:
+            codes = code.address(x, *place, c * channels)
+            code.call("multiply_4", code.address(sums, 0), code.address(weights, c, fy, fx, 0), codes)
+            return
+        for number in range(channels):
+            product = weights[c, fy, fx, number].astype("int32") * x[(*place, c * channels + number)].astype("int32")
+            code.store(sums, [number], sums[number] + product)
 
     def _zero_point(self, tensors: Any, sums: Any, tap: Any, c: Expression) -> None:
         """Padding is the zero point, whose share was taken off the bias for all taps."""
         from tvm import tirx
 
         weights, zero = tensors[1][0], tirx.const(self.layer.zero_point, "int32")
-        for number in range(CHANNELS):
+        for number in range(self.layer.channels):
             weight = weights[(c, *tap, number)].astype("int32")
             self.code.store(sums, [number], sums[number] + weight * zero)

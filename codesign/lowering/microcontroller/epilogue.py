@@ -37,12 +37,15 @@ class Epilogue:
         limits = self.requantizer.requantization
         return limits.is_shift and limits.fits_32_bits and min(ratio.shift for ratio in limits.ratios) > 0
 
+    @property
+    def whole_bias(self) -> np.ndarray:
+        """int64 [K]: what the sums begin with."""
+        halves = [1 << (ratio.shift - 1) for ratio in self.requantizer.requantization.ratios] if self.is_short else 0
+        return self.bias + np.asarray(halves, np.int64)
+
     def constants(self) -> tuple[np.ndarray, ...]:
         """The bias, int32, and what requantising reads."""
-        bias = self.bias
-        if self.is_short:
-            bias = bias + [1 << (ratio.shift - 1) for ratio in self.requantizer.requantization.ratios]
-        return (bias.astype(np.int32), *self.requantizer.constants)
+        return (self.whole_bias.astype(np.int32), *self.requantizer.constants)
 
     def codes(self, total: Expression, ratios: tuple[Any, ...], channel: Expression) -> Expression:
         """The code of a sum that began with the bias."""

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from codesign.lowering.microcontroller.building import Expression, FunctionBuilder
 from codesign.lowering.microcontroller.float_convolution import (
     FloatLayer,
@@ -22,6 +24,7 @@ from codesign.lowering.microcontroller.float_convolution import (
     x_shape,
     y_elements,
 )
+from codesign.lowering.microcontroller.trailing import planes_lead
 from codesign.lowering.processor.epilogue import apply
 
 _MOST_UNROLLED = 25  # taps
@@ -48,7 +51,8 @@ class _FloatDepthwise:
 
     def build(self) -> Any:
         layer, window, code = self.layer, self.window, self.code
-        with code.function(read_in_place=added_names(layer.extras)):
+        lead = planes_lead(window, layer.images * layer.groups, np.dtype("float32").itemsize)
+        with code.function(read_in_place=added_names(layer.extras), lead_bytes=lead):
             self.x = code.parameter("x", x_shape(layer), "float32")
             self.weights = code.parameter("weights", (layer.groups, 1, window.terms, 1), "float32")
             self.bias = code.parameter("bias", (layer.groups, 1), "float32")

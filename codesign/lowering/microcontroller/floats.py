@@ -15,6 +15,7 @@ from tvm import relax
 
 from codesign.graph.graph import Graph, constant_of, node_name, shape_of
 from codesign.graph.operators import Convolution, Gemm, view_of
+from codesign.lowering.c_source.names import identifier
 from codesign.lowering.frontend import Convert, Expression, NetworkImporter
 from codesign.lowering.microcontroller.blocks import FLOAT_BITS, Block, Blocks
 from codesign.lowering.microcontroller.convolution import Window
@@ -25,6 +26,7 @@ from codesign.lowering.microcontroller.float_convolution import (
     y_elements,
 )
 from codesign.lowering.microcontroller.float_depthwise import float_depthwise
+from codesign.lowering.microcontroller.joining import join
 from codesign.lowering.microcontroller.macs import macs_of_function
 from codesign.lowering.processor.epilogue import AddTensor, Step
 from codesign.lowering.processor.layout import Layout
@@ -41,6 +43,33 @@ _DEPTHWISE = Block(4, 1)
 def float_steps(graph: Graph) -> list[GraphStep]:
     """Convolutions and dense layers with the nodes their kernels do as well."""
     return [step for step in find_steps(graph, 1) if isinstance(view_of(step.head), Convolution | Gemm)]
+
+
+def concatenations(importer: NetworkImporter, graph: Graph) -> dict[str, Convert]:
+    """A lowering, by node name, of every Concat that alone reads its operands: they can be written into its result.
+
+    Others are left to TVM, which computes them on the way into what reads them.
+    """
+    found: dict[str, Convert] = {}
+    for node in graph.nodes:
+        values = [value for value in node.inputs if value is not None]
+        if node.op_type != "Concat" or any(value in graph.outputs for value in values):
+            continue
+        if all(len(value.uses()) == 1 and value.producer() is not None for value in values):
+            found[node_name(node)] = _joined(importer, node)
+    return found
+
+
+def _joined(importer: NetworkImporter, node: ir.Node) -> Convert:
+    result = node.outputs[0]
+    axis = node.attributes.get_int("axis", 0) % len(shape_of(result))
+
+    def convert(builder: Any, inputs: Sequence[Expression]) -> Expression:
+        del inputs
+        operands = [importer.expression(str(value.name)) for value in node.inputs if value is not None]
+        return join(builder, operands, axis, str(result.name))
+
+    return convert
 
 
 @dataclass
@@ -77,7 +106,8 @@ class FloatSteps:
                 *(builder.emit(relax.op.reshape(value, (y_elements(layer),))) for value in added),
             ]
             kind = relax.TensorType((y_elements(layer),), "float32")
-            made = builder.emit(relax.call_tir(self._functions[make, layer], operands, kind))
+            call = relax.call_tir(self._functions[make, layer], operands, kind)
+            made = builder.emit(call, identifier(str(step.result.name)))
             return builder.emit(relax.op.reshape(made, shape_of(step.result)))
 
         return convert

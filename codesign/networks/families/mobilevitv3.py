@@ -88,14 +88,17 @@ class LinearMixing(nn.Module):
         return to_image(self.norm(patches).permute(0, 2, 3, 1), x)
 
 
+def _local(channels: int, width: int) -> nn.Sequential:
+    depthwise = conv_norm_silu(channels, channels, 3, groups=channels)
+    return nn.Sequential(depthwise, nn.Conv2d(channels, width, 1, bias=False))
+
+
 class TransformerFusion(nn.Module):
     """A block of XXS, XS and S: convolutions to `width` channels, attention, 1x1 back; both joined, plus the input."""
 
     def __init__(self, channels: int, width: int, depth: int) -> None:
         super().__init__()
-        self.local = nn.Sequential(
-            conv_norm_silu(channels, channels, 3, groups=channels), nn.Conv2d(channels, width, 1, bias=False)
-        )
+        self.local = _local(channels, width)
         self.mixing = nn.Sequential(TransformerMixing(width, depth), conv_norm_silu(width, channels, 1))
         self.fusion = conv_norm_silu(width + channels, channels, 1)
 
@@ -109,9 +112,7 @@ class LinearFusion(nn.Module):
 
     def __init__(self, channels: int, width: int, depth: int) -> None:
         super().__init__()
-        self.local = nn.Sequential(
-            conv_norm_silu(channels, channels, 3, groups=channels), nn.Conv2d(channels, width, 1, bias=False)
-        )
+        self.local = _local(channels, width)
         self.mixing = LinearMixing(width, depth)
         self.fusion = ConvNormAct(2 * width, channels, 1, activation=None)
 

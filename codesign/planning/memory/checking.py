@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codesign.planning.memory.memory_plan import InPlace, MemoryPlan
-from codesign.planning.memory.problem import MemoryProblem, Step
+from codesign.planning.memory.problem import MemoryProblem, Overwrite, Step
 
 _NOBODY = -1
 Span = tuple[int, int, str]  # begin, end, tensor; scratch has no name
@@ -78,7 +78,12 @@ class _Run:
             self._write(name)
         if not all(self._is_there(name) for name in self.problem.inputs):
             yield "two inputs lie on the same bytes"
+        done: set[str] = set()
         for number, name in enumerate(self.plan.order):
+            for before in steps[name].after:
+                if before not in done:
+                    yield f"step {name} runs before {before}"
+            done.add(name)
             yield from self._step(number, steps[name], taken.get(name))
         for name in self.problem.outputs:
             if not self._is_there(name):
@@ -88,9 +93,10 @@ class _Run:
         for name in step.reads:
             if not self._is_there(name):
                 yield f"step {step.name} reads {name}, which is not there"
-        room = step.scratch_bytes + self._scratch_in_place(step, in_place)
-        if in_place is not None and self.offsets[in_place.output] != self.offsets[in_place.input]:
-            yield f"step {step.name} writes {in_place.output} beside {in_place.input}"
+        way = self._way(step, in_place)
+        room = step.scratch_bytes + (0 if way is None else way.scratch_bytes)
+        if way is not None and self.offsets[way.output] + way.lead_bytes != self.offsets[way.input]:
+            yield f"step {step.name} writes {way.output} beside {way.input}"
         written = [self._span(name) for name in step.writes]
         if room:
             found = [p for p in self.plan.scratch if p.tensor == step.name and p.first_step == number]
@@ -114,11 +120,11 @@ class _Run:
                     if not (begin <= max(low, other_low) and min(high, other_high) <= end):
                         yield f"step {step.name} writes {name or 'scratch'} over {other or 'scratch'}"
 
-    def _scratch_in_place(self, step: Step, in_place: InPlace | None) -> int:
+    def _way(self, step: Step, in_place: InPlace | None) -> Overwrite | None:
+        """What the problem allows of what the plan says of a step; its tensors lie as the problem has it."""
         if in_place is None:
-            return 0
-        ways = [w for w in step.overwrites if (w.output, w.input) == (in_place.output, in_place.input)]
-        return ways[0].scratch_bytes
+            return None
+        return next(w for w in step.overwrites if (w.output, w.input) == (in_place.output, in_place.input))
 
     def _span(self, name: str) -> Span:
         return self.offsets[name], self.offsets[name] + self.sizes[name], name

@@ -31,6 +31,11 @@ class Overwriting:
     output_place: Range
     input_place: Range
 
+    @property
+    def begin(self) -> int:
+        """Where the output begins, in the input's group."""
+        return self.input_place.at - self.overwrite.lead_bytes
+
 
 @dataclass(frozen=True)
 class Flow:
@@ -97,7 +102,11 @@ def flow_of(problem: MemoryProblem) -> Flow:
     below = _below(ranges, places)
     reads = tuple(_all_below(step.reads, below) for step in problem.steps)
     writers = tuple(writer[name] for name in names)
-    needs = tuple(_bits(writers[piece] for piece in read if writers[piece] >= 0) for read in reads)
+    number_of = {step.name: number for number, step in enumerate(problem.steps)}
+    needs = tuple(
+        _bits(writers[piece] for piece in read if writers[piece] >= 0) | _bits(number_of[name] for name in step.after)
+        for read, step in zip(reads, problem.steps, strict=True)
+    )
     _check_runs(problem, needs)
     readers = [0] * len(pieces)
     for step, read in enumerate(reads):
@@ -144,11 +153,11 @@ def _all_below(names: Iterable[str], below: dict[str, tuple[int, ...]]) -> tuple
 def _overwritings(
     overwrites: Sequence[Overwrite], below: dict[str, tuple[int, ...]], places: dict[str, Range]
 ) -> tuple[Overwriting, ...]:
-    """Those whose output is no larger than the input, by numbers."""
+    """Those whose output ends where the input does or before, by numbers."""
     return tuple(
         Overwriting(o, below[o.output], below[o.input], places[o.output], places[o.input])
         for o in overwrites
-        if places[o.output].size <= places[o.input].size
+        if places[o.output].size <= places[o.input].size + o.lead_bytes
     )
 
 
@@ -219,7 +228,10 @@ def _check_names(problem: MemoryProblem) -> None:
     unknown = [name for name in named if name not in sizes]
     if unknown:
         raise ValueError(f"no tensor is called {unknown[0]}")
+    names = {step.name for step in problem.steps}
     for step in problem.steps:
+        if lost := [name for name in step.after if name not in names]:
+            raise ValueError(f"step {step.name} runs after {lost[0]}, which is no step")
         for overwrite in step.overwrites:
             if overwrite.output not in step.writes or overwrite.input not in step.reads:
                 raise ValueError(f"step {step.name} does not write {overwrite.output} from {overwrite.input}")

@@ -71,7 +71,8 @@ class Liveness:
         flow = self.flow
         written = sum(flow.weights[number] for number in way.outputs)
         scratch = flow.problem.steps[step].scratch_bytes + way.overwrite.scratch_bytes
-        return written - flow.whole_units(scratch) + flow.scratch[step]
+        beside = flow.whole_units(way.overwrite.lead_bytes) + flow.whole_units(scratch) - flow.scratch[step]
+        return written - beside
 
     def _readers(self, way: Overwriting) -> int:
         found = 0

@@ -27,7 +27,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class InPlace:
-    """A step that writes `output` where `input` lies."""
+    """A step that writes `output` where `input` lies, or from a little before it (Overwrite.lead_bytes)."""
 
     step: str
     output: str

@@ -21,22 +21,25 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Overwrite:
-    """The output may begin where the input begins, if that dies in this step and is at least as large.
+    """The output may begin lead_bytes before the input begins, if that dies in this step and ends no earlier.
 
     output: written by the step; input: read by it. scratch_bytes: room the step needs besides to do so (one channel
-    of an in-place depthwise convolution), and only if it does.
+    of an in-place depthwise convolution), and only if it does. lead_bytes: how far behind its reading a step writes
+    (rows of a window, for one that goes through an image pixel by pixel).
     """
 
     output: str
     input: str
     scratch_bytes: int = 0
+    lead_bytes: int = 0
 
 
 @dataclass(frozen=True)
 class Step:
     """Work that runs at once. While it runs everything it reads and writes is in memory, and scratch_bytes besides.
 
-    overwrites: ways to write in place; at most one of them is taken.
+    overwrites: ways to write in place; at most one of them is taken. after: names of steps that must have run before,
+    whatever this one reads.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Step:
     writes: tuple[str, ...]
     scratch_bytes: int = 0
     overwrites: tuple[Overwrite, ...] = ()
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -107,18 +107,18 @@ class _Blocks:
         self.scratch: list[Block] = []
 
     def merge(self, way: Overwriting, step: int) -> bool:
-        """Let the output begin where the input does, if nothing else stands in the way. Whether it does now.
+        """Let the output begin where the way says, if nothing else stands in its way. Whether it does now.
 
         step: its place in the order. What is written over ends the step before; what of it is left over stays.
         """
         output, place = way.output_place, way.input_place
         (over, over_at), (under, under_at) = self.home[output.group], self.home[place.group]
-        shift = under_at + place.at - over_at - output.at
+        shift = under_at + way.begin - over_at - output.at
         above, below = self.blocks[over], self.blocks[under]
         if (over == under and shift) or (shift % above.alignment if shift >= 0 else -shift % below.alignment):
             return False
         moved = _shifted(above, max(shift, 0)) if over != under else ()
-        begin = under_at + place.at + max(-shift, 0)
+        begin = under_at + way.begin + max(-shift, 0)
         kept = tuple(
             part
             for whole in _shifted(below, max(-shift, 0))

@@ -27,7 +27,7 @@ def solve_offsets(
 
     Every group is a block. Of two rectangles some step needs both, one lies above the other: the solver is far quicker
     with that said pair by pair than with its constraint for rectangles. What a step may write over is a third choice:
-    output and input begin together.
+    output and input lie at a fixed distance.
     """
     rooms = _Rooms(flow, order)
     pairs = rooms.pairs()
@@ -73,14 +73,14 @@ def solve_offsets(
 
 
 def _choices(model: CpModel, rooms: _Rooms, bases: Sequence[Any]) -> dict[int, list[tuple[Overwriting, IntVar]]]:
-    """By step, ways to write in place and whether each is taken: at most one is, and its tensors begin together."""
+    """By step, ways to write in place and whether each is taken: at most one is, and its tensors lie as it says."""
     taken: dict[int, list[tuple[Overwriting, IntVar]]] = {}
     for step, ways in rooms.ways.items():
         for way in ways:
             same = model.new_bool_var("")
             output, under = way.output_place, way.input_place
             begin = bases[output.group] + output.at
-            model.add(begin == bases[under.group] + under.at).only_enforce_if(same)
+            model.add(begin == bases[under.group] + way.begin).only_enforce_if(same)
             taken.setdefault(step, []).append((way, same))
         model.add_at_most_one(same for _, same in taken[step])
     return taken
