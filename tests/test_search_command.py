@@ -20,6 +20,7 @@ from codesign.search.resources import graph_of, resources_of, statistics_of
 from codesign.search.results import read_results
 from codesign.search.run import run_search
 from codesign.search.settings import SearchSettings
+from codesign.search.space import read_space
 from codesign.search.tournament import Rounds
 from codesign.workload.layers import layers_of, parameters_of
 from tests.command import ROOT, Command
@@ -110,6 +111,17 @@ def test_groups_by_macs_and_by_cycles_have_other_champions_on_a_real_machine(
         results = run_search(pool, settings, workshop(given(curves), resources=figures.__getitem__), tmp_path / axis)
         found[axis] = {one.candidate for one in results.champions}
     assert found == {"macs": {light, heavy}, "cycles": {light, fetching}}
+
+
+def test_the_spaces_of_the_example_and_of_the_page(tmp_path: Path) -> None:
+    example = read_space(ROOT / "examples" / "search" / "digits.yaml").candidates(channels=1)
+    assert len(example) == 16 and {one.image for one in example} == {(1, 32, 32), (1, 24, 24)}
+    page = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+    (tmp_path / "page.yaml").write_text(page.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    shown = read_space(tmp_path / "page.yaml").candidates(channels=1)
+    assert [one.name for one in shown] == [one.name for one in example]
+    assert dict(shown[0].arguments)["padding"] == "symmetric"
+    assert any(f"champions/{one.name}.onnx" in page for one in shown)
 
 
 # The command -----------------------------------------------------------------------------------------------------
