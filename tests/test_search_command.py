@@ -20,6 +20,7 @@ from codesign.search.resources import graph_of, resources_of, statistics_of
 from codesign.search.results import read_results
 from codesign.search.run import run_search
 from codesign.search.settings import SearchSettings
+from codesign.search.space import read_space
 from codesign.search.tournament import Rounds
 from codesign.workload.layers import layers_of, parameters_of
 from tests.command import ROOT, Command
@@ -32,7 +33,7 @@ WORDS = ("--hw", "edge_npu", "--data", "digits", "--axes", "cycles", "--groups",
 ROUNDS = ("--epochs-per-round", "1", "--rounds", "2")
 
 
-def small(width: int, depth: int, classes: int = 10, channels: int = 1) -> Any:
+def small(width: int, depth: int = 1, classes: int = 10, channels: int = 1) -> Any:
     """Some 3x3 convolutions of one width, then a classifier."""
     blocks: list[Any] = []
     for number in range(depth):
@@ -112,6 +113,17 @@ def test_groups_by_macs_and_by_cycles_have_other_champions_on_a_real_machine(
     assert found == {"macs": {light, heavy}, "cycles": {light, fetching}}
 
 
+def test_the_spaces_of_the_example_and_of_the_page(tmp_path: Path) -> None:
+    example = read_space(ROOT / "examples" / "search" / "digits.yaml").candidates(channels=1)
+    assert len(example) == 16 and {one.image for one in example} == {(1, 32, 32), (1, 24, 24)}
+    page = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+    (tmp_path / "page.yaml").write_text(page.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    shown = read_space(tmp_path / "page.yaml").candidates(channels=1)
+    assert [one.name for one in shown] == [one.name for one in example]
+    assert dict(shown[0].arguments)["padding"] == "symmetric"
+    assert any(f"champions/{one.name}.onnx" in page for one in shown)
+
+
 # The command -----------------------------------------------------------------------------------------------------
 
 
@@ -173,7 +185,7 @@ def test_refusals(words: tuple[str, ...], expected: str, command: Command) -> No
 
 
 def test_a_folder_without_a_search_has_no_champions(command: Command) -> None:
-    Path("empty").mkdir()
+    (command.folder / "empty").mkdir()
     done = command("champions", "empty")
     assert (done.code, done.err) == (
         2,
@@ -191,11 +203,12 @@ main()
 
 
 def test_a_killed_search_goes_on_to_the_same_end(command: Command) -> None:
-    words = ["search", "space.yaml", *WORDS, "--epochs-per-round", "2", "--rounds", "3", "-o"]
+    (command.folder / "pair.yaml").write_text("generator: small\nimage: 8\ncoefficients: {width: [4, 8]}\n", "utf-8")
+    words = ["search", "pair.yaml", *WORDS[:6], "--epochs-per-round", "2", "--rounds", "2", "-o"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     folder = command.folder
     process = subprocess.Popen([sys.executable, "-c", SEARCH, *words, "killed"], cwd=folder, env=environment)
-    while len(list((folder / "killed" / "checkpoints").glob("*.pt"))) < 2 and process.poll() is None:
+    while len(list((folder / "killed" / "checkpoints").glob("*.pt"))) < 1 and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
