@@ -1,13 +1,13 @@
 """Takes every network from import to int8: the catalogue of codesign, and the files of a folder.
 
     python benchmarks/evidence_families.py [MODELS] [--only a,b] [--stages imports,maps] [--limit-seconds N] [--again]
-                                           [--jobs N] [--output FILE.md] [--cache FILE.jsonl]
+                                           [--jobs N] [--output FILE.md] [--networks FILE.md] [--cache FILE.jsonl]
 
 MODELS: a folder searched for *.onnx; of two files with one name the first in alphabetical order counts. The networks
 of `codesign networks list` are written to build/evidence/exported first. Every stage of every network has a process of
 its own that ends after N seconds; smallest files first. What was done before is kept; --again does it again where the
 code has changed since. Exit code 1 when a stage fails. The table is docs/evidence/families.md, and docs/networks.md is
-written with it (benchmarks/networks_page.py).
+written with it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from threading import Lock
 from evidence_networks import code_version
 from family_page import page
 from family_rows import STAGES, Row, Stage, read_rows
+from networks_page import page as networks_page
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPORTED = ROOT / "build/evidence/exported"
@@ -146,6 +147,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--again", action="store_true", help="do rows of earlier code again")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
     parser.add_argument("--output", type=Path, default=ROOT / "docs/evidence/families.md")
+    parser.add_argument("--networks", type=Path, default=ROOT / "docs/networks.md")
     parser.add_argument("--cache", type=Path, default=ROOT / "build/evidence/families.jsonl")
     return parser.parse_args()
 
@@ -157,6 +159,7 @@ def main() -> int:
     run_all([*exported(only), *(subject for subject in others if not only or subject.name in only)], options)
     rows = list({row.key: row for row in read_rows(options.cache)}.values())
     options.output.write_text(page(rows), encoding="utf-8")
+    options.networks.write_text(networks_page(rows), encoding="utf-8")
     failed = [f"{row.network} {row.stage}" for row in rows if row.failure]
     print(f"{len(rows)} rows; failed: {', '.join(failed) or 'none'}")
     return 1 if failed else 0

@@ -1,22 +1,18 @@
-"""Writes docs/networks.md: every network of the papers, printed against measured, and what it costs on five machines.
+"""The page docs/networks.md: every network of the papers, printed against measured, and its cost on five machines.
 
-    python benchmarks/networks_page.py [--cache FILE.jsonl] [--output FILE.md]
-
-Printed figures: codesign/networks/published. Measured ones: rows of `benchmarks/evidence_families.py`.
+Printed figures: codesign/networks/published. Measured ones: rows of `benchmarks/evidence_families.py`, which writes it.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from statistics import geometric_mean
 
-from family_rows import MACHINES, Cost, Counted, Mapped, Row, read_rows
+from family_rows import MACHINES, Cost, Counted, Mapped, Row
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "codesign/networks/published"
@@ -211,7 +207,7 @@ def hardware_friendly(networks: dict[str, Measured]) -> Iterator[str]:
 def page(rows: list[Row]) -> str:
     """The whole page."""
     networks = measured(rows)
-    lines = ["# Networks", "", f"{date.today().isoformat()}, written by `benchmarks/networks_page.py`.", ""]
+    lines = ["# Networks", "", f"{date.today().isoformat()}, written by `benchmarks/evidence_families.py`.", ""]
     lines += [*_WHAT, ""]
     for paper, title in _PAPERS.items():
         lines += [f"## {title}", ""]
@@ -248,17 +244,3 @@ def elite_table(networks: dict[str, Measured]) -> Iterator[str]:
             f"| {parameters.text} | {numbers[0]} | {parameters.verdict} | {macs.text} | {numbers[1]} | {macs.verdict} "
             f"| {row['why'] if parameters.differs or macs.differs else ''} |"
         )
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, default=ROOT / "build/evidence/families.jsonl")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs/networks.md")
-    options = parser.parse_args()
-    rows = list({row.key: row for row in read_rows(options.cache)}.values())
-    options.output.write_text(page(rows), encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
