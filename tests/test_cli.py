@@ -144,7 +144,7 @@ def test_passes_are_listed_with_effect_and_line_and_pipelines_with_their_passes(
         assert all(choice in passes for choice in kind.effects)
     for name in pipeline_names():
         assert re.search(rf"^  {name} +[A-Z]", pipelines, re.MULTILINE)
-    assert "fix-resolution -> remove-no-ops -> merge-branches ->" in pipelines
+    assert "fix-resolution -> remove-no-ops -> fold-padding -> merge-branches ->" in pipelines
     assert max(map(len, done.out.splitlines())) <= 100
 
 
@@ -205,6 +205,7 @@ def test_objective_passes_and_stop_change_the_answer(command: Command) -> None:
     assert len(report("--passes", "none").layers) > len(usual.layers)
     assert [part.name for part in report("--stop-after", "merge-branches").passes] == [
         "remove-no-ops",
+        "fold-padding",
         "merge-branches",
     ]
 
