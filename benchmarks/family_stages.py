@@ -28,22 +28,17 @@ CALIBRATION, JUDGED = 2, 2  # runs of Gaussian noise
 def imports(model: Path) -> Counted:
     """Import and count."""
     from codesign.importers.model import load_model
-    from codesign.workload.layers import layers_of, parameters_of
+    from codesign.networks.counts import counts_of
+    from codesign.workload.layers import layers_of
 
     graph = load_model(str(model))
     layers = layers_of(graph)
-    statistics = {
-        value: int(value.const_value.size)
-        for node in graph.nodes
-        if node.op_type == "BatchNormalization"
-        for value in node.inputs[3:5]
-        if value is not None and value.const_value is not None
-    }
+    counts = counts_of(graph, layers)
     return Counted(
         layers=len(layers),
-        macs=sum(layer.nest.macs for layer in layers),
-        parameters=parameters_of(graph),
-        statistics=sum(statistics.values()),
+        macs=counts.macs,
+        parameters=counts.parameters,
+        statistics=counts.statistics,
         image=tuple(int(size) for size in shape_of(graph.inputs[0])),
     )
 
