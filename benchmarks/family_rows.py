@@ -45,10 +45,13 @@ class Rewritten(Part):
 
 
 class Cost(Part):
-    """On one machine, after its own passes. problem: why there is none."""
+    """On one machine, after its own passes. dense_cycles: of convolutions but depthwise ones, and of matrix products;
+    depthwise_cycles: of those that are. problem: why there is none."""
 
     cycles: int = 0
     utilization: float = 0.0
+    dense_cycles: int = 0
+    depthwise_cycles: int = 0
     energy_uj: float = 0.0
     mapped: int = 0
     proven: int = 0

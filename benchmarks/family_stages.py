@@ -83,15 +83,19 @@ def maps(model: Path) -> Mapped:
 
 def _cost(model: Path, machine: str) -> Cost:
     from codesign.compiler import estimate
+    from codesign.vocabulary import OperationKind
 
     try:
         plan = estimate(str(model), hw=machine)
     except DoesNotFitError as error:
         return Cost(problem=error.problems[0].problem)
     mapped = [layer for layer in plan.layers if layer.cost.mapping is not None]
+    depthwise = OperationKind.DEPTHWISE_CONVOLUTION
     return Cost(
         cycles=plan.totals.cycles,
         utilization=plan.totals.utilization,
+        dense_cycles=sum(layer.cost.cycles for layer in mapped if layer.layer.nest.kind is not depthwise),
+        depthwise_cycles=sum(layer.cost.cycles for layer in mapped if layer.layer.nest.kind is depthwise),
         energy_uj=plan.totals.energy_uj,
         mapped=len(mapped),
         proven=sum(layer.cost.proven for layer in mapped),
