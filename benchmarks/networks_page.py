@@ -38,8 +38,8 @@ _FRIENDLY = (
     "The paper calls its HF networks friendly to hardware: all widths powers of two, images of 128 or 256. Here every",
     "one stands beside the eLite network of the nearest MACs, and what a machine takes for every MAC of the one is",
     "divided by what it takes for every MAC of the other: below 1 the claim holds. Powers of two fill the lanes of",
-    "dense layers; but an image of 256 has a third more pixels than one of 224, and depthwise layers, means and products",
-    "of squeeze-excite go by pixels. The last columns say how much of the cycles is dense layers' at all.",
+    "dense layers; but an image of 256 has a third more pixels than one of 224, and depthwise layers, means and",
+    "products of squeeze-excite go by pixels. The last columns say how much of the cycles is dense layers' at all.",
 )
 
 
