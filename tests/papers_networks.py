@@ -113,3 +113,19 @@ def check_gradients(module: nn.Module, image: Image) -> None:
 def on_host(path: Path, machine: str) -> list[str]:
     """Operators of layers a machine leaves to its host."""
     return [layer.layer.op for layer in estimate(str(path), hw=machine).layers if layer.engine == HOST]
+
+
+def check_all(
+    build: Callable[[], nn.Module],
+    image: Image,
+    path: Path,
+    count: Callable[[Callable[[], nn.Module], Image], Counts] = counted_by_hooks,
+    settle: Callable[[Callable[[], nn.Module], Image], nn.Module] = normalized,
+) -> None:
+    """Export to `path`, count twice, run twice, train, and cost without the host. count: the second count."""
+    module = settle(build, image)
+    graph = exported(module, image, path)
+    assert counted_in_graph(graph) == count(build, image)
+    check_outputs(module, image, path)
+    check_gradients(module, image)
+    assert on_host(path, "edge_npu") == []

@@ -18,12 +18,7 @@ from codesign.networks.families import edgevit, linformer, micronet, mobilevitv3
 from tests.papers_networks import (  # noqa: E402
     Counts,
     Image,
-    check_gradients,
-    check_outputs,
-    counted_in_graph,
-    exported,
-    normalized,
-    on_host,
+    check_all,
 )
 
 FAMILIES = (edgevit, linformer, micronet, mobilevitv3)
@@ -177,10 +172,4 @@ SMALL: dict[str, Callable[[], torch.nn.Module]] = {
 
 @pytest.mark.parametrize("name", SMALL)
 def test_small_ones_export_run_train_and_cost(name: str, tmp_path: Path) -> None:
-    build, image, path = SMALL[name], (3, 32, 32), tmp_path / "network.onnx"
-    module = normalized(build, image)
-    graph = exported(module, image, path)
-    assert counted_in_graph(graph) == counted_by_torch(build, image)
-    check_outputs(module, image, path)
-    check_gradients(module, image)
-    assert on_host(path, "edge_npu") == []
+    check_all(SMALL[name], (3, 32, 32), tmp_path / "network.onnx", counted_by_torch)

@@ -20,13 +20,8 @@ from codesign.networks.cells import Cell, CellModule, CellNetwork, FactorizedRed
 from codesign.networks.families import amoebanet, chamnet, greedynas, nasnet  # noqa: E402
 from tests.papers_networks import (  # noqa: E402
     Counts,
-    check_gradients,
-    check_outputs,
+    check_all,
     counted_by_hooks,
-    counted_in_graph,
-    exported,
-    normalized,
-    on_host,
 )
 
 FAMILIES = (amoebanet, chamnet, greedynas, nasnet)
@@ -171,10 +166,4 @@ SMALL: dict[str, Callable[[], torch.nn.Module]] = {
 
 @pytest.mark.parametrize("name", SMALL)
 def test_small_ones_export_run_train_and_cost(name: str, tmp_path: Path) -> None:
-    build, image, path = SMALL[name], (3, 32, 32), tmp_path / "network.onnx"
-    module = normalized(build, image)
-    graph = exported(module, image, path)
-    assert counted_in_graph(graph) == counted_by_hooks(build, image)
-    check_outputs(module, image, path)
-    check_gradients(module, image)
-    assert on_host(path, "edge_npu") == []
+    check_all(SMALL[name], (3, 32, 32), tmp_path / "network.onnx")

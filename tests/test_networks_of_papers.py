@@ -24,12 +24,8 @@ from codesign.networks.families import (  # noqa: E402
 )
 from tests.papers_networks import (  # noqa: E402
     Counts,
-    check_gradients,
-    check_outputs,
+    check_all,
     counted_by_hooks,
-    counted_in_graph,
-    exported,
-    on_host,
     unsettled,
 )
 
@@ -189,10 +185,4 @@ def narrow() -> torch.nn.Module:
 
 @pytest.mark.parametrize("build", [shifting, pyramids, narrow])
 def test_small_ones_export_run_train_and_cost(build: Callable[[], torch.nn.Module], tmp_path: Path) -> None:
-    image, path = (3, 16, 16), tmp_path / "networks.onnx"
-    module = unsettled(build())
-    graph = exported(module, image, path)
-    assert counted_in_graph(graph) == counted_by_hooks(build, image)
-    check_outputs(module, image, path)
-    check_gradients(module, image)
-    assert on_host(path, "edge_npu") == []
+    check_all(build, (3, 16, 16), tmp_path / "networks.onnx", settle=lambda build, _: unsettled(build()))
