@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 LIMIT_SECONDS = 30.0
 _WHAT = (
@@ -106,15 +105,6 @@ def verdict(row: Row, advised: Advised) -> str:
     predicted, found = advised.confirm[row.passes], row.compiled.figures
     differing = [name for name in Figures.model_fields if getattr(predicted, name) != getattr(found, name)]
     return ", ".join(f"{name} {getattr(found, name):,}" for name in differing) or "equal"
-
-
-def read_cache(cache: Path) -> Iterator[Row]:
-    """Rows of earlier runs; a last line cut short by a killed run is dropped."""
-    for line in cache.read_text(encoding="utf-8").splitlines() if cache.exists() else ():
-        try:
-            yield Row.model_validate_json(line)
-        except ValidationError:
-            print(f"{cache}: a row is unreadable and is done again", file=sys.stderr)
 
 
 def page(cases: Sequence[Case]) -> str:

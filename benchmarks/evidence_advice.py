@@ -14,8 +14,6 @@ import argparse
 import json
 import os
 import resource
-import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,8 +21,9 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from advice_rows import Advised, Case, Compiled, Figures, Row, page, read_cache
+from advice_rows import Advised, Case, Compiled, Figures, Row, page
 from evidence_networks import code_version
+from resumable import ChildError, answer_of, rows_of
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORKS = "mobilenetv2_1.0,efficientnet_b0,ultraface_rfb320"
@@ -120,25 +119,10 @@ def compiled(path: Path, hardware: str, passes: str, limit_seconds: int) -> Comp
 def command(words: Sequence[str], limit_seconds: int, environment: dict[str, str]) -> tuple[str, float]:
     """What a `codesign` command prints, and its seconds of processor time. Raises CommandError."""
     before = _processor_seconds()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "codesign", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-    )
     try:
-        answer, log = child.communicate(timeout=limit_seconds)
-    except subprocess.TimeoutExpired:
-        raise CommandError(f"not done within {limit_seconds} s") from None
-    finally:  # nothing is left running, whether the time is up or the user has had enough
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
-    if child.returncode:
-        said = [line for line in log.splitlines() if line.strip()]
-        raise CommandError(said[0] if said else f"ended with {child.returncode}")
+        answer = answer_of([sys.executable, "-m", "codesign", *words], limit_seconds, environment)
+    except ChildError as error:
+        raise CommandError(error.said[0]) from None
     return answer, _processor_seconds() - before
 
 
@@ -172,7 +156,7 @@ def main() -> int:
         return 2
     options.cache.parent.mkdir(parents=True, exist_ok=True)
     runs = Runs(
-        options.cache, options.limit_seconds, code_version(), {row.key: row for row in read_cache(options.cache)}
+        options.cache, options.limit_seconds, code_version(), {row.key: row for row in rows_of(options.cache, Row)}
     )
     cases = []
     for name, path in sorted(files.items(), key=lambda item: (wanted.index(item[1].stem), item[0])):

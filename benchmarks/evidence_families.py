@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -27,13 +26,12 @@ from pathlib import Path
 from threading import Lock
 
 from evidence_networks import code_version
-from family_page import page
-from family_rows import STAGES, Row, Stage, read_rows
+from family_page import REFERENCE, page
+from family_rows import STAGES, Row, Stage
 from networks_page import page as networks_page
+from resumable import ROOT, ChildError, answer_of, rows_of
 
-ROOT = Path(__file__).resolve().parents[1]
 EXPORTED = ROOT / "build/evidence/exported"
-REFERENCE = ROOT / "docs/evidence/architectures.csv"
 LIMIT_SECONDS = 900
 OURS = "codesign"
 
@@ -78,22 +76,12 @@ def given(models: Path) -> Iterator[Subject]:
 def run(subject: Subject, stage: Stage, limit_seconds: int, code: str) -> Row:
     """One stage of one network in a process of its own."""
     command = [sys.executable, str(Path(__file__).with_name("family_stages.py")), stage, str(subject.path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     start = time.monotonic()
-    child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
-    )
     problem, answer = "", ""
     try:
-        answer, log = child.communicate(timeout=limit_seconds)
-        lines = [line for line in log.splitlines() if line.strip()] or [f"ended with {child.returncode}"]
-        problem = lines[-1].replace(f"{subject.path.parent}{os.sep}", "") if child.returncode else ""
-    except subprocess.TimeoutExpired:
-        problem = f"not done within {limit_seconds} s"
-    finally:
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
+        answer = answer_of(command, limit_seconds)
+    except ChildError as error:
+        problem = error.said[-1].replace(f"{subject.path.parent}{os.sep}", "")
     row = Row(
         network=subject.name,
         family=subject.family,
@@ -105,19 +93,13 @@ def run(subject: Subject, stage: Stage, limit_seconds: int, code: str) -> Row:
         seconds=round(time.monotonic() - start, 1),
         problem=problem,
     )
-    return row if problem else row.model_validate({**row.model_dump(), "outcome": _json(answer)})
-
-
-def _json(answer: str) -> object:
-    import json
-
-    return json.loads(answer.splitlines()[-1])
+    return row if problem else row.model_validate({**row.model_dump(), "outcome": json.loads(answer.splitlines()[-1])})
 
 
 def run_all(subjects: list[Subject], options: argparse.Namespace) -> None:
     """Fill the cache."""
     code = code_version()
-    known = {row.key: row for row in read_rows(options.cache)}
+    known = {row.key: row for row in rows_of(options.cache, Row)}
     options.cache.parent.mkdir(parents=True, exist_ok=True)
     wanted: list[tuple[Subject, Stage]] = []
     for subject in sorted(subjects, key=lambda subject: subject.path.stat().st_size):
@@ -157,7 +139,7 @@ def main() -> int:
     only = set(filter(None, options.only.split(",")))
     others = given(options.models) if options.models else ()
     run_all([*exported(only), *(subject for subject in others if not only or subject.name in only)], options)
-    rows = list({row.key: row for row in read_rows(options.cache)}.values())
+    rows = list({row.key: row for row in rows_of(options.cache, Row)}.values())
     options.output.write_text(page(rows), encoding="utf-8")
     options.networks.write_text(networks_page(rows), encoding="utf-8")
     failed = [f"{row.network} {row.stage}" for row in rows if row.failure]

@@ -19,7 +19,8 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
+from resumable import rows_of
 
 from codesign.importers.model import load_model
 from codesign.planning.memory.checking import check_plan
@@ -82,7 +83,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     code = code_version()
-    done = {(row.file, row.file_bytes, row.code): row for row in read_cache(options.cache)}
+    done = {(row.file, row.file_bytes, row.code): row for row in rows_of(options.cache, Row)}
     options.cache.parent.mkdir(parents=True, exist_ok=True)
     paths = sorted(options.models.rglob("*.onnx"), key=lambda path: (path.stat().st_size, str(path)))
     files = {path: (str(path.relative_to(options.models)), path.stat().st_size, code) for path in paths}
@@ -145,15 +146,6 @@ def code_version() -> str:
     for path in sorted(path for folder in COUNTED for path in (ROOT / folder).rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def read_cache(cache: Path) -> Iterator[Row]:
-    """Rows of earlier runs; a last line cut short by a killed run is dropped."""
-    for line in cache.read_text(encoding="utf-8").splitlines() if cache.exists() else ():
-        try:
-            yield Row.model_validate_json(line)
-        except ValidationError:
-            print(f"{cache}: a row is unreadable and is done again", file=sys.stderr)
 
 
 _WHAT = (

@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,15 +21,13 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from network_rows import Comparison, Measurement, Row, page, read_cache
+from network_rows import Comparison, Measurement, Row, page
 from network_weights import enliven, negate_a_weight, random_inputs
-
-from codesign.errors import CodesignError
+from resumable import ROOT, ChildError, answer_of, measure_here, rows_of
 
 if TYPE_CHECKING:
     import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
 LIMIT_SECONDS = 1200
 FELT = 1e-3  # a negated weight must change the outputs of a network that is worth comparing by that much
 COUNTED = ("codesign", "passes", "hw_profiles")
@@ -185,42 +181,17 @@ def code_version() -> str:
 def in_own_process(model: Path, hardware: str, limit_seconds: int) -> Measurement | str:
     """The measurement of one network, or why there is none."""
     command = [sys.executable, __file__, str(model.parent), "--hw", hardware, "--measure", model.name]
-    child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=_environment()
-    )
     try:
-        answer, log = child.communicate(timeout=limit_seconds)
-    except subprocess.TimeoutExpired:
-        return f"not done within {limit_seconds} s"
-    finally:  # nothing is left running, whether the time is up or the user has had enough
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
-    if child.returncode:
-        last = [line for line in log.splitlines() if line.strip()] or [f"ended with {child.returncode}"]
-        return last[-1].replace(f"{model.parent}{os.sep}", "")
+        answer = answer_of(command, limit_seconds)
+    except ChildError as error:
+        return error.said[-1].replace(f"{model.parent}{os.sep}", "")
     return Measurement.model_validate_json(answer.splitlines()[-1])
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
-def measure_here(model: Path, hardware: str) -> int:
-    """The child process: the measurement as JSON on stdout, or one line that says what failed on stderr."""
-    try:
-        print(measure(model, hardware).model_dump_json())
-    except CodesignError as error:
-        more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
-        print(f"{error.problems[0].where}: {error.problems[0].problem}{more}", file=sys.stderr)
-        return 1
-    return 0
 
 
 def run_all(files: list[Path], options: argparse.Namespace) -> None:
     """Fill the cache, smallest file first."""
     code = code_version()
-    known = {row.key: row for row in read_cache(options.cache)}
+    known = {row.key: row for row in rows_of(options.cache, Row)}
     options.cache.parent.mkdir(parents=True, exist_ok=True)
     for path in sorted(files, key=lambda path: path.stat().st_size):
         key = (path.relative_to(options.models).as_posix(), path.stat().st_size, options.hw)
@@ -258,7 +229,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     options = arguments()
     if options.measure:
-        return measure_here(options.models / options.measure, options.hw)
+        return measure_here(lambda: measure(options.models / options.measure, options.hw))
     wanted = set(filter(None, options.only.split(",")))
     files = [path for path in options.models.rglob("*.onnx") if not wanted or path.stem in wanted]
     if not files:
@@ -266,7 +237,7 @@ def main() -> int:
         return 2
     run_all(files, options)
     rows = sorted(
-        {row.key: row for row in read_cache(options.cache)}.values(), key=lambda row: (row.network, row.exporter)
+        {row.key: row for row in rows_of(options.cache, Row)}.values(), key=lambda row: (row.network, row.exporter)
     )
     rows = [row for row in rows if row.hardware == options.hw]
     options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 MACHINES = ("ecnn", "edge_npu", "ethos_u65_512", "eyeriss_v1", "gemmini16")
 Stage = Literal["imports", "passes", "maps", "compiles", "int8"]
@@ -130,12 +127,3 @@ class Row(Part):
         """Why this row does not count, or nothing."""
         found = self.found
         return self.problem or ("not measured" if found is None else getattr(found, "fault", ""))
-
-
-def read_rows(cache: Path) -> Iterator[Row]:
-    """Rows of earlier runs; a last line cut short by a killed run is dropped."""
-    for line in cache.read_text(encoding="utf-8").splitlines() if cache.exists() else ():
-        try:
-            yield Row.model_validate_json(line)
-        except ValidationError:
-            print(f"{cache}: a row is unreadable and is done again", file=sys.stderr)

@@ -16,8 +16,9 @@ from pathlib import Path
 from evidence_networks import measure, network_to_try
 from family_rows import MACHINES, Compiled, Cost, Counted, Mapped, Outcome, Quantized, Rewritten
 from network_weights import random_inputs
+from resumable import measure_here
 
-from codesign.errors import CodesignError, DoesNotFitError
+from codesign.errors import DoesNotFitError
 from codesign.graph.graph import Graph, shape_of
 from codesign.rewriting.graph_pass import PassContext
 
@@ -155,13 +156,7 @@ RUN: dict[str, Callable[[Path], Outcome]] = {
 
 def main() -> int:
     stage, model = sys.argv[1], Path(sys.argv[2])
-    try:
-        print(RUN[stage](model).model_dump_json())
-    except CodesignError as error:
-        more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
-        print(f"{error.problems[0].where}: {error.problems[0].problem}{more}", file=sys.stderr)
-        return 1
-    return 0
+    return measure_here(lambda: RUN[stage](model))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 from network_weights import SEED
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 TOLERANCE = 1e-4
 _VERSIONS = ("apache-tvm", "onnxruntime", "onnx", "numpy")
@@ -114,15 +113,6 @@ class Row(Part):
     def failure(self) -> str:
         """Why this row does not count, or nothing."""
         return self.problem or (self.measurement.fault if self.measurement else "not measured")
-
-
-def read_cache(cache: Path) -> Iterator[Row]:
-    """Rows of earlier runs; a last line cut short by a killed run is dropped."""
-    for line in cache.read_text(encoding="utf-8").splitlines() if cache.exists() else ():
-        try:
-            yield Row.model_validate_json(line)
-        except ValidationError:
-            print(f"{cache}: a row is unreadable and is done again", file=sys.stderr)
 
 
 def table(rows: list[tuple[Row, Measurement]]) -> Iterator[str]:

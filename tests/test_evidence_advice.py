@@ -15,7 +15,8 @@ from tests.refusals import convolution
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import evidence_advice
-from advice_rows import Advised, Case, Compiled, Figures, Row, page, read_cache, verdict
+from advice_rows import Advised, Case, Compiled, Figures, Row, page, verdict
+from resumable import rows_of
 
 from tests.importers.models import save
 
@@ -88,7 +89,7 @@ def test_it_runs_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "argv", [*words, "--cache", str(cache)])
     monkeypatch.setattr(evidence_advice, "command", in_this_process)
     assert evidence_advice.main() == 0
-    rows = list(read_cache(cache))
+    rows = list(rows_of(cache, Row))
     assert [(part.passes, part.problem) for part in rows] == [("", ""), ("none", "")]
     cache.write_text(cache.read_text("utf-8") + '{"file": "cut sh')
     monkeypatch.setattr(evidence_advice, "command", lambda *_: pytest.fail("done before"))
