@@ -22,9 +22,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
+from itertools import takewhile
 from pathlib import Path
 from threading import Lock
 
+import onnx
 from evidence_networks import code_version
 from family_page import REFERENCE, page
 from family_rows import STAGES, Row, Stage
@@ -62,15 +64,30 @@ def exported(only: set[str]) -> Iterator[Subject]:
 
 
 def given(models: Path) -> Iterator[Subject]:
-    """The files of a folder, and the package each comes from."""
+    """The files of a folder, and the package each comes from: as architectures.csv says, or the file itself."""
     with REFERENCE.open(encoding="utf-8", newline="") as file:
         known = {row["name"]: row for row in csv.DictReader(file)}
+    families = {_stem(name): row["family"] for name, row in reversed(known.items())}
     seen: set[str] = set()
     for path in sorted(models.rglob("*.onnx")):
-        if path.stem not in seen:
-            seen.add(path.stem)
-            row = known.get(path.stem, {})
-            yield Subject(path.stem, row.get("family", "-"), row.get("impl", "-"), path)
+        name = path.stem
+        if name not in seen:
+            seen.add(name)
+            if row := known.get(name):
+                yield Subject(name, row["family"], row["impl"], path)
+            else:
+                yield Subject(name, families.get(_stem(name), _stem(name)), _package(path), path)
+
+
+def _stem(name: str) -> str:
+    """What a network and its larger sisters are called: the letters a name begins with."""
+    return "".join(takewhile(str.isalpha, name))
+
+
+def _package(path: Path) -> str:
+    """The package `codesign networks export` took a network from; a dash for files of unknown origin."""
+    written = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+    return written.get("codesign.network", "").partition(":")[0] or "-"
 
 
 def run(subject: Subject, stage: Stage, limit_seconds: int, code: str) -> Row:
