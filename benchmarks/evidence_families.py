@@ -30,7 +30,9 @@ import onnx
 from evidence_networks import code_version
 from family_page import REFERENCE, page
 from family_rows import STAGES, Row, Stage
+from networks_page import PLOT, PLOTTED_ON, measured, points
 from networks_page import page as networks_page
+from networks_plot import plot
 from resumable import ROOT, ChildError, answer_of, rows_of
 
 EXPORTED = ROOT / "build/evidence/exported"
@@ -159,6 +161,8 @@ def main() -> int:
     rows = list({row.key: row for row in rows_of(options.cache, Row)}.values())
     options.output.write_text(page(rows), encoding="utf-8")
     options.networks.write_text(networks_page(rows), encoding="utf-8")
+    if plotted := points(measured(rows), PLOTTED_ON):
+        (options.networks.parent / PLOT).write_text(plot(plotted, PLOTTED_ON), encoding="utf-8")
     failed = [f"{row.network} {row.stage}" for row in rows if row.failure]
     print(f"{len(rows)} rows; failed: {', '.join(failed) or 'none'}")
     return 1 if failed else 0

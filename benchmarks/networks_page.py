@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import geometric_mean
 
 from family_rows import MACHINES, Cost, Counted, Mapped, Row
+from networks_plot import Point
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "codesign/networks/published"
@@ -32,6 +33,16 @@ _WHAT = (
     "those the papers print, on ImageNet; none is ours. Papers say FLOPs and mean multiply-accumulates. Parameters are",
     "learned ones, without running means and variances; the eLite paper counts those too. As printed: equal in the",
     "printed digits; cut off: equal when further digits are dropped, not rounded.",
+)
+
+_SAME = 0.05  # a row's accuracy is a network's when its printed size is within this share of the counted one
+PLOT, PLOTTED_ON = "img/networks.svg", "edge_npu"
+_PLOT_ALT = f"printed accuracy against cycles on {PLOTTED_ON}"
+_PLOTTED = (
+    "Accuracies as the papers print them, on ImageNet, by training schemes that differ; cycles of one image as counted",
+    f"here on {PLOTTED_ON}. The line joins networks no other is both faster and more accurate than. A row",
+    f"is left out where the size it prints is more than {_SAME:.0%} from what its network has: such an accuracy is",
+    "that of another network.",
 )
 
 _FRIENDLY = (
@@ -81,19 +92,13 @@ class Printed:
 
 def measured(rows: list[Row]) -> dict[str, Measured]:
     """Networks by name; of two with one name ours."""
+    costs = {(row.network, row.origin): mapped for row in rows if isinstance(mapped := row.found, Mapped)}
     found: dict[str, Measured] = {}
     for row in sorted(rows, key=lambda row: row.origin != "codesign"):
-        if row.stage == "imports" and isinstance(counts := row.found, Counted) and row.network not in found:
-            mapped = next(
-                (other.found for other in rows if other.stage == "maps" and _same(other, row) and other.found), None
-            )
-            costs = mapped if isinstance(mapped, Mapped) else None
-            found[row.network] = Measured(row.origin, counts.parameters, counts.statistics, counts.macs, costs)
+        if isinstance(counts := row.found, Counted) and row.network not in found:
+            cost = costs.get((row.network, row.origin))
+            found[row.network] = Measured(row.origin, counts.parameters, counts.statistics, counts.macs, cost)
     return found
-
-
-def _same(one: Row, other: Row) -> bool:
-    return (one.network, one.origin) == (other.network, other.origin)
 
 
 def read(name: str) -> list[dict[str, str]]:
@@ -220,6 +225,36 @@ def hardware_friendly(networks: dict[str, Measured]) -> Iterator[str]:
             yield pair.line(machine, top)
 
 
+def points(networks: dict[str, Measured], machine: str) -> list[Point]:
+    """Printed accuracies over cycles, a dot for each network; rows whose printed size is another network's are out."""
+    found: dict[str, Point] = {}
+    printed = [
+        *(
+            (row["network"], row["top1_percent"], row["parameters_m"], row["macs_g"], GIGA)
+            for row in read("papers.csv")
+        ),
+        *((row["name"], row["top1_percent"], row["parameters_m"], row["macs_m"], MILLION) for row in read("elite.csv")),
+    ]
+    for name, top1_percent, parameters, macs, unit in printed:
+        network = networks.get(name)
+        if network is None or network.costs is None or not top1_percent:
+            continue
+        cost = network.costs.machines[machine]
+        learned = (network.parameters / MILLION, (network.parameters + network.statistics) / MILLION)
+        same = (
+            min(_apart(parameters, counted) for counted in learned) < _SAME
+            and _apart(macs, network.macs / unit) < _SAME
+        )
+        if same and not cost.problem:
+            found.setdefault(name, Point(name, cost.cycles, float(top1_percent)))
+    return list(found.values())
+
+
+def _apart(printed: str, counted: float) -> float:
+    """How far a printed figure is from what was counted, as a share; 0 when nothing is printed."""
+    return abs(counted / float(printed) - 1) if printed else 0.0
+
+
 def page(rows: list[Row]) -> str:
     """The whole page."""
     networks = measured(rows)
@@ -230,6 +265,7 @@ def page(rows: list[Row]) -> str:
         if paper == "elite":
             lines += [*elite_table(networks), ""]
         lines += [*paper_table(paper, networks), ""]
+    lines += ["## Printed accuracies against cycles", "", *_PLOTTED, "", f"![{_PLOT_ALT}]({PLOT})", ""]
     lines += ["## Hardware-friendly networks against the others", "", *hardware_friendly(networks), ""]
     lines += [
         "## Cycles, utilisation, energy",
