@@ -20,7 +20,7 @@ demo: $(VENV)/installed
 	$(BIN)/python examples/digits/evaluate.py build/digits
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -q -n 2 --durations=10
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=10
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

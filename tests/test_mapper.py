@@ -21,7 +21,7 @@ from codesign.vocabulary import Dimension, Operand, OperationKind
 from codesign.workload.loop_nest import LoopNest
 from tests.machines import every_mapping, examples, nests, price, profiles
 
-MOST_MAPPINGS = 3_000
+MOST_MAPPINGS = 2_000
 
 
 def objective_value(objective: Objective, latency: float, energy: float) -> float:
@@ -31,7 +31,7 @@ def objective_value(objective: Objective, latency: float, energy: float) -> floa
 GOALS: tuple[AnyObjective, ...] = (*Objective, WeightedSum(1.0, 0.03))
 
 
-@examples(40)
+@examples(25)
 @given(nests(largest=4, volume=48), profiles(), st.booleans())
 def test_search_equals_brute_force(nest: LoopNest, profile: HardwareProfile, perfect: bool) -> None:
     mappings = list(islice(every_mapping(nest, profile, "array", perfect=perfect), MOST_MAPPINGS + 1))
@@ -52,7 +52,7 @@ def test_search_equals_brute_force(nest: LoopNest, profile: HardwareProfile, per
         assert value == pytest.approx(best, rel=1e-9), "the mapping returned costs what the search said"
 
 
-@examples(40)
+@examples(25)
 @given(nests(largest=4, volume=32), profiles(), st.sampled_from([Objective.LATENCY, Objective.ENERGY]))
 def test_ties_go_to_the_better_second_value(nest: LoopNest, profile: HardwareProfile, objective: Objective) -> None:
     """Of the fastest the one of least energy, of those of least energy the fastest."""
