@@ -28,7 +28,7 @@ def seen_layers(module: nn.Module, image: tuple[int, int, int]) -> Seen:
     def look(layer: nn.Module, inputs: Any, output: torch.Tensor) -> None:
         seen.append((layer, tuple(output.shape)))
 
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear)]
     hooks = [layer.register_forward_hook(look) for layer in layers]
     module(torch.empty(1, *image, device="meta"))
     for hook in hooks:

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 from codesign.networks.blocks import (  # noqa: E402
     ConvNormAct,
+    EfficientChannelAttention,
     InvertedResidual,
     SqueezeExcite,
     convolution,
@@ -92,3 +93,18 @@ def test_squeeze_excite_weighs_channels() -> None:
     ratio = (block(x) / x).detach()
     assert torch.allclose(ratio, ratio[:, :, :1, :1].expand_as(ratio), atol=1e-5)
     assert ratio.std() > 1e-3
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_channel_attention_weighs_neighbours(kernel: int) -> None:
+    torch.manual_seed(0)
+    attention, x = EfficientChannelAttention(kernel), torch.randn(2, 7, 5, 4)
+    averages = x.numpy().mean((2, 3))
+    taps = attention.across.weight.detach().numpy().reshape(kernel)
+    # numpy turns the second one round; PyTorch does not
+    mixed = np.stack([np.convolve(row, taps[::-1], "same") for row in averages])
+    weighed = x.numpy() / (1 + np.exp(-mixed))[:, :, None, None]
+    np.testing.assert_allclose(attention(x).detach().numpy(), weighed, rtol=1e-5)
+    if kernel == 3:  # the order matters
+        turned = np.stack([np.convolve(row, taps, "same") for row in averages])
+        assert np.abs(turned - mixed).max() > 1e-3

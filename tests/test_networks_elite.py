@@ -232,6 +232,14 @@ def test_rows_that_are_not_as_printed(name: str, printed_g: float, above: float)
     assert architecture(name).note
 
 
+def test_what_channel_attention_adds() -> None:
+    """A weight for every channel that weighs in: 13 blocks of one, 4 of three; products by channels of the block."""
+    plain, attending = sizes("mobilenet_v2"), sizes("eca_mobilenet_v2")
+    assert attending.parameters - plain.parameters == 13 * 1 + 4 * 3
+    one, three = 16 + 2 * 24 + 3 * 32 + 4 * 64 + 3 * 96, 3 * 160 + 320
+    assert attending.macs - plain.macs == one + 3 * three
+
+
 def test_compound_scaling_and_the_formula_of_tinynet() -> None:
     assert [compound_resolution(phi) for phi in (-1, 0, 1)] == [195, 224, 258]
     assert tinynet_width(1.0, 1.0, 224) == 1.0

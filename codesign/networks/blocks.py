@@ -126,6 +126,22 @@ class SqueezeExcite(nn.Module):
         return x * self.gate(self.excite(self.activation(self.squeeze(self.pool(x)))))
 
 
+class EfficientChannelAttention(nn.Module):
+    """Weighs channels by the averages of a few neighbours: pool, convolve along the channels, sigmoid, multiply.
+
+    kernel: how many channels weigh in, odd. Source: Wang et al., ECA-Net, 2020.
+    """
+
+    def __init__(self, kernel: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.across = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        averages = self.pool(x).flatten(2).transpose(1, 2)  # (batch, 1, channels)
+        return x * torch.sigmoid(self.across(averages)).transpose(1, 2).unsqueeze(-1)
+
+
 class InvertedResidual(nn.Module):
     """1x1 to `expanded` channels, depthwise, squeeze-excite, 1x1 to `out_channels` without activation; plus the input.
 

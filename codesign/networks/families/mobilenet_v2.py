@@ -1,4 +1,4 @@
-"""MobileNetV2: inverted residuals, with width and resolution multipliers and compound scaling."""
+"""MobileNetV2: inverted residuals, with width and resolution multipliers, compound scaling and channel attention."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from functools import partial
 from torch import nn
 
 from codesign.networks.architecture import Architecture
-from codesign.networks.blocks import ConvNormAct, InvertedResidual, Padding, pooled_classifier, round_to_8
+from codesign.networks.blocks import (
+    ConvNormAct,
+    EfficientChannelAttention,
+    InvertedResidual,
+    Padding,
+    pooled_classifier,
+    round_to_8,
+)
 
 STEM, HEAD = 32, 1280
 STAGES = (  # expansion, channels, repeats, stride of the first
@@ -20,6 +27,7 @@ STAGES = (  # expansion, channels, repeats, stride of the first
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
+_ONE_CHANNEL_UP_TO = 96
 
 
 def mobilenet_v2(
@@ -49,8 +57,29 @@ def mobilenet_v2(
     return nn.Sequential(*layers, conv(wide, head, 1), pooled_classifier(head, classes))
 
 
-GENERATORS = {"mobilenet_v2": mobilenet_v2}
+def eca_mobilenet_v2(
+    width: float = 1.0,
+    depth: float = 1.0,
+    resolution: int = 224,
+    classes: int = 1000,
+    channels: int = 3,
+    padding: Padding = "symmetric",
+) -> nn.Sequential:
+    """MobileNetV2 with an attention behind every block: of 3 channels where it ends in over 96, else of 1.
 
+    Source: Wang et al., ECA-Net, 2020; where the attention stands and how wide it is: the authors' own code.
+    """
+    made = mobilenet_v2(width, depth, resolution, classes, channels, padding)
+    ends = [base for _, base, repeats, _ in STAGES for _ in range(max(1, math.ceil(repeats * depth)))]
+    blocks = [part for part in made if isinstance(part, InvertedResidual)]
+    for block, base in zip(blocks, ends, strict=True):
+        block.layers.append(EfficientChannelAttention(3 if base > _ONE_CHANNEL_UP_TO else 1))
+    return made
+
+
+GENERATORS = {"mobilenet_v2": mobilenet_v2, "eca_mobilenet_v2": eca_mobilenet_v2}
+
+_ATTENTION_SOURCE = "Wang et al., ECA-Net, 2020, and the authors' code"
 _SOURCE = "Sandler et al., MobileNetV2, 2018, table 2"
 _COMPOUND_NOTE = (
     "The survey prints d=1.4, w=1.2, r=1.3 and no more. Widths are rounded to 8, repeats rounded up, the image is 291: "
@@ -73,4 +102,5 @@ ARCHITECTURES = (
         "survey, table 5.6",
         _COMPOUND_NOTE,
     ),
+    Architecture("eca_mobilenet_v2", "MobileNetV2", (3, 224, 224), eca_mobilenet_v2, _ATTENTION_SOURCE),
 )
