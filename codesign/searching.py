@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 
 from codesign.compiler import plan_model
-from codesign.errors import CodesignError, did_you_mean
+from codesign.errors import CodesignError, DoesNotFitError, did_you_mean
 from codesign.hardware.loading import load_profile
 from codesign.search.candidate import Candidate, Pool
 from codesign.search.folders import open_data
 from codesign.search.outputs import write_champions, write_results
 from codesign.search.pools import ProcessPool, RayPool, SerialPool
 from codesign.search.proxies import PROXIES, score
-from codesign.search.resources import resources_of
+from codesign.search.resources import Resources, resources_of
 from codesign.search.results import Results
 from codesign.search.run import OnStep, Workshop, run_search
 from codesign.search.settings import SearchSettings
@@ -32,7 +32,7 @@ _DIGITS_SHOWN = 12
 
 @dataclass(frozen=True)
 class Means:
-    """Who trains; the results do not depend on it. workers: at a time. ray: on $RAY_ADDRESS, or a cluster made here."""
+    """Who works; the results do not depend on it. workers: at a time. ray: on $RAY_ADDRESS, or a cluster made here."""
 
     workers: int = 1
     ray: bool = False
@@ -62,12 +62,11 @@ def search_networks(
         "--data": samples.identity,
         "--recipe": f"{recipe} {trials.training}",
     }
-    price = partial(plan_model, settings=Settings(hw))
     with pool_of(trials, means) as pool:
         workshop = Workshop(
-            resources=lambda candidate: resources_of(candidate, samples.classes, lambda graph: price(graph).plan),
+            resources=partial(pool.each, partial(priced, hw)),
             pool=pool,
-            proxy=None if settings.first_cut is None else partial(_scored, trials, settings.first_cut),
+            proxies=partial(pool.each, partial(score, name=settings.first_cut)) if settings.first_cut else None,
             identity=identity,
         )
         results = run_search(described.candidates(samples.channels), settings, workshop, folder, on_step)
@@ -78,7 +77,7 @@ def search_networks(
 
 @contextmanager
 def pool_of(trials: Trials, means: Means) -> Iterator[Pool]:
-    """Who trains, for as long as the block lasts."""
+    """Who works, for as long as the block lasts."""
     if means.ray:
         with RayPool(trials, os.environ.get("RAY_ADDRESS")) as ray:
             yield ray
@@ -97,5 +96,9 @@ def check_cut(settings: SearchSettings) -> None:
         raise CodesignError("--first-cut", f"there is no zero-cost proxy {name}", hint)
 
 
-def _scored(trials: Trials, proxy: str, candidate: Candidate) -> float:
-    return score(trials, candidate, proxy)
+def priced(hw: str, trials: Trials, candidate: Candidate) -> Resources | str:
+    """What a candidate needs on a machine, or why it does not fit there."""
+    try:
+        return resources_of(candidate, trials.data.classes, lambda graph: plan_model(graph, Settings(hw)).plan)
+    except DoesNotFitError as error:
+        return str(error)

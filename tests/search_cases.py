@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp
 from random import Random
-from typing import Any
 
-from codesign.search.candidate import Candidate, Pool, Task
+from codesign.errors import DoesNotFitError
+from codesign.search.candidate import Candidate, Pool, T, Task, Work
 from codesign.search.resources import Resources
 from codesign.search.run import Workshop
 from codesign.search.tournament import Curves
@@ -58,6 +58,9 @@ class CurvePool:
     done: list[tuple[str, int]] = field(default_factory=list)
     reached: dict[str, int] = field(default_factory=dict)
 
+    def each(self, work: Work[T], candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, T]]:
+        raise AssertionError("these pools train and do nothing else")
+
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, tuple[float, ...]]]:
         for task in sorted(tasks, key=lambda task: Random(task.candidate.name).random()):  # in no order of theirs
             reached = self.reached.get(task.candidate.name, 0)
@@ -85,6 +88,9 @@ class MortalPool:
     pool: CurvePool
     fate: Fate
 
+    def each(self, work: Work[T], candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, T]]:
+        return self.pool.each(work, candidates)
+
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, tuple[float, ...]]]:
         results = self.pool.run(tasks)
         for _ in tasks:
@@ -99,7 +105,23 @@ def given(curves: Curves) -> CurvePool:
     return CurvePool(lambda one, epochs: tuple(curves[one.name][:epochs]))
 
 
-def workshop(pool: Pool, identity: Mapping[str, str] | None = None, **parts: Any) -> Workshop:
-    """All a search needs, with the figures of this file unless others are given."""
-    made = {"resources": resources_of, "proxy": None, "identity": identity or {"--hw": "edge_npu"}, **parts}
-    return Workshop(pool=pool, **made)
+def workshop(
+    pool: Pool,
+    identity: Mapping[str, str] | None = None,
+    resources: Callable[[Candidate], Resources] = resources_of,
+    proxy: Callable[[Candidate], float] | None = None,
+) -> Workshop:
+    """All a search needs, with the figures of this file unless others are given; prices come in no order of theirs."""
+
+    def priced(candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Resources | str]]:
+        for one in sorted(candidates, key=lambda one: Random(one.name).random()):
+            try:
+                yield one, resources(one)
+            except DoesNotFitError as error:
+                yield one, str(error)
+
+    def scored(candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, float]]:
+        assert proxy is not None
+        return ((one, proxy(one)) for one in candidates)
+
+    return Workshop(priced, pool, scored if proxy else None, identity or {"--hw": "edge_npu"})

@@ -19,6 +19,7 @@ from codesign.networks.catalogue import catalogue
 from codesign.search.candidate import Candidate, Pool, Task
 from codesign.search.pools import ProcessPool, RayPool, SerialPool, died
 from codesign.search.trial import Trials, trained_module
+from codesign.searching import Means, pool_of
 from tests.trial_parts import Deadly, Unloadable, candidate, halves, trials, write_distribution
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -126,8 +127,37 @@ def test_a_folder_the_cluster_does_not_share_is_an_error(cluster: Any, tmp_path:
 
 
 def test_what_ray_cannot_do_is_an_error(cluster: Any, tmp_path: Path) -> None:
-    with pytest.raises(CodesignError, match="tiny-width=2-dropout=0.1: Ray does not train it: .*not here"):
+    with pytest.raises(CodesignError, match="tiny-width=2-dropout=0.1: Ray does not finish it: .*not here"):
         list(RayPool(trials(tmp_path, Unloadable(halves(), (), before=0))).run([Task(CANDIDATES[0], 1)]))
+
+
+def seed_and_width(trials: Trials, one: Candidate) -> tuple[int, object]:
+    """Work that needs both of what it is given. It dies once where a file says so."""
+    marker = trials.folder / f"dies-at-{one.name}"
+    if marker.exists():
+        marker.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return trials.seed, dict(one.arguments)["width"]
+
+
+def refuse(trials: Trials, one: Candidate) -> None:
+    raise CodesignError(one.name, "is refused", "take another")
+
+
+@pytest.mark.parametrize("kind", ["serial", "processes", "ray"])
+def test_other_work_than_training(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Every candidate once with what it makes, though a worker dies; an error is told as it was raised."""
+    if kind == "ray":
+        request.getfixturevalue("cluster")
+    here = trials(tmp_path)
+    if kind != "serial":
+        (tmp_path / f"dies-at-{CANDIDATES[1].name}").touch()
+    with pool_of(here, Means(2 if kind == "processes" else 1, kind == "ray")) as pool:
+        found = dict(pool.each(seed_and_width, CANDIDATES))
+        with pytest.raises(CodesignError, match=f"^{CANDIDATES[0].name}: is refused\n  hint: take another$"):
+            list(pool.each(refuse, CANDIDATES[:1]))
+    assert found == {one: (here.seed, dict(one.arguments)["width"]) for one in CANDIDATES}
+    assert not any(tmp_path.glob("dies-at-*"))
 
 
 @pytest.mark.parametrize("kind", ["processes", "ray"])
@@ -141,7 +171,7 @@ def test_errors_and_a_worker_that_always_dies(kind: str, request: pytest.Fixture
         assert failure(pool, replace(CANDIDATES[0], generator="tinny")) == NO_SUCH_GENERATOR
         assert not markers[0].exists()
         assert failure(pool, CANDIDATES[0]) == (
-            f"tiny-width=2-dropout=0.1: the process that trains it died 2 times{LAST[kind]}\n"
+            f"tiny-width=2-dropout=0.1: its process died 2 times{LAST[kind]}\n"
             "  hint: is there memory enough? try fewer workers, or smaller batches"
         )
     assert markers[1].exists() and not markers[2].exists()
@@ -179,9 +209,7 @@ def test_data_that_cannot_go_to_a_process_say_so(tmp_path: Path) -> None:
 
 def test_how_a_process_died_is_said() -> None:
     one = CANDIDATES[0]
-    assert str(died(one, 4, 1)).startswith(
-        f"{one.name}: the process that trains it died 4 times, at last with exit code 1"
-    )
+    assert str(died(one, 4, 1)).startswith(f"{one.name}: its process died 4 times, at last with exit code 1")
     assert "died 4 times\n" in str(died(one, 4))
 
 

@@ -1,12 +1,17 @@
-"""What a search is about: candidates, the training asked of them, and the pool that does it."""
+"""What a search is about: candidates, the work asked for them, and the pool that does it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from codesign.search.trial import Trials
 
 Value: TypeAlias = bool | int | float | str
+T = TypeVar("T")
+Work: TypeAlias = "Callable[[Trials, Candidate], T]"  # a function a module defines, or a partial of one
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,11 @@ class Task:
 
 
 class Pool(Protocol):
-    """Trains candidates, one after another or side by side."""
+    """Works on candidates, one after another or side by side."""
+
+    def each(self, work: Work[T], candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, T]]:
+        """Each candidate as it ends, with what `work` makes of the run's trials and it."""
+        ...
 
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, tuple[float, ...]]]:
         """Each task as it ends, with the validation accuracies (0 to 1) of the epochs 1 to its last one.

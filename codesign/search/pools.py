@@ -1,4 +1,4 @@
-"""Who trains: one after another here, side by side in processes of this machine, or on a Ray cluster.
+"""Who works: one after another here, side by side in processes of this machine, or on a Ray cluster.
 
 A worker that is killed loses at most the epoch it was in: its task starts again from its checkpoint, `RETRIES` times at
 most.
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pickle import PicklingError
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeAlias, cast
 
 from codesign.errors import CodesignError, Problem
-from codesign.search.candidate import Candidate, Task
+from codesign.search.candidate import Candidate, T, Task, Work
 from codesign.search.trial import Trials, checkpoint_of, train
 
 RETRIES = 3
@@ -29,28 +29,36 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Failure:
-    """Why a trial cannot be trained, on its way from a worker."""
+class Call(Generic[T]):
+    """Work on one candidate that is not training."""
 
-    problems: tuple[Problem, ...]
-
-
-Answer = tuple[float, ...] | Failure
+    work: Work[T]
+    candidate: Candidate
 
 
-def attempt(trials: Trials, task: Task) -> Answer:
-    """`train`, with its error as a value: exceptions lose their parts between processes."""
+Job: TypeAlias = Task | Call[Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a worker found, or why it found nothing, on its way back."""
+
+    value: Any = None
+    problems: tuple[Problem, ...] = ()
+
+    def read(self) -> Any:
+        """What was found. Raises the CodesignError that came instead."""
+        if self.problems:
+            raise CodesignError.of(self.problems)
+        return self.value
+
+
+def attempt(trials: Trials, job: Job) -> Answer:
+    """Do a job, with its error as a value: exceptions lose their parts between processes."""
     try:
-        return train(trials, task)
+        return Answer(job.work(trials, job.candidate) if isinstance(job, Call) else train(trials, job))
     except CodesignError as error:
-        return Failure(error.problems)
-
-
-def accuracies_of(answer: Answer) -> tuple[float, ...]:
-    """What came back from a worker. Raises the CodesignError that came instead."""
-    if isinstance(answer, Failure):
-        raise CodesignError.of(answer.problems)
-    return answer
+        return Answer(problems=error.problems)
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,11 @@ class SerialPool:
         for task in tasks:
             yield task, train(self.trials, task)
 
+    def each(self, work: Work[T], candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, T]]:
+        """Each candidate with what `work` makes of it. Raises CodesignError."""
+        for candidate in candidates:
+            yield candidate, work(self.trials, candidate)
+
 
 @dataclass
 class _Worker:
@@ -71,11 +84,12 @@ class _Worker:
 
     process: SpawnProcess
     pipe: Connection
-    task: Task | None = None
+    job: Job | None = None
+    number: int = 0
 
-    def begin(self, task: Task) -> None:
-        self.task = task
-        self.pipe.send(task)
+    def begin(self, number: int, job: Job) -> None:
+        self.number, self.job = number, job
+        self.pipe.send(job)
 
     def end(self) -> int | None:
         """The exit code; of a process killed by a signal its number, negative."""
@@ -86,7 +100,7 @@ class _Worker:
 
 
 class ProcessPool:
-    """Processes of this machine, each at one task. Use it with `with`: they live until its end, over many rounds.
+    """Processes of this machine, each at one job. Use it with `with`: they live until its end, over many rounds.
 
     The program's main file must guard what it runs with `if __name__ == "__main__":`, as multiprocessing demands.
     """
@@ -112,40 +126,48 @@ class ProcessPool:
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Result]:
         """Each task as it ends, with its accuracies. Raises CodesignError, also when a task's workers keep dying."""
-        waiting, kills = deque(tasks), dict.fromkeys(tasks, 0)
+        return cast("Iterator[Result]", self._done(tasks))
+
+    def each(self, work: Work[T], candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, T]]:
+        """Each candidate as it ends, with what `work` makes of it. Raises CodesignError as `run` does."""
+        return ((call.candidate, value) for call, value in self._done([Call(work, one) for one in candidates]))
+
+    def _done(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+        """Each job as it ends, with what came of it."""
+        waiting, kills = deque(enumerate(jobs)), [0] * len(jobs)
         try:
             while waiting or self._busy():
                 self._hand_out(waiting)
                 for worker in self._ready():
-                    assert worker.task is not None
-                    task, answer = worker.task, _answer(worker)
+                    assert worker.job is not None
+                    number, answer = worker.number, _answer(worker)
                     if answer is not None:
-                        worker.task = None
-                        yield task, accuracies_of(answer)
+                        worker.job = None
+                        yield jobs[number], answer.read()
                         continue
                     code = self._bury(worker)
-                    kills[task] += 1
-                    if kills[task] > self._retries:
-                        raise died(task.candidate, kills[task], code)
-                    waiting.appendleft(task)
+                    kills[number] += 1
+                    if kills[number] > self._retries:
+                        raise died(jobs[number].candidate, kills[number], code)
+                    waiting.appendleft((number, jobs[number]))
         finally:
             for worker in self._busy():  # whoever asked has stopped asking
                 self._bury(worker)
 
     def _busy(self) -> list[_Worker]:
-        return [worker for worker in self._workers if worker.task is not None]
+        return [worker for worker in self._workers if worker.job is not None]
 
     def _ready(self) -> list[_Worker]:
         """Those that have an answer, or are dead; waits for the first."""
         busy = {worker.pipe: worker for worker in self._busy()}
         return [busy[pipe] for pipe in wait(list(busy)) if isinstance(pipe, Connection)]
 
-    def _hand_out(self, waiting: deque[Task]) -> None:
+    def _hand_out(self, waiting: deque[tuple[int, Job]]) -> None:
         while waiting and len(self._busy()) < self._count:
-            idle = [worker for worker in self._workers if worker.task is None]
+            idle = [worker for worker in self._workers if worker.job is None]
             worker = idle[0] if idle else self._start()
             try:
-                worker.begin(waiting[0])
+                worker.begin(*waiting[0])
             except OSError:  # it died while idle
                 self._bury(worker)
                 continue
@@ -204,30 +226,38 @@ class RayPool:
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Result]:
         """Each task as it ends, with its accuracies. Raises CodesignError, also when a task's workers keep dying."""
-        running = {self._attempt.remote(self._trials, task): task for task in tasks}
+        for task, accuracies in cast("Iterator[Result]", self._done(tasks)):
+            path = checkpoint_of(self._folder, task.candidate)
+            if not path.exists():
+                name, hint = task.candidate.name, "give a folder that all machines of the cluster share"
+                raise CodesignError(str(path), f"{name} is trained, but its checkpoint is not here", hint)
+            yield task, accuracies
+
+    def each(self, work: Work[T], candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, T]]:
+        """Each candidate as it ends, with what `work` makes of it. Raises CodesignError as `run` does."""
+        return ((call.candidate, value) for call, value in self._done([Call(work, one) for one in candidates]))
+
+    def _done(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+        """Each job as it ends, with what came of it."""
+        running = {self._attempt.remote(self._trials, job): job for job in jobs}
         try:
             while running:
                 (ended,), _ = self._ray.wait(list(running), num_returns=1)
-                task = running.pop(ended)
-                yield task, self._accuracies(task, ended)
+                job = running.pop(ended)
+                yield job, self._read(job, ended)
         finally:
             for other in running:
                 self._ray.cancel(other, force=True)
 
-    def _accuracies(self, task: Task, ended: Any) -> tuple[float, ...]:
+    def _read(self, job: Job, ended: Any) -> Any:
         errors = self._ray.exceptions
         try:
-            accuracies = accuracies_of(self._ray.get(ended))
+            return self._ray.get(ended).read()
         except (errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
-            raise died(task.candidate, self._retries + 1) from error
+            raise died(job.candidate, self._retries + 1) from error
         except errors.RayError as error:
             text = str(error).strip().splitlines()[-1]  # above it stands the traceback of a worker
-            raise CodesignError(task.candidate.name, f"Ray does not train it: {text}") from error
-        path = checkpoint_of(self._folder, task.candidate)
-        if not path.exists():
-            hint = "give a folder that all machines of the cluster share"
-            raise CodesignError(str(path), f"{task.candidate.name} is trained, but its checkpoint is not here", hint)
-        return accuracies
+            raise CodesignError(job.candidate.name, f"Ray does not finish it: {text}") from error
 
 
 def died(candidate: Candidate, times: int, exit_code: int | None = None) -> CodesignError:
@@ -239,7 +269,7 @@ def died(candidate: Candidate, times: int, exit_code: int | None = None) -> Code
             last = f", at last of {signal.Signals(-code).name}"
         case code:
             last = f", at last with exit code {code}"
-    problem = f"the process that trains it died {times} times{last}"
+    problem = f"its process died {times} times{last}"
     return CodesignError(candidate.name, problem, "is there memory enough? try fewer workers, or smaller batches")
 
 
@@ -261,15 +291,15 @@ def _answer(worker: _Worker) -> Answer | None:
 
 
 def _work(pipe: Connection, trials: Trials) -> None:
-    """The life of a worker: task in, answer out, until the other end is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who hands out the tasks
+    """The life of a worker: job in, answer out, until the other end is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who hands out the jobs
     threading.Thread(target=_die_with_parent, daemon=True).start()
     while True:
         try:
-            task: Task = pipe.recv()
+            job: Job = pipe.recv()
         except EOFError:
             return
-        pipe.send(attempt(trials, task))
+        pipe.send(attempt(trials, job))
 
 
 def _die_with_parent() -> None:

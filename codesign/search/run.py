@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
@@ -20,6 +20,9 @@ from codesign.search.tournament import Curves, Elimination, Group, kept_of
 
 logger = logging.getLogger(__name__)
 
+Found = Iterator[tuple[Candidate, Resources | str]]
+Scored = Iterator[tuple[Candidate, float]]
+
 # Told what is done: `pricing`, `first cut` or `training`; of what; how much of it is done; how much there is in all.
 OnStep = Callable[[str, str, int, int], None]
 
@@ -28,14 +31,14 @@ OnStep = Callable[[str, str, int, int], None]
 class Workshop:
     """What a search needs others for.
 
-    resources: what a candidate needs, raising DoesNotFitError where the machine cannot run it. pool: trains. proxy: the
-    zero-cost score of the first cut, higher is better. identity: by option, what else the results depend on: space,
-    machine, data, how candidates are trained.
+    resources: what each candidate needs, or in words why the machine cannot run it, in any order. pool: trains.
+    proxies: the zero-cost score of each for the first cut, higher is better; None for no such cut. identity: by option,
+    what else the results depend on: space, machine, data, how candidates are trained.
     """
 
-    resources: Callable[[Candidate], Resources]
+    resources: Callable[[Sequence[Candidate]], Found]
     pool: Pool
-    proxy: Callable[[Candidate], float] | None
+    proxies: Callable[[Sequence[Candidate]], Scored] | None
     identity: Mapping[str, str]
 
 
@@ -56,8 +59,8 @@ def run_search(
         store.begin({**workshop.identity, **settings.identity()}, candidates)
         _price(store, workshop, step)
         groups = _group(store, settings)
-        if workshop.proxy is not None:
-            groups = _cut(store, groups, workshop.proxy, step)
+        if workshop.proxies is not None:
+            groups = _cut(store, groups, workshop.proxies, step)
         store.put_champions(_strategy(store, settings, groups, workshop.pool, step))
         return results_of(store)
 
@@ -66,18 +69,18 @@ def _price(store: Store, workshop: Workshop, step: OnStep) -> None:
     """Resources of all candidates; those that do not fit the machine are set aside."""
     known = store.resources().keys() | store.refusals().keys()
     candidates = store.candidates()
-    for number, candidate in enumerate(candidates):
-        step("pricing", candidate.name, number, len(candidates))
-        if candidate.name in known:
-            continue
-        try:
-            store.put_resources(candidate.name, workshop.resources(candidate))
-        except DoesNotFitError as error:
+    missing = [candidate for candidate in candidates if candidate.name not in known]
+    known_ones = len(candidates) - len(missing)
+    step("pricing", "", known_ones, len(candidates))
+    for done, (candidate, found) in enumerate(workshop.resources(missing), known_ones + 1):
+        if isinstance(found, str):
             logger.info("%s does not fit", candidate.name)
-            store.put_refusal(candidate.name, str(error))
+            store.put_refusal(candidate.name, found)
+        else:
+            store.put_resources(candidate.name, found)
+        step("pricing", candidate.name, done, len(candidates))
     if not store.resources():
-        reasons = store.refusals()
-        name = next(iter(reasons))
+        reasons, name = store.refusals(), candidates[0].name
         raise DoesNotFitError(name, f"no candidate fits the machine; this one: {reasons[name]}")
 
 
@@ -98,18 +101,22 @@ def _group(store: Store, settings: SearchSettings) -> tuple[Group, ...]:
     return groups
 
 
-def _cut(store: Store, groups: Sequence[Group], proxy: Callable[[Candidate], float], step: OnStep) -> tuple[Group, ...]:
+def _cut(
+    store: Store, groups: Sequence[Group], proxies: Callable[[Sequence[Candidate]], Scored], step: OnStep
+) -> tuple[Group, ...]:
     """The better half of every group by the proxy, equal ones the lighter first; the others leave in round 0."""
     by_name = {candidate.name: candidate for candidate in store.candidates()}
     names = [name for group in groups for name in group]
     known = store.proxies()
-    for number, name in enumerate(names):
-        step("first cut", name, number, len(names))
-        if name not in known:
-            score = proxy(by_name[name])
-            if isnan(score):
-                raise CodesignError(name, f"its score in the first cut is {score}", "use another --first-cut, or none")
-            store.put_proxy(name, score)
+    missing = [by_name[name] for name in names if name not in known]
+    known_ones = len(names) - len(missing)
+    step("first cut", "", known_ones, len(names))
+    for done, (candidate, score) in enumerate(proxies(missing), known_ones + 1):
+        if isnan(score):
+            problem = f"its score in the first cut is {score}"
+            raise CodesignError(candidate.name, problem, "use another --first-cut, or none")
+        store.put_proxy(candidate.name, score)
+        step("first cut", candidate.name, done, len(names))
     scores = store.proxies()
     kept = []
     for group in groups:
