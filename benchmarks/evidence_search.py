@@ -2,13 +2,14 @@
 
     python benchmarks/evidence_search.py [MODELS] [--workers N] [--folder FOLDER] [--output FILE.md]
 
-Real training on the digits: some ten minutes of two cores for every search. A run that was cut off goes on where it
+Real training on the digits: some ten minutes of two cores for every space. A run that was cut off goes on where it
 was. The table is docs/evidence/search.md. MODELS is not used.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -17,7 +18,7 @@ from codesign.search.comparison import Comparison, compare
 from codesign.search.results import Outcome, Results
 from codesign.search.settings import SearchSettings
 from codesign.search.tournament import Rounds
-from codesign.searching import Means, search_networks
+from codesign.searching import CHECKPOINTS, Means, search_networks
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACES = ("digits", "images")
@@ -34,9 +35,11 @@ _WHAT = (
 
 
 def searched(space: str, axis: str, folder: Path, workers: int) -> Results:
-    """One search, from where it was."""
-    run = folder / f"{space}_by_{axis}"
-    run.parent.mkdir(parents=True, exist_ok=True)
+    """One search, from where it was; a candidate that the first search has trained is not trained again."""
+    run, first = (folder / f"{space}_by_{name}" for name in (axis, AXES[0]))
+    folder.mkdir(parents=True, exist_ok=True)
+    if not run.exists() and first.exists():
+        shutil.copytree(first / CHECKPOINTS, run / CHECKPOINTS)
     settings = SearchSettings((axis,), rounds=ROUNDS)
     return search_networks(
         ROOT / f"examples/search/{space}.yaml", MACHINE, "digits", run, settings, Means(workers=workers)
