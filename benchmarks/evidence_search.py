@@ -17,6 +17,7 @@ from pathlib import Path
 from codesign.search.comparison import Comparison, compare
 from codesign.search.results import Outcome, Results
 from codesign.search.settings import SearchSettings
+from codesign.search.store import open_store
 from codesign.search.tournament import Rounds
 from codesign.searching import CHECKPOINTS, Means, search_networks
 
@@ -39,7 +40,8 @@ def searched(space: str, axis: str, folder: Path, workers: int) -> Results:
     run, first = (folder / f"{space}_by_{name}" for name in (axis, AXES[0]))
     folder.mkdir(parents=True, exist_ok=True)
     if not run.exists() and first.exists():
-        shutil.copytree(first / CHECKPOINTS, run / CHECKPOINTS)
+        with open_store(run):  # checkpoints without a store would be refused
+            shutil.copytree(first / CHECKPOINTS, run / CHECKPOINTS)
     settings = SearchSettings((axis,), rounds=ROUNDS)
     return search_networks(
         ROOT / f"examples/search/{space}.yaml", MACHINE, "digits", run, settings, Means(workers=workers)
