@@ -38,7 +38,6 @@ from codesign.cli_options import (
     OutputOption,
     PackedOption,
     PageOption,
-    PassArgument,
     PassesOption,
     PrefixOption,
     ReasonsOption,
@@ -53,6 +52,7 @@ from codesign.cli_options import (
     TuneOption,
     WriteMappingOption,
 )
+from codesign.cli_passes import passes_app
 from codesign.cli_search import champions, search
 from codesign.errors import EXIT_DOES_NOT_FIT, CodesignError
 
@@ -70,7 +70,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-passes_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Rewrites: list, explain.")
 app.add_typer(hw_app, name="hw")
 app.add_typer(networks_app, name="networks")
 app.add_typer(passes_app, name="passes")
@@ -317,22 +316,6 @@ def verify(build: BuildArgument, data: DataOption = None, model: OriginalOption 
     typer.echo(str(report))
     if not report.ok:
         raise typer.Exit(EXIT_DOES_NOT_FIT)
-
-
-@passes_app.command("list")
-def passes_list() -> None:
-    """All passes and pipelines, with their effects."""
-    from codesign.rewriting.listing import list_catalogue
-
-    typer.echo(list_catalogue())
-
-
-@passes_app.command("explain")
-def passes_explain(name: PassArgument) -> None:
-    """What a pass or a pipeline does: picture, effect, options."""
-    from codesign.rewriting.pipeline import explain
-
-    typer.echo(explain(name))
 
 
 def parse_shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:

@@ -30,7 +30,7 @@ LINES: tuple[frozenset[str], ...] = (
     frozenset({"building"}),
     frozenset({"compiler", "cli_options"}),
     frozenset({"searching"}),
-    frozenset({"cli_machines", "cli_networks", "cli_search"}),
+    frozenset({"cli_machines", "cli_networks", "cli_passes", "cli_search"}),
     frozenset({"cli"}),
     frozenset({"__init__", "__main__"}),
 )

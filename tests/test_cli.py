@@ -73,7 +73,7 @@ def test_help_imports_next_to_nothing(tmp_path: Path) -> None:
     imported = {line.rsplit("|", 1)[-1].strip() for line in listing.splitlines() if "|" in line}
     assert "codesign.cli" in imported
     own = {name for name in imported if name.split(".")[0] == "codesign"}
-    commands = {f"codesign.cli{part}" for part in ("", "_machines", "_networks", "_options", "_search")}
+    commands = {f"codesign.cli{part}" for part in ("", "_machines", "_networks", "_options", "_passes", "_search")}
     assert own == {"codesign", "codesign.errors", *commands}
     heavy = ("tvm", "torch", "onnx", "onnx_ir", "onnxruntime", "numpy", "pydantic", "plotly", "yaml", "networkx")
     assert not {name.split(".")[0] for name in imported} & set(heavy)
