@@ -22,6 +22,7 @@ from codesign.importers.structure import name_nodes
 OLDEST_OPSET_AFTER_IMPORT = 18
 _OLDEST_IR_VERSION = 10
 _SMALL_BYTES = 1000  # constants up to here travel with the graph, where inference and conversion read them
+_LIST_BYTES = 1 << 14  # of the longest list of sizes that inference has to read
 _MOST_FOLDED_ELEMENTS = 1 << 24
 _MOST_GROWTH_ELEMENTS = 1 << 20
 _MOST_ROUNDS = 8
@@ -48,12 +49,14 @@ def simplify(model: ir.Model, where: str) -> ir.Model:
     return model
 
 
-def proto_without_weights(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol]]:
-    """The model as a small message in which big initializers are inputs, and those initializers by name."""
+def proto_without_weights(
+    model: ir.Model, small_bytes: int = _SMALL_BYTES
+) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol]]:
+    """The model as a small message in which initializers of more bytes are inputs, and those initializers by name."""
     slim, weights = model.clone(), {}
     for name, value in list(slim.graph.initializers.items()):
         tensor = value.const_value
-        if tensor is not None and tensor.nbytes > _SMALL_BYTES:
+        if tensor is not None and tensor.nbytes > small_bytes:
             weights[name] = tensor
             value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
             value.const_value = None
@@ -107,25 +110,30 @@ def _fold(model: ir.Model, declared: dict[str, ir.Shape], where: str) -> None:
             common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
             common.IdentityEliminationPass()(model)
             common.RemoveUnusedNodesPass()(model)
-            if not changed and not _size_splits(model) and not _recall_shape(model, declared):
+            if not changed and not _infer(model) and not _recall_shape(model, declared):
                 return
 
 
-def _size_splits(model: ir.Model) -> bool:
-    """Give the parts of a Split their shapes where its sizes are constant: the folder reads no list of more than 20."""
-    sized = False
-    for node in model.graph:
-        if node.op_type != "Split" or len(node.inputs) < 2 or _is_static(node.outputs[0]):
-            continue
-        x, sizes = node.inputs[0], node.inputs[1]
-        if x is None or x.shape is None or sizes is None or sizes.const_value is None:
-            continue
-        axis = node.attributes.get_int("axis", 0) % len(x.shape)
-        for part, size in zip(node.outputs, sizes.const_value.numpy().reshape(-1), strict=False):
-            part.shape = ir.Shape([*x.shape[:axis], int(size), *x.shape[axis + 1 :]])
-            part.type = x.type
-        sized = sized or _is_static(node.outputs[0])
-    return sized
+def _infer(model: ir.Model) -> bool:
+    """Give results the static shapes that onnx finds over the whole graph: the folder reads no list of more than 20.
+
+    Returns whether there were any.
+    """
+    missing = {str(value.name): value for node in model.graph for value in node.outputs if not _is_static(value)}
+    if not missing:
+        return False
+    proto, _ = proto_without_weights(model, _LIST_BYTES)
+    try:
+        inferred = ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        return False  # told in plain words by infer_strictly, if the model keeps it
+    found = False
+    for node in inferred.graph:
+        for value in node.outputs:
+            if str(value.name) in missing and _is_static(value):
+                mine = missing[str(value.name)]
+                mine.shape, mine.type, found = value.shape, value.type, True
+    return found
 
 
 def _is_static(value: ir.Value) -> bool:
