@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import combinations_with_replacement, product
+from typing import cast
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -104,6 +105,13 @@ def _buffers_on_chip(
             return {"weight_buffer": weights, "feature_buffer": features}, {}
 
 
+def _code_weights(draw: st.DrawFn, memories: dict[str, dict[str, object]]) -> None:
+    """Weights lie coded in some of the outermost memories that hold them, in fewer or more bits than plain ones."""
+    holding = [name for name, memory in memories.items() if "weights" in cast(list[str], memory["holds"])]
+    for name in holding[draw(st.integers(0, len(holding) - 1)) :]:
+        memories[name]["coded_weight_bits"] = draw(st.sampled_from([2.75, 8, 11.3]))
+
+
 @st.composite
 def profiles(draw: st.DrawFn) -> HardwareProfile:
     """Two- to five-level machines with shared or separate buffers, replicated registers, ports of either kind."""
@@ -137,6 +145,8 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
     memories["dram"] = {**level(held, None), "buffering": "double", **draw(latencies())}
     memories["dram"]["burst_bytes"] = draw(st.sampled_from([None, None, None, None, 3, 8]))
     whole_tiles = memories["dram"]["burst_bytes"] is None and draw(st.sampled_from([False, False, True]))
+    if memories["dram"]["burst_bytes"] is None and draw(st.sampled_from([False, False, True])):
+        _code_weights(draw, memories)
     return HardwareProfile.model_validate(
         {
             "name": "random",

@@ -148,8 +148,12 @@ class Bill:
         )
         return holding(self.profile, part)
 
-    def _element_bytes(self, way: Way) -> float:
+    def _element_bytes(self, way: Way, memory: str) -> float:
+        """At one end of a way; coded weights are decoded between a memory that holds them so and one that does not."""
         wide = way[0] is Operand.OUTPUTS and (ENGINE in way or self._partial(way))
+        coded = self.profile.memories[memory].coded_weight_bits
+        if way[0] is Operand.WEIGHTS and coded is not None:
+            return coded / 8
         return (self.profile.precision.accumulators_bits if wide else self.profile.bits(way[0])) / 8
 
     def _bursts_of(self, runs: Counter[int], way: Way) -> int:
@@ -157,13 +161,16 @@ class Bill:
         size = self.profile.memories[self.profile.off_chip].burst_bytes
         if size is None or self.profile.off_chip not in way:
             return 0
-        return sum(times * ceil(length * self._element_bytes(way) / size) for length, times in runs.items())
+        return sum(
+            times * ceil(length * self._element_bytes(way, self.profile.off_chip) / size)
+            for length, times in runs.items()
+        )
 
     def _bytes_at(self, way: Way, memory: str) -> float:
         """Of one element of all that moved, on average where there are bursts."""
         size = self.profile.memories[memory].burst_bytes
         if size is None or not self.walk.moved[way]:
-            return self._element_bytes(way)
+            return self._element_bytes(way, memory)
         return self.bursts[way] * size / self.walk.moved[way]
 
     def _ends(self, way: Way) -> Iterator[tuple[str, str]]:
@@ -237,7 +244,7 @@ class Bill:
         for memory, use in self._ends(way):
             level = self.profile.memories[memory]
             own = {"read": level.ports.read, "write": level.ports.write}[use]
-            size = elements * self._element_bytes(way)
+            size = elements * self._element_bytes(way, memory)
             if level.burst_bytes is not None:
                 size = self._bursts_of(runs, way) * level.burst_bytes
             for port in (level.ports.read_write, own):
@@ -254,10 +261,13 @@ class Bill:
             used[rest.part.memory] = used.get(rest.part.memory, 0) + needed
         return used
 
-    def _stored_bits(self, part: Residence) -> int:
+    def _stored_bits(self, part: Residence) -> float:
         """Outputs rest as accumulators where lanes write them and where partial sums arrive."""
         levels = self.profile.hierarchy(self.walk.mapping.engine, part.operand)
         feeding = levels[: levels.index(part.memory)]
         if part.operand is Operand.OUTPUTS and (not feeding or feeding[-1] in self.unfinished):
             return self.profile.precision.accumulators_bits
+        coded = self.profile.memories[part.memory].coded_weight_bits
+        if part.operand is Operand.WEIGHTS and coded is not None:
+            return coded
         return self.profile.bits(part.operand)

@@ -116,7 +116,8 @@ def test_cost_invariants(nest: LoopNest, profile: HardwareProfile, objective: Ob
     moved = {(part.memory, part.operand): part.read_bytes + part.write_bytes for part in cost.traffic}
     at_home = {operand: moved[profile.home(operand), operand] for operand in Operand}
     assert at_home[Operand.INPUTS] >= touched
-    assert at_home[Operand.WEIGHTS] >= nest.elements(Operand.WEIGHTS)
+    width = profile.stored_bits(Operand.WEIGHTS, profile.home(Operand.WEIGHTS)) / 8
+    assert at_home[Operand.WEIGHTS] >= nest.elements(Operand.WEIGHTS) * width
     assert at_home[Operand.OUTPUTS] >= nest.elements(Operand.OUTPUTS)
 
 

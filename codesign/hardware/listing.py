@@ -153,6 +153,8 @@ def _memory_line(name: str, memory: Memory) -> str:
 
 
 def _latency_parts(memory: Memory) -> Iterator[str]:
+    if memory.coded_weight_bits is not None:
+        yield f"weights coded in {memory.coded_weight_bits:g} bits each"
     if memory.burst_bytes is not None:
         yield f"whole bursts of {memory.burst_bytes} bytes"
     if memory.latency_cycles:

@@ -140,6 +140,11 @@ class HardwareProfile(Section):
             return self.precision.weights_bits
         return self.precision.activations_bits
 
+    def stored_bits(self, operand: Operand, memory: str) -> float:
+        """Storage width of one finished element in a memory, on average where weights lie there coded."""
+        coded = self.memories[memory].coded_weight_bits
+        return coded if operand is Operand.WEIGHTS and coded is not None else self.bits(operand)
+
 
 def _inconsistencies(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str]]:
     """All contradictions between parts of a profile: (where, what)."""
@@ -156,6 +161,7 @@ def _inconsistencies(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str]]:
         for axis in memory.replicated_over:
             if axis not in axes and not unknown:
                 yield ("memories", name, "replicated_over"), f"no engine it serves has an axis {axis}"
+    yield from _coding_problems(profile)
     for name, engine in profile.engines.items():
         yield from _bypass_problems(profile, name)
         for operand in Operand:
@@ -195,6 +201,21 @@ def _matrix_problems(name: str, engine: Engine) -> Iterator[tuple[KeyPath, str]]
             if dimension not in OF_MATRIX_PRODUCTS:
                 problem = f"a matrix product has no {dimension}: it has {', '.join(OF_MATRIX_PRODUCTS)}"
                 yield ("engines", name, "axes", axis_name, "unrolls"), problem
+
+
+def _coding_problems(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str]]:
+    """Weights are decoded once, on their way in."""
+    plain = ""
+    for name, memory in reversed(profile.memories.items()):
+        if Operand.WEIGHTS not in memory.holds:
+            if memory.coded_weight_bits is not None:
+                yield ("memories", name, "coded_weight_bits"), "it holds no weights"
+        elif memory.coded_weight_bits is None:
+            plain = plain or name
+        elif plain:
+            yield ("memories", name, "coded_weight_bits"), f"{plain} outside it holds them plain: nothing codes them"
+        elif memory.burst_bytes is not None:
+            yield ("memories", name, "coded_weight_bits"), "bursts of coded weights are not described: leave one out"
 
 
 def _outermost_problems(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str]]:

@@ -181,6 +181,8 @@ class Memory(Section):
     requests_in_flight, request_bytes: so many requests of at most so many bytes wait for their answers at a time, which
     limits every port as well (Little's law), see `bytes_per_cycle`. They come together and need a latency.
     burst_bytes: the outermost memory alone may move whole bursts; see codesign.mapping.bursts.
+    coded_weight_bits: weights lie here coded (compressed), so many bits each on average, and are decoded on their way
+    out to a memory that holds them plain; left out, they lie here plain.
     """
 
     holds: Annotated[tuple[Operand, ...], Different] = Field(min_length=1)
@@ -196,6 +198,7 @@ class Memory(Section):
     requests_in_flight: PositiveInt | None = None
     request_bytes: PositiveInt | None = None
     burst_bytes: PositiveInt | None = None
+    coded_weight_bits: PositiveFloat | None = None
 
     @property
     def requests_bytes_per_cycle(self) -> float | None:

@@ -50,10 +50,13 @@ class Meter:
         """No cost at all."""
         return np.zeros(len(self.ports) + 2)
 
-    def bytes_moved(self, operand: Operand, source: str, destination: str, *, partial: bool) -> float:
-        """Bytes of one element on its way: outputs at accumulator width to and from the lanes, and while partial."""
+    def bytes_moved(self, operand: Operand, source: str, destination: str, memory: str, *, partial: bool) -> float:
+        """Bytes one element is at one end of its way, as this memory stores it.
+
+        Outputs move at accumulator width to and from the lanes, and while partial.
+        """
         wide = operand is Operand.OUTPUTS and (partial or ENGINE in (source, destination))
-        return (self.profile.precision.accumulators_bits if wide else self.profile.bits(operand)) / 8
+        return (self.profile.precision.accumulators_bits if wide else self.profile.stored_bits(operand, memory)) / 8
 
     def hop(
         self,
@@ -89,12 +92,13 @@ class Meter:
     ) -> Vector:
         vector = self.zero()
         slowest = 0.0
-        own = self.bytes_moved(operand, source, destination, partial=partial)
         for memory, reading in ((source, True), (destination, False)):
             if memory == ENGINE:
                 continue
             level = self.profile.memories[memory]
-            size = own if bursts is None or level.burst_bytes is None else bursts * level.burst_bytes
+            size = self.bytes_moved(operand, source, destination, memory, partial=partial)
+            if bursts is not None and level.burst_bytes is not None:
+                size = bursts * level.burst_bytes
             vector[-1] += size * (level.read_pj_per_byte if reading else level.write_pj_per_byte)
             port, bandwidth = port_of(self.profile, memory, reading=reading)
             if port:
@@ -349,7 +353,7 @@ def _add(
 ) -> None:
     if memory == ENGINE:
         return
-    size = meter.bytes_moved(transfer.operand, transfer.source, transfer.destination, partial=transfer.partial)
+    size = meter.bytes_moved(transfer.operand, transfer.source, transfer.destination, memory, partial=transfer.partial)
     burst_bytes = meter.profile.memories[memory].burst_bytes
     if bursts is not None and burst_bytes is not None:
         size = bursts.layer * burst_bytes

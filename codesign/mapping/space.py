@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
-from math import prod
+from math import ceil, prod
 
 from codesign.hardware.profile import HardwareProfile
 from codesign.hardware.sections import Axis, Buffering, Engine
@@ -118,11 +118,11 @@ def _axis_options(axis: Axis, dimension: Dimension, size: int) -> list[int]:
     return options[-1:] if dimension in axis.whole else options
 
 
-def storage_bits(profile: HardwareProfile, engine: str, operand: Operand, memory: str, *, partial: bool) -> int:
+def storage_bits(profile: HardwareProfile, engine: str, operand: Operand, memory: str, *, partial: bool) -> float:
     """Width of one element in a memory: outputs at accumulator width in their innermost memory and while partial."""
     if operand is Operand.OUTPUTS and (partial or profile.hierarchy(engine, operand)[0] == memory):
         return profile.precision.accumulators_bits
-    return profile.bits(operand)
+    return profile.stored_bits(operand, memory)
 
 
 def tile_bytes(
@@ -146,6 +146,6 @@ def tile_bytes(
     per_lane = choice.replicated_lanes(level.replicated_over)
     stored = stored_sizes(operand, tile, choice.lanes, profile)
     instance = tuple(-(-size // lanes) for size, lanes in zip(stored, per_lane, strict=True))
-    bits = tile_elements(nest, operand, instance) * storage_bits(profile, engine, operand, memory, partial=partial)
+    width = storage_bits(profile, engine, operand, memory, partial=partial) / 8
     copies = 2 if refilled and (level.buffering is Buffering.DOUBLE or buffers == 2) else 1
-    return copies * -(-bits // 8)
+    return copies * ceil(tile_elements(nest, operand, instance) * width)
