@@ -131,6 +131,7 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
     axes = {
         "rows": {"size": draw(st.integers(1, 4)), **draw(st.sampled_from(ROWS))},
         "columns": {"size": draw(st.integers(1, 4)), "unrolls": draw(st.sampled_from([["K"], ["K", "G"], ["OX"]]))},
+        **draw(st.sampled_from([{}, {}, {"block": {"size": 3, "unrolls": ["OX"], "in_turn": True}}])),
     }
     memories: dict[str, dict[str, object]] = {}
     if draw(flag):
@@ -159,6 +160,11 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
                     "axes": axes,
                     "energy_pj_per_mac": draw(energy),
                     "bypasses": bypasses,
+                    "loaded_with_outputs": draw(
+                        st.sampled_from([[], [], ["inputs"], ["weights"], ["weights", "inputs"]])
+                    ),
+                    "group_by_group": "G" not in axes["columns"]["unrolls"]
+                    and draw(st.sampled_from([False, False, True])),
                     "operand_bits": draw(st.sampled_from([None, None, 4, 8])),
                     "stationary": draw(st.sampled_from([None, None, None, *Operand])),
                 },

@@ -113,7 +113,7 @@ class Bill:
             ),
             used_bytes=self._used_bytes(),
             port_cycles=self._port_cycles(),
-            lane_cycles=walk.steps * self._passes()
+            lane_cycles=walk.steps * self._passes() * self._turns()
             + self.engine.pipeline_depth_cycles
             + stops
             + waits
@@ -124,6 +124,10 @@ class Bill:
             energy_pj=self._energy_pj(),
             outputs=walk.off_chip[Operand.OUTPUTS],
         )
+
+    def _turns(self) -> int:
+        """Cycles of one pass: the lanes along some axes are one lane, which works for each of them."""
+        return len([turn for axis in self.engine.axes.values() if axis.in_turn for turn in range(axis.size)]) or 1
 
     def _passes(self) -> int:
         """Products of a part of the weight and a part of the input that make one MAC."""

@@ -59,7 +59,7 @@ def differences(nest: LoopNest, mapping: Mapping, profile: HardwareProfile, seen
         "transfers": (seen.transfers, tuple(part for part in counts.transfers if part.elements)),
         "allocations": (seen.allocations, counts.allocations),
         "MACs": ((seen.macs_useful, seen.macs_issued), (counts.macs_useful, counts.macs_issued)),
-        "steps": (seen.steps * profile.passes(mapping.engine), found.compute_cycles),
+        "steps": (seen.steps * profile.cycles_per_step(mapping.engine), found.compute_cycles),
         "ports": ({name: busy for name, busy in seen.port_cycles.items() if busy}, pytest.approx(ports)),
         "lanes": (seen.lane_cycles, pytest.approx(found.lane_cycles)),
         "latency": (seen.latency_cycles, pytest.approx(found.latency_cycles)),

@@ -95,7 +95,11 @@ def _change(search: _Search, parts: list[str]) -> str:
 def _smaller_engine(search: _Search, name: str) -> str:
     """The axis that keeps most lanes when it alone shrinks until the machine fits."""
     axes = search.profile.engines[name].axes
-    sizes = {axis: search.largest(axes[axis].size, partial(_with_axis, search, name, axis)) for axis in axes}
+    sizes = {
+        axis: search.largest(axes[axis].size, partial(_with_axis, search, name, axis))
+        for axis in axes
+        if not axes[axis].in_turn
+    }
     kept = {axis: size / axes[axis].size for axis, size in sizes.items() if size}
     if not kept:
         return ""

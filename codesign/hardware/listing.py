@@ -63,7 +63,8 @@ def machine_table() -> str:
     ]
     for path in sorted(shipped_folder().glob("*.yaml")):
         profile = read_profile(path).profile
-        on_chip = sum(profile.total_bytes(name) or 0 for name in list(profile.memories)[:-1])
+        built = [name for name, memory in list(profile.memories.items())[:-1] if memory.same_cells_as is None]
+        on_chip = sum(profile.total_bytes(name) or 0 for name in built)
         memory = profile.memories[profile.off_chip]
         widths = [memory.bytes_per_cycle(at) for at in (memory.ports.read_write, memory.ports.read) if at is not None]
         off_chip = f"{widths[0]:g}" if widths else "no limit"
@@ -110,7 +111,7 @@ def _wrapped(line: str) -> str:
 
 def _engine_lines(name: str, engine: Engine, profile: HardwareProfile) -> Iterator[str]:
     axes = " x ".join(
-        f"{axis_name} {axis.size} ({'=' if axis.fixed else 'up to '}{','.join(axis.unrolls)}{_whole(axis)})"
+        f"{axis_name} {axis.size} ({'=' if axis.fixed else 'up to '}{','.join(axis.unrolls)}{_rules(axis)})"
         for axis_name, axis in engine.axes.items()
     )
     peak = profile.macs_per_cycle(name)
@@ -119,6 +120,12 @@ def _engine_lines(name: str, engine: Engine, profile: HardwareProfile) -> Iterat
     yield f"    axes: {axes}"
     kernels = f"; kernels of {', '.join(engine.kernels)} alone" if engine.kernels else ""
     yield f"    runs: {', '.join(engine.operations)}{kernels}"
+    if engine.group_by_group:
+        yield "    groups run one after another: no tile holds anything of two"
+    if engine.loaded_with_outputs:
+        yield f"    {' and '.join(engine.loaded_with_outputs)} are loaded anew for every tile of outputs"
+    if engine.same_lanes_as is not None:
+        yield f"    the lanes of {engine.same_lanes_as}, driven another way"
     if engine.layer_form is LayerForm.MATRIX_PRODUCT:
         yield "    sees a layer as a product of two matrices (im2col)"
     if engine.stationary is not None:
@@ -153,6 +160,8 @@ def _memory_line(name: str, memory: Memory) -> str:
 
 
 def _latency_parts(memory: Memory) -> Iterator[str]:
+    if memory.same_cells_as is not None:
+        yield f"the cells of {memory.same_cells_as}, used another way"
     if memory.coded_weight_bits is not None:
         yield f"weights coded in {memory.coded_weight_bits:g} bits each"
     if memory.burst_bytes is not None:
@@ -165,8 +174,8 @@ def _latency_parts(memory: Memory) -> Iterator[str]:
         yield f"{requests}, {rate:.3g} bytes per cycle"
 
 
-def _whole(axis: Axis) -> str:
-    return f"; {axis.whole[0]} in full" if axis.whole else ""
+def _rules(axis: Axis) -> str:
+    return (f"; {axis.whole[0]} in full" if axis.whole else "") + (", in turn" if axis.in_turn else "")
 
 
 def _buffering(memory: Memory) -> str:

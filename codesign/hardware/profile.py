@@ -102,6 +102,10 @@ class HardwareProfile(Section):
             return 1
         return ceil(self.precision.weights_bits / bits) * ceil(self.precision.activations_bits / bits)
 
+    def cycles_per_step(self, engine: str) -> int:
+        """Cycles the lanes take for a MAC each: its passes, one lane after another along the axes that work in turn."""
+        return self.passes(engine) * self.engines[engine].turns
+
     def macs_per_cycle(self, engine: str) -> int:
         """Peak of one engine at the widths of the profile, rounded up."""
         return ceil(self.engines[engine].peak_macs_per_cycle / self.passes(engine))
@@ -154,6 +158,8 @@ def _inconsistencies(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str]]:
             ((section, name), f"the name {name} is taken") for name in taken if name in getattr(profile, section)
         )
     for name, memory in profile.memories.items():
+        if memory.same_cells_as is not None:
+            yield from _cell_problems(name, memory, profile.memories.get(memory.same_cells_as))
         unknown = [engine for engine in memory.engines if engine not in profile.engines]
         yield from ((("memories", name, "engines"), f"no engine is called {engine}") for engine in unknown)
         served = [profile.engines[key] for key in memory.engines or profile.engines if key in profile.engines]
@@ -161,6 +167,8 @@ def _inconsistencies(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str]]:
         for axis in memory.replicated_over:
             if axis not in axes and not unknown:
                 yield ("memories", name, "replicated_over"), f"no engine it serves has an axis {axis}"
+            elif any(axis in engine.axes and engine.axes[axis].in_turn for engine in served):
+                yield ("memories", name, "replicated_over"), f"lanes along {axis} work in turn: they share one instance"
     yield from _coding_problems(profile)
     for name, engine in profile.engines.items():
         yield from _bypass_problems(profile, name)
@@ -172,8 +180,34 @@ def _inconsistencies(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str]]:
                 yield ("engines", name, "operations"), f"{kind} is no multiply-accumulate work: move it to vector_unit"
         if engine.layer_form is LayerForm.MATRIX_PRODUCT:
             yield from _matrix_problems(name, engine)
+        if Operand.OUTPUTS in engine.loaded_with_outputs:
+            yield ("engines", name, "loaded_with_outputs"), "outputs are not loaded: it names weights and inputs"
+        if engine.group_by_group and any(Dimension.G in axis.unrolls for axis in engine.axes.values()):
+            yield ("engines", name, "group_by_group"), "an axis spreads G: groups run side by side there"
+        if engine.same_lanes_as is not None:
+            yield from _lane_problems(name, engine, profile.engines.get(engine.same_lanes_as))
     if profile.vector_unit is not None:
         yield from _vector_unit_problems(profile.vector_unit)
+
+
+def _cell_problems(name: str, memory: Memory, other: Memory | None) -> Iterator[tuple[KeyPath, str]]:
+    where = ("memories", name, "same_cells_as")
+    if other is None:
+        yield where, f"no memory is called {memory.same_cells_as}"
+    elif other.same_cells_as is not None:
+        yield where, f"name the memory that {memory.same_cells_as} names: {other.same_cells_as}"
+    elif not memory.engines or set(memory.engines) & set(other.engines or memory.engines):
+        yield where, f"{memory.same_cells_as} and it serve the same engines: name those of each"
+
+
+def _lane_problems(name: str, engine: Engine, other: Engine | None) -> Iterator[tuple[KeyPath, str]]:
+    where = ("engines", name, "same_lanes_as")
+    if other is None:
+        yield where, f"no engine is called {engine.same_lanes_as}"
+    elif other.same_lanes_as is not None:
+        yield where, f"name the engine that {engine.same_lanes_as} names: {other.same_lanes_as}"
+    elif (other.peak_macs_per_cycle, other.operand_bits) != (engine.peak_macs_per_cycle, engine.operand_bits):
+        yield where, f"{engine.same_lanes_as} has other lanes"
 
 
 def _vector_unit_problems(unit: VectorUnit) -> Iterator[tuple[KeyPath, str]]:

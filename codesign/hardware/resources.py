@@ -74,13 +74,16 @@ def available(board: Board) -> Amounts:
 def estimate(profile: HardwareProfile, board: Board, how: Implementation = PLAIN) -> Estimate:
     """Resources of every engine and every on-chip memory.
 
-    Engines: one multiplier a lane, products added inside the DSP slices. Memories: one read and one write port as wide
-    as the wider of the two ports; see `block_rams` and `is_lut_ram`. A memory without ports is registers if it is
-    small, else counted by its bits. Not counted, for want of a published formula: adders outside the slices, control,
-    address generation, the vector unit, the host, the interface to the off-chip memory.
+    Engines: one multiplier a lane, products added inside the DSP slices; lanes and cells of several engines count once.
+    Memories: one read and one write port as wide as the wider of the two ports; see `block_rams` and `is_lut_ram`. A
+    memory without ports is registers if it is small, else counted by its bits. Not counted, for want of a published
+    formula: adders outside the slices, control, address generation, the vector unit, the host, the interface to the
+    off-chip memory.
     """
-    engines = (_engine_line(name, profile, board, how) for name in profile.engines)
-    memories = (_memory_line(name, memory, profile, board) for name, memory in _on_chip(profile))
+    built = [name for name, engine in profile.engines.items() if engine.same_lanes_as is None]
+    engines = (_engine_line(name, profile, board, how) for name in built)
+    cells = ((name, memory) for name, memory in _on_chip(profile) if memory.same_cells_as is None)
+    memories = (_memory_line(name, memory, profile, board) for name, memory in cells)
     return Estimate((*engines, *memories))
 
 
@@ -105,7 +108,7 @@ def _engine_line(name: str, profile: HardwareProfile, board: Board, how: Impleme
 def _lanes_alike(engine: Engine) -> Iterator[int]:
     """Sizes of the axes whose lanes share an operand; 1 stands for none."""
     yield 1
-    yield from (axis.size for axis in engine.axes.values() if _shares_an_operand(axis))
+    yield from (axis.size for axis in engine.axes.values() if not axis.in_turn and _shares_an_operand(axis))
 
 
 def _shares_an_operand(axis: Axis) -> bool:

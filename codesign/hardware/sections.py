@@ -92,13 +92,16 @@ class Axis(Section):
     unrolls: dimensions that may be spread over it. fixed: the axis always runs exactly one dimension over all of its
     lanes (lanes past the layer's size idle); otherwise the mapper chooses one or more of the dimensions with a product
     of at most `size`. whole: of those it chooses from, the ones that always run in full, as far as the axis goes (the
-    filter rows of a row-stationary array); the others share what is left.
+    filter rows of a row-stationary array); the others share what is left. in_turn: its lanes are the same lanes one
+    after another, so they add none to the peak: a step of the others takes a cycle for each of them, filled or not (the
+    rows of a block that one command streams through a systolic array).
     """
 
     size: PositiveInt
     unrolls: Annotated[tuple[Dimension, ...], Different] = Field(min_length=1)
     fixed: bool = False
     whole: Annotated[tuple[Dimension, ...], Different] = ()
+    in_turn: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -122,7 +125,11 @@ class Engine(Section):
     FY and FX); left out, the mapper chooses. operand_bits: width of a lane's multiplier; wider weights or inputs are
     multiplied in parts, a pass of the lanes for every pair of parts (left out, any width takes one pass).
     energy_pj_per_mac: of one pass. bypasses: memories an operand passes by although they hold it for other engines
-    (weights of a dense layer that come straight from flash).
+    (weights of a dense layer that come straight from flash). same_lanes_as: another engine that these lanes are too,
+    driven another way here; they are built once. loaded_with_outputs: operands of which a tile in their innermost
+    memory is loaded for one tile of outputs in theirs and not kept for the next one (a command computes a block of
+    outputs and fetches what that takes). group_by_group: groups are computed one after another, as by a call for each,
+    and no tile holds anything of two of them.
     """
 
     operations: Annotated[tuple[OperationKind, ...], Different] = Field(min_length=1)
@@ -134,11 +141,19 @@ class Engine(Section):
     stationary: Operand | None = None
     operand_bits: Bits | None = None
     bypasses: dict[Operand, Annotated[tuple[Name, ...], Different]] = {}
+    same_lanes_as: Name | None = None
+    group_by_group: bool = False
+    loaded_with_outputs: Annotated[tuple[Operand, ...], Different] = ()
 
     @property
     def peak_macs_per_cycle(self) -> int:
         """Lanes of the array: its peak where operands take one pass."""
-        return prod(axis.size for axis in self.axes.values())
+        return prod(axis.size for axis in self.axes.values() if not axis.in_turn)
+
+    @property
+    def turns(self) -> int:
+        """Cycles of a step in which operands take one pass: one for each lane along the axes that work in turn."""
+        return prod(axis.size for axis in self.axes.values() if axis.in_turn)
 
 
 class Port(Section):
@@ -181,6 +196,7 @@ class Memory(Section):
     requests_in_flight, request_bytes: so many requests of at most so many bytes wait for their answers at a time, which
     limits every port as well (Little's law), see `bytes_per_cycle`. They come together and need a latency.
     burst_bytes: the outermost memory alone may move whole bursts; see codesign.mapping.bursts.
+    same_cells_as: another memory that these cells are too, used another way by other engines; they are built once.
     coded_weight_bits: weights lie here coded (compressed), so many bits each on average, and are decoded on their way
     out to a memory that holds them plain; left out, they lie here plain.
     """
@@ -199,6 +215,7 @@ class Memory(Section):
     request_bytes: PositiveInt | None = None
     burst_bytes: PositiveInt | None = None
     coded_weight_bits: PositiveFloat | None = None
+    same_cells_as: Name | None = None
 
     @property
     def requests_bytes_per_cycle(self) -> float | None:

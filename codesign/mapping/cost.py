@@ -1,10 +1,10 @@
 """The cost model: cycles, energy and traffic of one layer from the counts of its mapping.
 
 cycles = max(compute + serial + fill + drain + latency, busy cycles of every port). compute: steps of the lanes, times
-the passes of operands wider than theirs. serial: refills of memories without double buffering, which stop the lanes.
-fill: the first tile of every memory on the way in (and the engine's pipeline); drain: the last output tile on the way
-out. latency: the first request of a layer to a memory, its last tile back, and refills that stop the lanes. Busy:
-bytes through a port over its bytes per cycle.
+the passes of operands wider than theirs, and the turns they take. serial: refills of memories without double buffering,
+which stop the lanes. fill: the first tile of every memory on the way in (and the engine's pipeline); drain: the last
+output tile on the way out. latency: the first request of a layer to a memory, its last tile back, and refills that stop
+the lanes. Busy: bytes through a port over its bytes per cycle.
 """
 
 from __future__ import annotations
@@ -220,8 +220,9 @@ def evaluate(nest: LoopNest, mapping: Mapping, profile: HardwareProfile, counts:
 
 
 def compute_cycles(counts: LayerCounts, mapping: Mapping, profile: HardwareProfile) -> int:
-    """Cycles in which the lanes work: their steps, each of as many passes as the operands take."""
-    return counts.macs_issued // prod(loop.extent for loop in mapping.spatial) * profile.passes(mapping.engine)
+    """Cycles in which the lanes work: their steps, each of as many passes as the operands take, and turns."""
+    steps = counts.macs_issued // prod(loop.extent for loop in mapping.spatial)
+    return steps * profile.cycles_per_step(mapping.engine)
 
 
 def mac_energy_pj(macs: int, profile: HardwareProfile, engine: str) -> float:

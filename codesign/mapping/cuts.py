@@ -46,7 +46,8 @@ class Cut:
     an optimal chain grows those after the cut. moved, elements, instance: factors of the elements moved over the layer,
     of a tile's elements, and of those in one instance of the memory. bytes_per_element, partial_bytes: as stored there,
     and while partial sums arrive. refills: factors of the number of tiles, each of which may cost lane cycles. inside:
-    dimensions a fixed dataflow runs inside. last: the index of the whole layer. bursts: if they move in such.
+    dimensions a fixed dataflow runs inside. outside: dimensions no tile grows in. last: the index of the whole layer.
+    bursts: if they move in such.
     """
 
     operand: Operand
@@ -64,6 +65,7 @@ class Cut:
     unread: float
     last: tuple[int, ...]
     inside: tuple[int, ...]
+    outside: tuple[int, ...]
     bursts: BurstPricing | None
 
     def bytes_taken(self, index: Index, copies: int, *, partial: bool) -> Floats:
@@ -90,7 +92,11 @@ class Cut:
         return np.ceil(_product(self.instance, index) * (self.partial_bytes if partial else self.bytes_per_element))
 
     def _allowed(self, index: Index, taken: Floats) -> Floats:
-        return np.where(self._at_last(index, self.inside), taken, np.inf) if self.inside else taken
+        if self.inside:
+            taken = np.where(self._at_last(index, self.inside), taken, np.inf)
+        for axis in self.outside:
+            taken = np.where(index[axis] > 0, np.inf, taken)
+        return taken
 
     def amounts(self, index: Index, holding: Holding) -> tuple[Floats, ...]:
         """What the rates of a holding price: elements (of outputs partial visits, finished and unread), bursts as many

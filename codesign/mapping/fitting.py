@@ -123,7 +123,7 @@ def _ways(nest: LoopNest, profile: HardwareProfile, engine: str) -> Iterator[tup
         known: dict[object, int] = {}
         for order in permutations(FREE_OF[operand] for operand in Operand):
             skeleton = Skeleton(nest, profile, engine, choice, (GROUPS, *order), known)
-            for rooms in product(*(skeleton.least_rooms(operand) for operand in Operand)):
+            for rooms in skeleton.rooms():
                 yield skeleton.needs(rooms)
 
 
@@ -149,19 +149,31 @@ class Skeleton:
                 held.setdefault(memory, []).append((operand, size))
         return tuple(Need(memory, tuple(parts)) for memory, parts in held.items())
 
-    def least_rooms(self, operand: Operand) -> list[Room]:
-        """Rooms of an operand over all its positions, without those that take no less than another anywhere."""
+    def rooms(self) -> Iterator[tuple[Room, ...]]:
+        """Rooms of all operands that go together; what is loaded with a tile of outputs lies within it."""
+        together = self.profile.engines[self.engine].loaded_with_outputs
+        anywhere = range(len(self.order) + 1)
+        for outputs in anywhere if together else (None,):
+            innermost = dict.fromkeys(together, anywhere[outputs:])
+            if outputs is not None:
+                innermost[Operand.OUTPUTS] = anywhere[outputs : outputs + 1]
+            yield from product(*(self.least_rooms(operand, innermost.get(operand, anywhere)) for operand in Operand))
+
+    def least_rooms(self, operand: Operand, innermost: range) -> list[Room]:
+        """Rooms of an operand over its positions, without those that take no less than another anywhere."""
         positions = range(len(self.order) + 1)
         count = len(self._memories(operand))
         rooms = {
             self._room(operand, inner_first[::-1])
             for inner_first in combinations_with_replacement(positions, count)
-            if self._may_rest(operand, inner_first[-1])
+            if inner_first[-1] in innermost and self._may_rest(operand, inner_first[-1])
         }
         return [room for room in rooms if not any(_no_more(other, room) for other in rooms if other != room)]
 
     def _may_rest(self, operand: Operand, innermost: int) -> bool:
-        """A stationary operand stays in its innermost memory until all its uses are done."""
+        """What the engine says of tiles: a stationary operand stays until all its uses are done, groups run alone."""
+        if innermost < 1 and self.profile.engines[self.engine].group_by_group and self._steps(GROUPS) > 1:
+            return False
         uses = FREE_OF[operand]
         stationary = self.profile.engines[self.engine].stationary is operand
         return not stationary or self.order.index(uses) >= innermost or self._steps(uses) == 1

@@ -70,7 +70,9 @@ class LayerSpace:
     @property
     def stairs(self) -> Stairs:
         """The stages of placing them; they number the cuts as `all_cuts` does."""
-        return stairs(tuple(len(group) for group in self.cuts))
+        together = self.profile.engines[self.engine].loaded_with_outputs
+        numbers = tuple(at for at, operand in enumerate(Operand) if operand in together)
+        return stairs(tuple(len(group) for group in self.cuts), numbers)
 
     @cached_property
     def shared(self) -> tuple[str, ...]:
@@ -128,7 +130,7 @@ class LayerSpace:
         """Costs that no tile changes: compute, and what the lanes read and accumulate."""
         engine = self.profile.engines[self.engine]
         total = self.meter.zero()
-        total[0] = prod(self.choice.steps) * self.profile.passes(self.engine) + engine.pipeline_depth_cycles
+        total[0] = prod(self.choice.steps) * self.profile.cycles_per_step(self.engine) + engine.pipeline_depth_cycles
         total[0] += sum(self.meter.first_waits().values())
         total[-1] = mac_energy_pj(self.nest.loop_macs, self.profile, self.engine)
         for operand in (Operand.WEIGHTS, Operand.INPUTS):
@@ -193,6 +195,7 @@ class LayerSpace:
             unread=float(self._unread_outputs),
             last=tuple(size - 1 for size in self.grid.shape),
             inside=self._inside(operand, inner),
+            outside=self._outside(),
             bursts=bursts,
         )
 
@@ -201,6 +204,10 @@ class LayerSpace:
         innermost = self.profile.hierarchy(self.engine, operand)[0]
         fixed = self.profile.engines[self.engine].stationary is operand and memory == innermost
         return IRRELEVANT[operand] if fixed else ()
+
+    def _outside(self) -> tuple[int, ...]:
+        """What is computed part by part, if anything: groups."""
+        return (POSITION[Dimension.G],) if self.profile.engines[self.engine].group_by_group else ()
 
     def _grows(self, operand: Operand, waits: bool, bursts: BurstPricing | None) -> tuple[int, ...]:
         if waits:

@@ -20,6 +20,8 @@ def problems_of(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> l
         *_loop_problems(nest, mapping),
         *_residence_problems(mapping, profile),
         *_dataflow_problems(mapping, profile),
+        *_together_problems(mapping, profile),
+        *_group_problems(mapping, profile),
         *_capacity_problems(nest, mapping, profile),
     ]
 
@@ -104,6 +106,34 @@ def _dataflow_problems(mapping: Mapping, profile: HardwareProfile) -> list[str]:
     return [
         f"{operand} are stationary on engine {mapping.engine}: {loop.dimension} must run inside their innermost tile"
         for loop in again
+    ]
+
+
+def _together_problems(mapping: Mapping, profile: HardwareProfile) -> list[str]:
+    """Operands loaded for one tile of outputs: no loop runs between the tile they leave and that of the outputs."""
+    engine = profile.engines[mapping.engine]
+    first = {operand: mapping.residence(operand, profile.hierarchy(mapping.engine, operand)[0]) for operand in Operand}
+    outputs = first[Operand.OUTPUTS]
+    return [
+        f"{operand} are loaded anew for every tile of outputs on engine {mapping.engine}: {loop.dimension} must run"
+        " outside their innermost tile"
+        for operand in engine.loaded_with_outputs
+        if (part := first[operand]) is not None and outputs is not None
+        for loop in mapping.loops[part.position : outputs.position]
+        if loop.extent > 1
+    ]
+
+
+def _group_problems(mapping: Mapping, profile: HardwareProfile) -> list[str]:
+    """Groups one after another: their loop runs outside all tiles."""
+    if not profile.engines[mapping.engine].group_by_group:
+        return []
+    return [
+        f"groups run one after another on engine {mapping.engine}: the tile of {part.operand} in {part.memory} spans"
+        f" {loop.extent} of them"
+        for part in mapping.residences
+        for loop in mapping.loops[part.position :]
+        if loop.dimension is Dimension.G and loop.extent > 1
     ]
 
 

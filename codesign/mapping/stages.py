@@ -36,12 +36,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Stairs:
-    """The stages of all layers whose operands leave equally many memories. levels: how many, by operand.
+    """The stages of all layers whose operands leave equally many memories.
+
+    levels: how many, by operand. together: operands whose first cut is placed before the first one of the outputs: a
+    tile of theirs lies within a tile of outputs.
 
     Stages and cuts have numbers: stages with fewer cuts come first, cuts go by operand, innermost memory first.
     """
 
     levels: tuple[int, ...]
+    together: tuple[int, ...] = ()
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -93,7 +97,7 @@ class Stairs:
         """Operand, whether its cut's tile arrives partial, and the stages that may follow."""
         for operand, count in enumerate(self.levels):
             done = stage.placed[operand]
-            if done == count:
+            if done == count or (operand == OUTPUTS and not all(stage.placed[other] for other in self.together)):
                 continue
             placed = tuple(before + (other == operand) for other, before in enumerate(stage.placed))
             if operand != OUTPUTS:
@@ -105,6 +109,6 @@ class Stairs:
 
 
 @lru_cache(maxsize=64)
-def stairs(levels: tuple[int, ...]) -> Stairs:
+def stairs(levels: tuple[int, ...], together: tuple[int, ...] = ()) -> Stairs:
     """The stages for so many memories."""
-    return Stairs(levels)
+    return Stairs(levels, together)

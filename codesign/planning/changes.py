@@ -127,8 +127,10 @@ def unroll_changes(
 
 
 def engine_changes(nest: LoopNest, profile: HardwareProfile, engine: str) -> Iterator[Change]:
-    """Twice the lanes of every axis, twice of what limits every port, double instead of single buffers."""
+    """Twice the lanes of an axis that adds lanes, twice of what limits a port, double instead of single buffers."""
     for name, axis in profile.engines[engine].axes.items():
+        if axis.in_turn:
+            continue  # twice as long steps are no more lanes
         wider = _with_axis(profile, engine, name, size=2 * axis.size)
         yield Change(ChangeKind.AXIS, f"engines.{engine}.axes.{name}.size", axis.size, 2 * axis.size, nest, wider)
     for name in _memories(profile, engine):

@@ -68,7 +68,7 @@ def least_cycles(sizes: ConvolutionSizes, profile: HardwareProfile) -> float:
         for name, engine in profile.engines.items()
         if sizes.kind in engine.operations and (not engine.kernels or kernel in engine.kernels)
     ]
-    cycles = [sizes.macs * profile.passes(name) / _busy_lanes(sizes, profile.engines[name]) for name in able]
+    cycles = [sizes.macs * profile.cycles_per_step(name) / _busy_lanes(sizes, profile.engines[name]) for name in able]
     return max(min(cycles), _off_chip_cycles(sizes, profile)) if cycles else inf
 
 
