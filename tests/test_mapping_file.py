@@ -116,7 +116,9 @@ def test_any_legal_mapping_is_replayed_at_its_own_price(
     assert read(text, profile, [layer])["stem"].mapping == mapping
     expected = price(nest, profile, mapping)
     assert cost.cycles >= expected.latency_cycles * (1 - 1e-9) > cost.cycles - 1 - 1e-6
-    assert cost.energy_pj == pytest.approx(expected.energy_pj)
+    coded = [memory for memory in profile.memories.values() if memory.coded_weight_bits is not None]
+    rounding = sum(memory.read_pj_per_byte + memory.write_pj_per_byte for memory in coded)  # a layer moves whole bytes
+    assert expected.energy_pj * (1 - 1e-9) <= cost.energy_pj <= (expected.energy_pj + rounding) * (1 + 1e-9)
     at = next((at for at, loop in enumerate(mapping.loops) if loop.extent > 1), None)
     if at is not None:
         short = f"- {mapping.loops[at].dimension}: {mapping.loops[at].extent}\n"
