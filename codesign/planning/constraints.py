@@ -58,8 +58,8 @@ class Constraint:
 
 
 def _spreading(axis: Axis, chosen: tuple[Dimension, ...]) -> Axis:
-    """An axis that spreads the chosen dimensions alone; without any it has one lane."""
-    return axis.model_copy(update={"unrolls": chosen} if chosen else {"size": 1})
+    """An axis that spreads the chosen dimensions alone; without any it has one lane, or one turn after another idle."""
+    return axis.model_copy(update={"unrolls": chosen} if chosen or axis.in_turn else {"size": 1})
 
 
 @dataclass(frozen=True)
