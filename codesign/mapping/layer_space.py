@@ -17,6 +17,7 @@ from codesign.mapping.counts import stored_sizes
 from codesign.mapping.cuts import Cut, Factor, Holding
 from codesign.mapping.grid import Floats, Grid
 from codesign.mapping.mapping import ENGINE
+from codesign.mapping.placements import Placement
 from codesign.mapping.space import SpatialChoice, storage_bits
 from codesign.mapping.stages import Stairs, stairs
 from codesign.mapping.window import Window, windows_of
@@ -66,6 +67,11 @@ class LayerSpace:
     def all_cuts(self) -> tuple[Cut, ...]:
         """The same in one row."""
         return tuple(cut for group in self.cuts for cut in group)
+
+    @cached_property
+    def placements(self) -> tuple[Placement, ...]:
+        """What placing each of them costs and takes on all tiles."""
+        return tuple(Placement(cut, self.grid) for cut in self.all_cuts)
 
     @property
     def stairs(self) -> Stairs:

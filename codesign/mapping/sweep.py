@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 import numpy as np
+from numpy.typing import NDArray
 
 from codesign.mapping.bounds import Lines, Tables
 from codesign.mapping.cuts import Cut, Holding
@@ -117,7 +118,7 @@ class Sweep:
     @property
     def hopeful(self) -> bool:
         """Whether the bounds leave room for anything better than the best."""
-        return len(self._promising(0, self._start())) > 0
+        return bool(self._promising(0, self._start()).any())
 
     def _most_promising(self, together: bool) -> Iterator[tuple[float, float, int, Labels]]:
         """A few of every stage, with what is guessed of them."""
@@ -148,18 +149,14 @@ class Sweep:
         values = self.tables.values(stage, labels.tiles, labels.costs, labels.used)
         return self.goal.bounds(self.tables.lines, values, labels.costs, self.best.first * (1 + TOLERANCE))
 
-    def _promising(self, stage: int, labels: Labels) -> Labels:
-        if not len(labels) or self.diving:
-            return labels
+    def _promising(self, stage: int, labels: Labels) -> NDArray[np.bool_]:
         first, second = self._bounds(stage, labels)
         if self.goal.tie_break:
-            kept = (first <= self.best.first * (1 + TOLERANCE)) & (second < self.best.second * (1 - TOLERANCE))
-        else:
-            kept = first < self.best.first * (1 - TOLERANCE)
-        return labels if kept.all() else labels.pick(kept)
+            return (first <= self.best.first * (1 + TOLERANCE)) & (second < self.best.second * (1 - TOLERANCE))
+        return first < self.best.first * (1 - TOLERANCE)
 
     def _kept(self, stage: int, labels: Labels) -> Labels:
-        labels = self._promising(stage, labels) if len(labels) > MANY_ROWS else labels
+        labels = labels.pick(self._promising(stage, labels)) if len(labels) > MANY_ROWS else labels
         labels = labels.pick(labels.undominated(self.goal.columns(labels.costs.shape[1])))
         if len(labels) <= self.width:
             return labels
@@ -170,50 +167,53 @@ class Sweep:
 
     def _place(self, stage: int, step: Step, labels: Labels) -> None:
         grid, cut = self.space.grid, self.space.all_cuts[step.cut]
-        grown = labels
+        tiles, rows = labels.tiles, np.arange(len(labels))
         for axis in cut.grows:
-            tiles, rows = grid.grow(grown.tiles, axis)
-            grown = grown.at(tiles, rows)
-            if len(grown) > MANY_ROWS:
-                grown = self._promising(stage, grown)
+            tiles, parents = grid.grow(tiles, axis)
+            rows = rows[parents]
+            if len(tiles) > MANY_ROWS and not self.diving:
+                kept = self._promising(stage, labels.at(tiles, rows))
+                tiles, rows = tiles[kept], rows[kept]
         if len(cut.grows) < sum(size > 1 for size in grid.shape) and any(
             holding.copies > 1 for holding in cut.holdings
         ):
-            whole = np.full(len(labels), grid.count - 1)
-            grown = Labels.together([grown, labels.at(whole, np.arange(len(labels)))])
-        index = grid.index(grown.tiles)
-        for holding in cut.holdings:
-            self._hold(step, holding, grown, index)
+            tiles = np.concatenate([tiles, np.full(len(labels), grid.count - 1)])
+            rows = np.concatenate([rows, np.arange(len(labels))])
+        for holding in range(len(cut.holdings)):
+            self._hold(step, holding, labels, tiles, rows)
 
-    def _hold(self, step: Step, holding: Holding, grown: Labels, index: tuple[Integers, ...]) -> None:
-        cuts, shared = self.space.all_cuts, self.space.shared
-        cut = cuts[step.cut]
-        self.evaluations += len(grown)
-        taken = np.broadcast_to(cut.bytes_taken(index, holding.copies, partial=step.arrives_partial), (len(grown),))
+    def _hold(self, step: Step, number: int, labels: Labels, tiles: Integers, rows: Integers) -> None:
+        cuts, shared, placements = self.space.all_cuts, self.space.shared, self.space.placements
+        cut, place = cuts[step.cut], placements[step.cut]
+        self.evaluations += len(tiles)
+        taken = (place.partial_taken if step.arrives_partial else place.taken)[number].take(tiles)
+        used = labels.used.take(rows, axis=0)
         fits = taken <= cut.size_bytes
-        used = grown.used
-        if cut.memory in shared:
-            used = used.copy()
-            used[:, shared.index(cut.memory)] += taken
         for at, memory in enumerate(shared):
+            if cut.memory == memory:
+                used[:, at] += taken
             need = used[:, at]
             for other in step.waiting:
                 if cuts[other].memory == memory:
-                    need = need + cuts[other].least_bytes(index)
-            fits = fits & (need <= self.space.shared_bytes[at])
-        costs = grown.costs + cut.costs(index, holding)
-        complete = np.broadcast_to(cut.complete(index), fits.shape)
-        for following, rows in (step.complete, complete), (step.partial, ~complete):
-            chosen = fits if step.partial is None else fits & rows
-            if following is None or not chosen.any():
+                    need = need + placements[other].least_bytes.take(tiles)
+            fits &= need <= self.space.shared_bytes[at]
+        complete = place.complete.take(tiles) if step.partial is not None else None
+        for following, wanted in (step.complete, complete), (step.partial, None if complete is None else ~complete):
+            if following is None:
                 continue
-            children = Labels(grown.tiles[chosen], costs[chosen], used[chosen], grown.trail[chosen])
-            self._arrive(following, children, cut, holding)
+            chosen = np.flatnonzero(fits if wanted is None else fits & wanted)
+            if len(chosen):
+                ends, origin = tiles[chosen], rows[chosen]
+                costs = labels.costs.take(origin, axis=0) + place.costs[number].take(ends, axis=0)
+                children = Labels(ends, costs, used.take(chosen, axis=0), labels.trail[origin])
+                self._arrive(following, children, cut, cut.holdings[number])
 
     def _arrive(self, stage: int, labels: Labels, cut: Cut, holding: Holding) -> None:
-        labels = self._promising(stage, labels)
-        if not len(labels):
-            return
+        if not self.diving:
+            kept = self._promising(stage, labels)
+            if not kept.any():
+                return
+            labels = labels if kept.all() else labels.pick(kept)
         if stage == self.space.stairs.last:
             self.arrived = True
             self._complete(labels, cut, holding)
