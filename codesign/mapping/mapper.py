@@ -57,7 +57,6 @@ _TRANSPOSED = {
 }
 NARROW = 5_000  # chains side by side, before as many as the limit allows
 COARSE = 64  # with lines that were not tuned
-VERY_NEAR = 1.01  # times the bound; so near the bounds lead on, where many mappings are about as fast
 AT_A_GLANCE = 0  # the bound alone
 NEAR = 1.2  # times the bound; further away a better mapping is looked for on the coarse grid first
 SMALL_GRID = 2_000  # tiles up to which tables cost little
@@ -193,8 +192,8 @@ class _Search:
         """From the cheapest to the best.
 
         Lines that bound well are looked for once a layer, on a coarser grid where the space is large; there the tables
-        do not tell parts of the kernel apart. Where it is too large for tables it stays the coarser grid, and nothing
-        is proven beyond the floor.
+        do not tell parts of the kernel apart. The first lines bound latency as well as any. Where it is too large for
+        tables it stays the coarser grid, and nothing is proven beyond the floor.
         """
         merged = (KERNEL,) if space.grid.count > SMALL_GRID else ()
         if len(space.stairs.stages) * space.grid.count > MOST_ENTRIES:
@@ -207,11 +206,12 @@ class _Search:
             if merged and self.best.first > NEAR * self.floor(space)[0]:
                 yield _Way(Tables(space.coarse, self.lines), COARSE, dive=True, proves=False)
                 yield _Way(tables, NARROW)
-            coarse = space.coarse if merged else space
-            groups = (KERNEL, IMAGE) if coarse.grid.count > TUNING_GRID else merged
-            tuned = tuned_tables(coarse, groups)
-            self.lines = tuned.lines
-            tables = Tables(space, self.lines, merged) if merged else tuned
+            if self.objective is not Objective.LATENCY:
+                coarse = space.coarse if merged else space
+                groups = (KERNEL, IMAGE) if coarse.grid.count > TUNING_GRID else merged
+                tuned = tuned_tables(coarse, groups)
+                self.lines = tuned.lines
+                tables = Tables(space, self.lines, merged) if merged else tuned
         else:
             yield _Way(Tables(space, self.lines, (KERNEL, IMAGE)), AT_A_GLANCE)
             tables = Tables(space, self.lines, merged)
@@ -223,8 +223,6 @@ class _Search:
         sweep = Sweep(way.tables, goal, self.best, min(way.width, self.limit))
         if way.dive and not goal.tie_break:
             sweep.dive()
-            if self.objective is Objective.LATENCY and self.best.first <= VERY_NEAR * sweep.floor and sweep.hopeful:
-                sweep.dive(together=False)
         if sweep.hopeful:
             far = way.near < np.inf and self.best.first > way.near * sweep.floor
             if way.width == AT_A_GLANCE or far:

@@ -21,6 +21,7 @@ TOLERANCE = 1e-9
 ROWS_AT_ONCE = 2048
 BRANCHES = 3  # labels of a stage a dive may come back to
 TRIES = 300
+A_LITTLE = 0.03
 MANY_ROWS = 1024  # from so many on, growing prunes before it goes on
 
 
@@ -57,11 +58,18 @@ class Goal:
                 second = np.maximum(second, (value - spent * cap) / cycles)
         return first, second
 
-    def guesses(self, lines: Lines, values: Floats, costs: Floats, *, together: bool) -> tuple[Floats, Floats]:
-        """What a dive follows: latency and energy `together`, which leaves fewer dead ends, or the bounds."""
-        if not together or self.objective is Objective.ENERGY or not lines.mixed:
-            return self.bounds(lines, values, costs, np.inf)
-        both = values[:, lines.mixed[0]]
+    def guesses(self, lines: Lines, values: Floats, costs: Floats) -> tuple[Floats, Floats]:
+        """What a dive follows: for EDP latency and energy together, which leaves fewer dead ends; else the bounds.
+
+        Of latency with a little energy: what costs energy keeps ports busy that no line tells of.
+        """
+        first, second = self.bounds(lines, values, costs, np.inf)
+        if self.objective is Objective.ENERGY:
+            return first, second
+        if lines.mixed:
+            both = values[:, lines.mixed[0]]
+        else:
+            both = lines.cycles.max() * first + A_LITTLE * lines.energy.max() * second
         return both, both
 
     def columns(self, width: int) -> slice:
@@ -94,7 +102,7 @@ class Sweep:
         """What is swept over."""
         return self.tables.space
 
-    def dive(self, *, together: bool = True) -> None:
+    def dive(self) -> None:
         """Follow the most promising labels to a complete mapping, back to others where there is no way on."""
         self.diving = True
         ahead: list[tuple[int, float, float, int, int, Labels]] = [(0, 0.0, 0.0, 0, 0, self._start())]
@@ -104,7 +112,7 @@ class Sweep:
             depth, _, _, _, stage, labels = heappop(ahead)
             for step in self.space.stairs.steps[stage]:
                 self._place(stage, step, labels)
-            for first, second, following, child in self._most_promising(together):
+            for first, second, following, child in self._most_promising():
                 count += 1
                 heappush(ahead, (depth - 1, first, second, count, following, child))
             self.pool.clear()
@@ -120,12 +128,12 @@ class Sweep:
         """Whether the bounds leave room for anything better than the best."""
         return bool(self._promising(0, self._start()).any())
 
-    def _most_promising(self, together: bool) -> Iterator[tuple[float, float, int, Labels]]:
+    def _most_promising(self) -> Iterator[tuple[float, float, int, Labels]]:
         """A few of every stage, with what is guessed of them."""
         for stage, parts in self.pool.items():
             labels = Labels.together(parts)
             values = self.tables.values(stage, labels.tiles, labels.costs, labels.used)
-            first, second = self.goal.guesses(self.tables.lines, values, labels.costs, together=together)
+            first, second = self.goal.guesses(self.tables.lines, values, labels.costs)
             for row in np.lexsort((second, first))[:BRANCHES].tolist():
                 if np.isfinite(first[row]):
                     yield float(first[row]), float(second[row]), stage, labels.pick(np.asarray([row]))

@@ -15,6 +15,7 @@ PRICES = (0.0, 0.01, 0.03, 0.08, 0.2, 0.6)  # of the memory's whole size, in par
 BLEND_PRICES = (0.01, 0.04, 0.15)
 BLEND_RATIOS = (0.5, 1.0, 2.0)
 LANE_SHARES = (0.25, 0.5, 0.75)
+FILL_SHARES = (0.8, 0.98, 1.0)
 PORTS_TRIED = 2
 NEGLIGIBLE = 1e-30  # cycles or pJ no weight is scaled by
 
@@ -74,14 +75,28 @@ def quick_lines(space: LayerSpace, objective: AnyObjective) -> Lines:
     """Energy, both, and the busiest port: enough where memories are large.
 
     Where lane cycles count most the port's line is left out: most of them are spent from the start, so that labels know
-    them without a line. Not so for latency alone.
+    them without a line. Not so for latency alone: what is left is a short fill against little traffic off chip, at
+    exchange rates that differ from layer to layer.
     """
     least = space.compulsory
     scale = np.where(least > NEGLIGIBLE, least, 1.0)
+    energy = np.zeros(len(least))
+    energy[-1] = 1 / scale[-1]
     port = int(np.argmax(least[:-1]))
-    weights = np.zeros((3, len(least)))
-    weights[(0, 1), -1] = 1 / scale[-1]
-    weights[(1, 2), port] = 1 / scale[port]
-    if port == 0 and objective is not Objective.LATENCY:
-        weights = weights[:2]
-    return Lines(weights, np.zeros((len(weights), len(space.shared))), space.shared_bytes)
+    alone = np.zeros(len(least))
+    alone[port] = 1 / scale[port]
+    rows = [energy, energy + alone, alone]
+    if port == 0 and objective is Objective.LATENCY:
+        far = np.zeros(len(least))
+        far[_off_chip(space)] = 1 / scale[port]
+        rows = [energy, *(share * alone + (1 - share) * far for share in FILL_SHARES)]
+    elif port == 0:
+        rows = rows[:2]
+    return Lines(np.stack(rows), np.zeros((len(rows), len(space.shared))), space.shared_bytes)
+
+
+def _off_chip(space: LayerSpace) -> int:
+    """The busiest port of the outermost memory that has any, or the lanes."""
+    memories = [name.partition(".")[0] for name in space.meter.ports]
+    own = [at for at, name in enumerate(memories, 1) if name == memories[-1]]
+    return max(own, key=lambda at: float(space.compulsory[at]), default=0)
