@@ -138,7 +138,7 @@ class Prices:
 
 def priced(sample: Sample) -> Prices:
     """Every mapping of a sample: the sum over its cuts, with the mapper's own cost functions."""
-    total = sample.space.constant[None, :]
+    total = sample.space.constant[:, None]
     memories = {cut.memory: cut.size_bytes for cut in sample.cuts}
     used: dict[str, Floats] = dict.fromkeys(memories, np.zeros(1))
     complete = np.ones(1, dtype=np.bool_)
@@ -154,4 +154,4 @@ def priced(sample: Sample) -> Prices:
     fits = np.ones(1, dtype=np.bool_)
     for memory, size_bytes in memories.items():
         fits = fits & (used[memory] <= size_bytes)
-    return Prices(total[:, :-1].max(axis=1), total[:, -1], fits)
+    return Prices(total[:-1].max(axis=0), total[-1], fits)

@@ -46,8 +46,14 @@ class Lines:
         return np.asarray(self.weights[:, :-1].sum(axis=1))
 
     def values(self, costs: Floats, used: Floats, ahead: Floats) -> Floats:
-        """Of labels: what is spent, and at least what lies ahead. One row a label, one column a line."""
-        return np.asarray(costs @ self.weights.T + (used - self.limits) @ self.prices.T + ahead)
+        """Of labels: what is spent, and at least what lies ahead. One row a line, one column a label."""
+        values = self.weights @ costs + ahead
+        return values + self.prices @ (used - self.limits[:, None]) if self.priced else values
+
+    @cached_property
+    def priced(self) -> bool:
+        """Whether any line has a price."""
+        return bool(self.prices.any())
 
     def edge(self, line: int, value: Floats, latency: Floats, energy: Floats) -> tuple[Floats, Floats]:
         """Of a mixed line with these values: the least latency at the least energy, and the least energy at the least
@@ -62,11 +68,16 @@ class Lines:
 
     def corner(self, values: Floats, costs: Floats) -> tuple[Floats, Floats]:
         """The least latency and the least energy, each by itself. costs: what is spent already."""
-        latency, energy = self.cycles > 0, self.energy > 0
-        pure_latency, pure_energy = latency & ~energy, energy & ~latency
-        least_latency = np.max(values[:, pure_latency] / self.cycles[pure_latency], axis=1, initial=0.0)
-        least_energy = np.max(values[:, pure_energy] / self.energy[pure_energy], axis=1, initial=0.0)
-        return np.maximum(least_latency, costs[:, :-1].max(axis=1)), np.maximum(least_energy, costs[:, -1])
+        least_latency, least_energy = costs[:-1].max(axis=0), costs[-1]
+        for line in self._alone(self.cycles, self.energy):
+            least_latency = np.maximum(least_latency, values[line] / self.cycles[line])
+        for line in self._alone(self.energy, self.cycles):
+            least_energy = np.maximum(least_energy, values[line] / self.energy[line])
+        return least_latency, least_energy
+
+    def _alone(self, own: Floats, other: Floats) -> list[int]:
+        """Lines that weigh the one and not the other."""
+        return list(np.flatnonzero((own > 0) & (other <= 0)))
 
     @cached_property
     def mixed(self) -> tuple[int, ...]:
@@ -98,12 +109,12 @@ class Tables:
     def values(self, stage: int, tiles: Integers, costs: Floats, used: Floats) -> Floats:
         """Of labels at a stage: the lines' values of every completion, at least."""
         rows = self.merged.rows[tiles] if self.merged else tiles
-        return self.lines.values(costs, used, self.ahead[stage].take(rows, axis=1).T)
+        return self.lines.values(costs, used, self.ahead[stage].take(rows, axis=1))
 
     def root(self) -> Floats:
         """The lines' values of the best mapping, at least."""
-        used = np.zeros((1, len(self.space.shared)))
-        return np.asarray(self.values(0, np.zeros(1, dtype=np.intp), self.space.constant[None, :], used)[0])
+        used = np.zeros((len(self.space.shared), 1))
+        return np.asarray(self.values(0, np.zeros(1, dtype=np.intp), self.space.constant[:, None], used)[:, 0])
 
 
 class _Holding(NamedTuple):

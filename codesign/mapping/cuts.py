@@ -128,12 +128,12 @@ class Cut:
         return np.asarray(lanes, dtype=np.float64)
 
     def costs(self, index: Index, holding: Holding) -> Floats:
-        """Cost vectors, along a new last axis."""
-        total: Floats | float = 0.0
-        for amount, rate in zip(self.amounts(index, holding), holding.rates, strict=True):
-            if rate.any():
-                total = total + amount[..., None] * rate
-        return np.asarray(total if isinstance(total, np.ndarray) else np.zeros(holding.rates.shape[1]))
+        """Costs, along a new first axis."""
+        total = np.zeros((holding.rates.shape[1], *np.broadcast_shapes(*(part.shape for part in index))))
+        for amount, rates in zip(self.amounts(index, holding), holding.rates, strict=True):
+            for part in np.flatnonzero(rates):
+                total[part] += amount * rates[part]
+        return total
 
     def weighed(self, index: Index, holding: Holding, weights: Floats) -> Floats:
         """Sums of the costs under weights, one row each: along a new first axis."""

@@ -17,7 +17,7 @@ NEIGHBOURS = 12  # labels of the same tile each one is compared with
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """Rows: tile of the last cut, costs over [lanes, ports..., energy], bytes per shared memory, trail."""
+    """Tile of the last cut, costs (one row each of lanes, ports, energy), bytes (a row a shared memory), trail."""
 
     tiles: Integers
     costs: Floats
@@ -29,11 +29,12 @@ class Labels:
 
     def pick(self, rows: NDArray[np.bool_] | Integers) -> Labels:
         """Some of them."""
-        return Labels(self.tiles[rows], self.costs[rows], self.used[rows], self.trail[rows])
+        numbers = np.flatnonzero(rows) if rows.dtype == np.bool_ else np.asarray(rows, dtype=np.intp)
+        return self.at(self.tiles.take(numbers), numbers)
 
     def at(self, tiles: Integers, rows: Integers) -> Labels:
         """Some of them, grown to other tiles."""
-        return Labels(tiles, self.costs[rows], self.used[rows], self.trail[rows])
+        return Labels(tiles, self.costs.take(rows, axis=1), self.used.take(rows, axis=1), self.trail.take(rows))
 
     @staticmethod
     def together(parts: Sequence[Labels]) -> Labels:
@@ -42,29 +43,29 @@ class Labels:
             return parts[0]
         return Labels(
             np.concatenate([part.tiles for part in parts]),
-            np.concatenate([part.costs for part in parts]),
-            np.concatenate([part.used for part in parts]),
+            np.concatenate([part.costs for part in parts], axis=1),
+            np.concatenate([part.used for part in parts], axis=1),
             np.concatenate([part.trail for part in parts]),
         )
 
-    def undominated(self, columns: slice) -> NDArray[np.bool_]:
-        """False for labels that another one of the same tile matches or beats in all costs and bytes.
+    def undominated(self, which: slice) -> NDArray[np.bool_]:
+        """False for labels that another one of the same tile matches or beats in all bytes and `which` costs.
 
         Not every such label is found: each is compared with a few that sum up to less.
         """
         if len(self) < 2:
             return np.ones(len(self), dtype=bool)
-        rows = np.concatenate([self.costs[:, columns], self.used], axis=1)
-        scale = rows.max(axis=0)
-        score = (rows / np.where(scale > 0, scale, 1.0)).sum(axis=1)
+        rows = np.concatenate([self.costs[which], self.used])
+        scale = rows.max(axis=1, keepdims=True)
+        score = (rows / np.where(scale > 0, scale, 1.0)).sum(axis=0)
         order = np.lexsort((score, self.tiles))
-        rows, tiles = rows[order], self.tiles[order]
+        rows, tiles = rows.take(order, axis=1), self.tiles.take(order)
         beaten = np.zeros(len(self), dtype=bool)
         for shift in range(1, min(NEIGHBOURS, len(self) - 1) + 1):
             same = tiles[shift:] == tiles[:-shift]
             if not same.any():
                 break
-            beaten[shift:] |= same & (rows[:-shift] <= rows[shift:]).all(axis=1)
+            beaten[shift:] |= same & (rows[:, :-shift] <= rows[:, shift:]).all(axis=0)
         kept = np.ones(len(self), dtype=bool)
         kept[order] = ~beaten
         return kept

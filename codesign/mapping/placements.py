@@ -21,12 +21,9 @@ class Placement:
 
     @cached_property
     def costs(self) -> tuple[Floats, ...]:
-        """By holding: cost vectors, one row a tile."""
-        index = self.grid.everywhere
-        found = (self.cut.costs(index, holding) for holding in self.cut.holdings)
-        return tuple(
-            np.broadcast_to(each, (*self.grid.box, each.shape[-1])).reshape(-1, each.shape[-1]) for each in found
-        )
+        """By holding: one row a cost, one column a tile."""
+        found = (self.cut.costs(self.grid.everywhere, holding) for holding in self.cut.holdings)
+        return tuple(costs.reshape(len(costs), -1) for costs in found)
 
     @cached_property
     def taken(self) -> tuple[Floats, ...]:

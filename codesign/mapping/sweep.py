@@ -22,6 +22,7 @@ ROWS_AT_ONCE = 2048
 BRANCHES = 3  # labels of a stage a dive may come back to
 TRIES = 300
 A_LITTLE = 0.03
+FEW_ROWS = 128  # beyond, a dive follows the most promising
 MANY_ROWS = 1024  # from so many on, growing prunes before it goes on
 
 
@@ -47,8 +48,10 @@ class Goal:
         latency, energy = lines.corner(values, costs)
         values = np.where(np.isinf(values), 0.0, values)  # those are out already
         first, second = self.objective.values(latency, energy)
+        if self.objective in (Objective.LATENCY, Objective.ENERGY) and not self.tie_break:
+            return first, second
         for line in lines.mixed:
-            value, cycles, spent = values[:, line], lines.cycles[line], lines.energy[line]
+            value, cycles, spent = values[line], lines.cycles[line], lines.energy[line]
             slow, costly = lines.edge(line, value, latency, energy)
             corners = self.objective.values(slow, energy)[0], self.objective.values(latency, costly)[0]
             first = np.maximum(first, np.minimum(*corners))
@@ -67,7 +70,7 @@ class Goal:
         if self.objective is Objective.ENERGY:
             return first, second
         if lines.mixed:
-            both = values[:, lines.mixed[0]]
+            both = values[lines.mixed[0]]
         else:
             both = lines.cycles.max() * first + A_LITTLE * lines.energy.max() * second
         return both, both
@@ -139,8 +142,8 @@ class Sweep:
                     yield float(first[row]), float(second[row]), stage, labels.pick(np.asarray([row]))
 
     def _start(self) -> Labels:
-        used = np.zeros((1, len(self.space.shared)))
-        return Labels(np.zeros(1, dtype=np.intp), self.space.constant[None, :], used, np.full(1, -1))
+        used = np.zeros((len(self.space.shared), 1))
+        return Labels(np.zeros(1, dtype=np.intp), self.space.constant[:, None], used, np.full(1, -1))
 
     def run(self) -> None:
         """Improve `best` as far as the width allows."""
@@ -163,9 +166,15 @@ class Sweep:
             return (first <= self.best.first * (1 + TOLERANCE)) & (second < self.best.second * (1 - TOLERANCE))
         return first < self.best.first * (1 - TOLERANCE)
 
+    def _guessed(self, stage: int, labels: Labels) -> Integers:
+        """The rows a dive follows, the most promising first."""
+        values = self.tables.values(stage, labels.tiles, labels.costs, labels.used)
+        first, second = self.goal.guesses(self.tables.lines, values, labels.costs)
+        return np.lexsort((second, first))[:FEW_ROWS]
+
     def _kept(self, stage: int, labels: Labels) -> Labels:
         labels = labels.pick(self._promising(stage, labels)) if len(labels) > MANY_ROWS else labels
-        labels = labels.pick(labels.undominated(self.goal.columns(labels.costs.shape[1])))
+        labels = labels.pick(labels.undominated(self.goal.columns(len(labels.costs))))
         if len(labels) <= self.width:
             return labels
         first, second = self._bounds(stage, labels)
@@ -179,8 +188,9 @@ class Sweep:
         for axis in cut.grows:
             tiles, parents = grid.grow(tiles, axis)
             rows = rows[parents]
-            if len(tiles) > MANY_ROWS and not self.diving:
-                kept = self._promising(stage, labels.at(tiles, rows))
+            if len(tiles) > (FEW_ROWS if self.diving else MANY_ROWS):
+                grown = labels.at(tiles, rows)
+                kept = self._guessed(stage, grown) if self.diving else self._promising(stage, grown)
                 tiles, rows = tiles[kept], rows[kept]
         if len(cut.grows) < sum(size > 1 for size in grid.shape) and any(
             holding.copies > 1 for holding in cut.holdings
@@ -195,12 +205,12 @@ class Sweep:
         cut, place = cuts[step.cut], placements[step.cut]
         self.evaluations += len(tiles)
         taken = (place.partial_taken if step.arrives_partial else place.taken)[number].take(tiles)
-        used = labels.used.take(rows, axis=0)
+        used = labels.used.take(rows, axis=1)
         fits = taken <= cut.size_bytes
         for at, memory in enumerate(shared):
             if cut.memory == memory:
-                used[:, at] += taken
-            need = used[:, at]
+                used[at] += taken
+            need = used[at]
             for other in step.waiting:
                 if cuts[other].memory == memory:
                     need = need + placements[other].least_bytes.take(tiles)
@@ -211,9 +221,9 @@ class Sweep:
                 continue
             chosen = np.flatnonzero(fits if wanted is None else fits & wanted)
             if len(chosen):
-                ends, origin = tiles[chosen], rows[chosen]
-                costs = labels.costs.take(origin, axis=0) + place.costs[number].take(ends, axis=0)
-                children = Labels(ends, costs, used.take(chosen, axis=0), labels.trail[origin])
+                ends, origin = tiles.take(chosen), rows.take(chosen)
+                costs = labels.costs.take(origin, axis=1) + place.costs[number].take(ends, axis=1)
+                children = Labels(ends, costs, used.take(chosen, axis=1), labels.trail.take(origin))
                 self._arrive(following, children, cut, cut.holdings[number])
 
     def _arrive(self, stage: int, labels: Labels, cut: Cut, holding: Holding) -> None:
@@ -230,7 +240,7 @@ class Sweep:
         self.pool.setdefault(stage, []).append(Labels(labels.tiles, labels.costs, labels.used, trail))
 
     def _complete(self, labels: Labels, cut: Cut, holding: Holding) -> None:
-        latency, energy = labels.costs[:, :-1].max(axis=1), labels.costs[:, -1]
+        latency, energy = labels.costs[:-1].max(axis=0), labels.costs[-1]
         first, second = self.goal.objective.values(latency, energy)
         if self.goal.tie_break:
             near = first <= self.best.first * (1 + TOLERANCE)
