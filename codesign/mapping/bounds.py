@@ -177,34 +177,34 @@ class _Builder:
 
     def ahead(self) -> Floats:
         """The tables: (stages, lines, tiles)."""
-        stairs, moves, values = self._space.stairs, self._program.moves, self._values()
-        ahead = np.empty((len(stairs.stages), *values.shape[1:]))
+        stairs, program = self._space.stairs, self._program
+        values, taken = zip(*map(self._way, program.ways), strict=True)
+        weighed = self._stacked(values, len(self._tables.lines.weights))
+        barred = self._barred(self._stacked(taken))
+        ahead = np.empty((len(stairs.stages), *weighed.shape[1:]))
         ahead[-1] = 0.0
-        total = np.empty(values.shape[1:])
+        total = np.empty(weighed.shape[1:])
         for first, end in reversed(stairs.spans[:-1]):
             for stage in range(first, end):
-                (following, placing), *more = moves[stage]
-                np.add(ahead[following], values[placing], out=ahead[stage])
-                for following, placing in more:
-                    np.add(ahead[following], values[placing], out=total)
-                    np.minimum(ahead[stage], total, out=ahead[stage])
+                for number, (following, placing) in enumerate(program.moves[stage]):
+                    into = total if number else ahead[stage]
+                    np.add(ahead[following], weighed[program.placings[placing].way], out=into)
+                    np.add(into, barred[placing], out=into)
+                    if number:
+                        np.minimum(ahead[stage], total, out=ahead[stage])
             self._tables.grid.least_outwards(ahead[first:end])
         return ahead
 
-    def _values(self) -> Floats:
-        """Of every placing the lines' values: (placings, lines, tiles); infinite where it may not happen."""
-        cuts, placings = self._space.all_cuts, self._program.placings
-        ways = [one.way for one in placings]
-        value, taken = zip(*map(self._way, self._program.ways), strict=True)
+    def _barred(self, taken: Floats) -> Floats:
+        """Of every placing over the tiles: infinite where it may not happen. taken: by way, bytes over the tiles."""
+        cuts, ways, placings = self._space.all_cuts, self._program.ways, self._program.placings
         least = self._stacked([self._least(cut.least_bytes(self._index)) for cut in cuts])
-        beside = np.asarray([[float(at in one.beside) for at in range(len(cuts))] for one in placings])
-        needed = beside @ least + self._stacked(taken)[ways]
-        sizes = np.asarray([cuts[self._program.ways[way].cut].size_bytes for way in ways])
-        barred = self._stacked(self._conditions())[[one.on for one in placings]]
-        barred[needed > sizes[:, None]] = np.inf
-        values = self._stacked(value, len(self._tables.lines.weights))[ways]
-        values += barred[:, None, :]
-        return values
+        conditions = self._stacked(self._conditions())
+        barred = np.empty((len(placings), taken.shape[1]))
+        for bars, one in zip(barred, placings, strict=True):
+            needed = sum((least[at] for at in one.beside), taken[one.way])
+            bars[:] = np.where(needed <= cuts[ways[one.way].cut].size_bytes, conditions[one.on], np.inf)
+        return barred
 
     def _conditions(self) -> list[Floats]:
         """0 where tiles are as a move wants them, infinite elsewhere: always, complete, partial."""

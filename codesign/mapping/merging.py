@@ -79,24 +79,7 @@ def _part_and_whole(values: Floats, first: int, sizes: tuple[int, ...]) -> Float
     before, here, after = values.shape[:at], values.shape[at : at + len(sizes)], values.shape[at + len(sizes) :]
     if prod(here) == 1:
         return values.reshape(*before, 1, *after)
-    values = np.moveaxis(values, range(at, at + len(sizes)), range(len(sizes)))
-    part, whole = _split(np.broadcast_to(values, (*sizes, *before, *after)), len(sizes))
-    return np.stack([part, whole], axis=at)
-
-
-def _split(values: Floats, axes: int) -> tuple[Floats, Floats]:
-    """The least of all places along the first axes but the last place, and what is there."""
-    *parts, last = values
-    if axes == 1:
-        return _least_of(parts), last
-    part, whole = _split(last, axes - 1)
-    for _ in range(axes - 1):
-        parts = list(_least_of(parts))
-    return _least_of([part, *parts]), whole
-
-
-def _least_of(parts: list[Floats]) -> Floats:
-    least = parts[0]
-    for part in parts[1:]:
-        least = np.minimum(least, part)
-    return least
+    several = np.broadcast_to(values, (*before, *sizes, *after)).reshape(prod(before), prod(sizes), prod(after))
+    places = np.ascontiguousarray(several.swapaxes(0, 1))  # numpy is slow where the axis it goes along is the short one
+    found = np.stack([places[:-1].min(axis=0), places[-1]], axis=1)
+    return found.reshape(*before, 2, *after)
