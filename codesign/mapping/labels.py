@@ -48,14 +48,14 @@ class Labels:
             np.concatenate([part.trail for part in parts]),
         )
 
-    def undominated(self, which: slice) -> NDArray[np.bool_]:
-        """False for labels that another one of the same tile matches or beats in all bytes and `which` costs.
+    def undominated(self) -> NDArray[np.bool_]:
+        """False for labels that another one of the same tile matches or beats in all costs and bytes.
 
         Not every such label is found: each is compared with a few that sum up to less.
         """
         if len(self) < 2:
             return np.ones(len(self), dtype=bool)
-        rows = np.concatenate([self.costs[which], self.used])
+        rows = np.concatenate([self.costs, self.used])
         scale = rows.max(axis=1, keepdims=True)
         score = (rows / np.where(scale > 0, scale, 1.0)).sum(axis=0)
         order = np.lexsort((score, self.tiles))

@@ -42,7 +42,7 @@ from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLo
 from codesign.mapping.merging import IMAGE, KERNEL
 from codesign.mapping.objective import AnyObjective, Objective
 from codesign.mapping.space import SpatialChoice, loop_extent, spatial_choices, tile_bytes
-from codesign.mapping.sweep import TOLERANCE, Best, Goal, Sweep
+from codesign.mapping.sweep import TOLERANCE, Best, Sweep
 from codesign.mapping.tuning import quick_lines, tuned_tables
 from codesign.mapping.window import windows_of
 from codesign.vocabulary import DIMENSIONS, REDUCTION, Dimension, Operand
@@ -171,16 +171,14 @@ class _Search:
         """Improve the best mapping with one choice of lanes, or show that it cannot be improved."""
         ways = self._ways(space)
         way = next(ways)
-        for goal in (Goal(self.objective), *[Goal(self.objective, tie_break=True)] * self.objective.has_ties):
-            done, lost = self._sweep(way, goal)
-            while not done and (better := next(ways, None)):
-                way = better
-                done, lost = self._sweep(way, goal)
-            while self.best.space is None and np.isfinite(lost):  # every chain kept so far came to a dead end
-                self.limit *= 2
-                done, lost = self._sweep(way._replace(width=self.limit), goal)
-            if not goal.tie_break:
-                self.bound = min(self.bound, lost)
+        done, lost = self._sweep(way)
+        while not done and (better := next(ways, None)):
+            way = better
+            done, lost = self._sweep(way)
+        while self.best.space is None and np.isfinite(lost):  # every chain kept so far came to a dead end
+            self.limit *= 2
+            done, lost = self._sweep(way._replace(width=self.limit))
+        self.bound = min(self.bound, lost)
 
     def _hopeless(self, first: float, second: float) -> bool:
         """True when values at least so large cannot beat the best."""
@@ -218,10 +216,10 @@ class _Search:
         yield _Way(tables, NARROW)
         yield _Way(tables, self.limit)
 
-    def _sweep(self, way: _Way, goal: Goal) -> tuple[bool, float]:
+    def _sweep(self, way: _Way) -> tuple[bool, float]:
         """Whether nothing that may be better was dropped, and the least bound of what was."""
-        sweep = Sweep(way.tables, goal, self.best, min(way.width, self.limit))
-        if way.dive and not goal.tie_break:
+        sweep = Sweep(way.tables, self.objective, self.best, min(way.width, self.limit))
+        if way.dive:
             sweep.dive()
         if sweep.hopeful:
             far = way.near < np.inf and self.best.first > way.near * sweep.floor
@@ -230,8 +228,8 @@ class _Search:
             else:
                 sweep.run()
         self.evaluations += sweep.evaluations
-        done = np.isinf(sweep.lost) if goal.tie_break else sweep.lost >= self.best.first * (1 - TOLERANCE)
-        return bool(done) and way.proves, sweep.lost
+        apart = TOLERANCE if self.objective.has_ties else -TOLERANCE  # what ties may be better in the tie-breaker
+        return way.proves and sweep.lost >= self.best.first * (1 + apart), sweep.lost
 
 
 def map_layer(

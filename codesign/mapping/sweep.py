@@ -36,50 +36,35 @@ class Best:
     chain: list[tuple[Cut, Holding, int]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Goal:
-    """What a sweep looks for: a better first value, or (tie_break) a better second one at the first value found."""
-
-    objective: AnyObjective
-    tie_break: bool = False
-
-    def bounds(self, lines: Lines, values: Floats, costs: Floats, cap: float) -> tuple[Floats, Floats]:
-        """Lower bounds of the objective and, no objective above `cap`, of the tie-breaker."""
-        latency, energy = lines.corner(values, costs)
-        values = np.where(np.isinf(values), 0.0, values)  # those are out already
-        first, second = self.objective.values(latency, energy)
-        if self.objective in (Objective.LATENCY, Objective.ENERGY) and not self.tie_break:
-            return first, second
-        for line in lines.mixed:
-            value, cycles, spent = values[line], lines.cycles[line], lines.energy[line]
-            slow, costly = lines.edge(line, value, latency, energy)
-            corners = self.objective.values(slow, energy)[0], self.objective.values(latency, costly)[0]
-            first = np.maximum(first, np.minimum(*corners))
-            if self.tie_break and self.objective is Objective.LATENCY:
-                second = np.maximum(second, (value - cycles * cap) / spent)
-            elif self.tie_break and self.objective is Objective.ENERGY:
-                second = np.maximum(second, (value - spent * cap) / cycles)
-        return first, second
-
-    def guesses(self, lines: Lines, values: Floats, costs: Floats) -> tuple[Floats, Floats]:
-        """What a dive follows: for EDP latency and energy together, which leaves fewer dead ends; else the bounds.
-
-        Of latency with a little energy: what costs energy keeps ports busy that no line tells of.
-        """
-        first, second = self.bounds(lines, values, costs, np.inf)
-        if self.objective is Objective.ENERGY:
-            return first, second
-        if lines.mixed:
-            both = values[lines.mixed[0]]
+def bounds(objective: AnyObjective, lines: Lines, values: Floats, costs: Floats, cap: float) -> tuple[Floats, Floats]:
+    """Lower bounds of the objective and, no objective above `cap`, of the tie-breaker. values, costs: of labels."""
+    latency, energy = lines.corner(values, costs)
+    first, second = objective.values(latency, energy)
+    values = np.where(np.isinf(values), 0.0, values)  # those are out already
+    for line in lines.mixed:
+        value, cycles, spent = values[line], lines.cycles[line], lines.energy[line]
+        if objective is Objective.LATENCY:
+            second = np.maximum(second, (value - cycles * cap) / spent)
+        elif objective is Objective.ENERGY:
+            second = np.maximum(second, (value - spent * cap) / cycles)
         else:
-            both = lines.cycles.max() * first + A_LITTLE * lines.energy.max() * second
-        return both, both
+            slow, costly = lines.edge(line, value, latency, energy)
+            corners = objective.values(slow, energy)[0], objective.values(latency, costly)[0]
+            first = np.maximum(first, np.minimum(*corners))
+    return first, second
 
-    def columns(self, width: int) -> slice:
-        """Costs that matter to it."""
-        if self.tie_break or self.objective not in (Objective.LATENCY, Objective.ENERGY):
-            return slice(None)
-        return slice(0, width - 1) if self.objective is Objective.LATENCY else slice(width - 1, None)
+
+def guesses(objective: AnyObjective, lines: Lines, values: Floats, costs: Floats) -> tuple[Floats, Floats]:
+    """What a dive follows: latency and energy together, which leaves fewer dead ends, or of energy its bounds.
+
+    Where no line tells of both, the bound of latency with a little energy: what costs energy keeps ports busy.
+    """
+    if objective is not Objective.ENERGY and lines.mixed:
+        return values[lines.mixed[0]], values[lines.mixed[0]]
+    first, second = bounds(objective, lines, values, costs, np.inf)
+    if objective is Objective.LATENCY:
+        first = lines.cycles.max() * first + A_LITTLE * lines.energy.max() * second
+    return first, second
 
 
 @dataclass
@@ -90,7 +75,7 @@ class Sweep:
     """
 
     tables: Tables
-    goal: Goal
+    objective: AnyObjective
     best: Best
     width: int
     lost: float = np.inf
@@ -136,7 +121,7 @@ class Sweep:
         for stage, parts in self.pool.items():
             labels = Labels.together(parts)
             values = self.tables.values(stage, labels.tiles, labels.costs, labels.used)
-            first, second = self.goal.guesses(self.tables.lines, values, labels.costs)
+            first, second = guesses(self.objective, self.tables.lines, values, labels.costs)
             for row in np.lexsort((second, first))[:BRANCHES].tolist():
                 if np.isfinite(first[row]):
                     yield float(first[row]), float(second[row]), stage, labels.pick(np.asarray([row]))
@@ -158,23 +143,24 @@ class Sweep:
 
     def _bounds(self, stage: int, labels: Labels) -> tuple[Floats, Floats]:
         values = self.tables.values(stage, labels.tiles, labels.costs, labels.used)
-        return self.goal.bounds(self.tables.lines, values, labels.costs, self.best.first * (1 + TOLERANCE))
+        return bounds(self.objective, self.tables.lines, values, labels.costs, self.best.first * (1 + TOLERANCE))
 
     def _promising(self, stage: int, labels: Labels) -> NDArray[np.bool_]:
         first, second = self._bounds(stage, labels)
-        if self.goal.tie_break:
-            return (first <= self.best.first * (1 + TOLERANCE)) & (second < self.best.second * (1 - TOLERANCE))
-        return first < self.best.first * (1 - TOLERANCE)
+        kept = first < self.best.first * (1 - TOLERANCE)
+        if self.objective.has_ties:
+            kept |= (first <= self.best.first * (1 + TOLERANCE)) & (second < self.best.second * (1 - TOLERANCE))
+        return kept
 
     def _guessed(self, stage: int, labels: Labels) -> Integers:
         """The rows a dive follows, the most promising first."""
         values = self.tables.values(stage, labels.tiles, labels.costs, labels.used)
-        first, second = self.goal.guesses(self.tables.lines, values, labels.costs)
+        first, second = guesses(self.objective, self.tables.lines, values, labels.costs)
         return np.lexsort((second, first))[:FEW_ROWS]
 
     def _kept(self, stage: int, labels: Labels) -> Labels:
         labels = labels.pick(self._promising(stage, labels)) if len(labels) > MANY_ROWS else labels
-        labels = labels.pick(labels.undominated(self.goal.columns(len(labels.costs))))
+        labels = labels.pick(labels.undominated())
         if len(labels) <= self.width:
             return labels
         first, second = self._bounds(stage, labels)
@@ -241,15 +227,12 @@ class Sweep:
 
     def _complete(self, labels: Labels, cut: Cut, holding: Holding) -> None:
         latency, energy = labels.costs[:-1].max(axis=0), labels.costs[-1]
-        first, second = self.goal.objective.values(latency, energy)
-        if self.goal.tie_break:
-            near = first <= self.best.first * (1 + TOLERANCE)
-            second = np.where(near, second, np.inf)
-            row = int(np.argmin(second))
-            better = second[row] < self.best.second
-        else:
-            row = int(np.lexsort((second, first))[0])
-            better = (first[row], second[row]) < (self.best.first, self.best.second)
+        first, second = self.objective.values(latency, energy)
+        least = float(first.min())
+        less = least < self.best.first * (1 - TOLERANCE)
+        near = first <= (least if less else self.best.first) * (1 + TOLERANCE)
+        row = int(np.argmin(np.where(near, second, np.inf)))
+        better = less or (near[row] and second[row] < self.best.second)
         if better:
             chain = [*self.trail.chain(int(labels.trail[row])), (cut, holding, int(labels.tiles[row]))]
             best = self.best
