@@ -144,7 +144,8 @@ def priced(sample: Sample) -> Prices:
     complete = np.ones(1, dtype=np.bool_)
     for at, (cut, copies) in enumerate(zip(sample.cuts, sample.copies, strict=True)):
         index = sample.index(at)
-        total = total + cut.costs(index, next(held for held in cut.holdings if held.copies == copies))
+        holding = next(held for held in cut.holdings if held.copies == copies)
+        total = total + holding.costs(cut.amounts(index, holding), sample.rank.shape[1:])
         taken = cut.bytes_taken(index, copies, partial=False)
         if cut.operand is Operand.OUTPUTS:
             if cut.partial_bytes != cut.bytes_per_element:

@@ -69,15 +69,21 @@ class Lines:
     def corner(self, values: Floats, costs: Floats) -> tuple[Floats, Floats]:
         """The least latency and the least energy, each by itself. costs: what is spent already."""
         least_latency, least_energy = costs[:-1].max(axis=0), costs[-1]
-        for line in self._alone(self.cycles, self.energy):
+        for line in self.pure_cycles:
             least_latency = np.maximum(least_latency, values[line] / self.cycles[line])
-        for line in self._alone(self.energy, self.cycles):
+        for line in self.pure_energy:
             least_energy = np.maximum(least_energy, values[line] / self.energy[line])
         return least_latency, least_energy
 
-    def _alone(self, own: Floats, other: Floats) -> list[int]:
-        """Lines that weigh the one and not the other."""
-        return list(np.flatnonzero((own > 0) & (other <= 0)))
+    @cached_property
+    def pure_cycles(self) -> tuple[int, ...]:
+        """Lines over cycles alone."""
+        return tuple(np.flatnonzero((self.cycles > 0) & (self.energy <= 0)).tolist())
+
+    @cached_property
+    def pure_energy(self) -> tuple[int, ...]:
+        """Lines over energy alone."""
+        return tuple(np.flatnonzero((self.energy > 0) & (self.cycles <= 0)).tolist())
 
     @cached_property
     def mixed(self) -> tuple[int, ...]:
@@ -170,6 +176,7 @@ class _Builder:
         self._tables = tables
         self._space = tables.space
         self._index = tables.space.grid.everywhere
+        self._placements = tables.space.placements
         cuts = tables.space.all_cuts
         self._program = _program(
             tables.space.stairs, tuple(cut.memory for cut in cuts), tuple(len(cut.holdings) for cut in cuts)
@@ -198,7 +205,7 @@ class _Builder:
     def _barred(self, taken: Floats) -> Floats:
         """Of every placing over the tiles: infinite where it may not happen. taken: by way, bytes over the tiles."""
         cuts, ways, placings = self._space.all_cuts, self._program.ways, self._program.placings
-        least = self._stacked([self._least(cut.least_bytes(self._index)) for cut in cuts])
+        least = self._stacked([self._least(place.least) for place in self._placements])
         conditions = self._stacked(self._conditions())
         barred = np.empty((len(placings), taken.shape[1]))
         for bars, one in zip(barred, placings, strict=True):
@@ -208,7 +215,7 @@ class _Builder:
 
     def _conditions(self) -> list[Floats]:
         """0 where tiles are as a move wants them, infinite elsewhere: always, complete, partial."""
-        complete = self._space.all_cuts[-1].complete(self._index)
+        complete = self._placements[-1].whole_reduction
         wanted = np.ones_like(complete), complete, ~complete
         return [self._least(np.where(tiles, 0.0, np.inf)) for tiles in wanted]
 
@@ -217,7 +224,7 @@ class _Builder:
         lines, merged, shared = self._tables.lines, self._tables.merged, self._space.shared
         cut = self._space.all_cuts[way.cut]
         holding = cut.holdings[way.holding]
-        value = cut.weighed(self._index, holding, lines.weights)
+        value = holding.weighed(self._placements[way.cut].amounts[way.holding], lines.weights)
         taken = cut.least_taken(self._index, holding.copies, partial=way.arrives_partial)
         if cut.memory in shared and lines.prices.any():
             prices = lines.prices[:, shared.index(cut.memory)].reshape(-1, *(1,) * taken.ndim)

@@ -37,6 +37,23 @@ class Holding:
     overhead: int
     wait: int
 
+    def costs(self, amounts: tuple[Floats, ...], shape: tuple[int, ...]) -> Floats:
+        """Of `Cut.amounts`, which broadcast to a shape: costs along a new first axis."""
+        total = np.zeros((self.rates.shape[1], *shape))
+        for amount, rates in zip(amounts, self.rates, strict=True):
+            for part in np.flatnonzero(rates):
+                total[part] += amount * rates[part]
+        return total
+
+    def weighed(self, amounts: tuple[Floats, ...], weights: Floats) -> Floats:
+        """Sums of the costs under weights, one row each: along a new first axis. All amounts have as many axes."""
+        ones = (1,) * amounts[0].ndim
+        total = np.zeros((len(weights), *ones))
+        for amount, rate in zip(amounts, self.rates @ weights.T, strict=True):
+            if rate.any():
+                total = total + rate.reshape(-1, *ones) * amount
+        return total
+
 
 @dataclass(frozen=True, eq=False)
 class Cut:
@@ -126,22 +143,6 @@ class Cut:
         if holding.overhead:
             lanes = lanes + holding.overhead * _product(self.refills, index) - holding.wait
         return np.asarray(lanes, dtype=np.float64)
-
-    def costs(self, index: Index, holding: Holding) -> Floats:
-        """Costs, along a new first axis."""
-        total = np.zeros((holding.rates.shape[1], *np.broadcast_shapes(*(part.shape for part in index))))
-        for amount, rates in zip(self.amounts(index, holding), holding.rates, strict=True):
-            for part in np.flatnonzero(rates):
-                total[part] += amount * rates[part]
-        return total
-
-    def weighed(self, index: Index, holding: Holding, weights: Floats) -> Floats:
-        """Sums of the costs under weights, one row each: along a new first axis."""
-        total = np.zeros((len(weights), *(1,) * index[0].ndim))
-        for amount, rate in zip(self.amounts(index, holding), holding.rates @ weights.T, strict=True):
-            if rate.any():
-                total = total + rate.reshape(total.shape[:1] + (1,) * index[0].ndim) * amount
-        return total
 
     def complete(self, index: Index) -> NDArray[np.bool_]:
         """Which tiles hold the whole reduction."""

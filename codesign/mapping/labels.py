@@ -29,7 +29,7 @@ class Labels:
 
     def pick(self, rows: NDArray[np.bool_] | Integers) -> Labels:
         """Some of them."""
-        numbers = np.flatnonzero(rows) if rows.dtype == np.bool_ else np.asarray(rows, dtype=np.intp)
+        numbers = rows.nonzero()[0] if rows.dtype == np.bool_ else np.asarray(rows, dtype=np.intp)
         return self.at(self.tiles.take(numbers), numbers)
 
     def at(self, tiles: Integers, rows: Integers) -> Labels:

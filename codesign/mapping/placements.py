@@ -20,9 +20,17 @@ class Placement:
     grid: Grid
 
     @cached_property
+    def amounts(self) -> tuple[tuple[Floats, ...], ...]:
+        """By holding: what its rates price. As many axes as the box of the grid has, of its size or 1."""
+        axes = len(self.grid.box)
+        found = (self.cut.amounts(self.grid.everywhere, holding) for holding in self.cut.holdings)
+        return tuple(tuple(each.reshape((1,) * (axes - each.ndim) + each.shape) for each in row) for row in found)
+
+    @cached_property
     def costs(self) -> tuple[Floats, ...]:
         """By holding: one row a cost, one column a tile."""
-        found = (self.cut.costs(self.grid.everywhere, holding) for holding in self.cut.holdings)
+        pairs = zip(self.cut.holdings, self.amounts, strict=True)
+        found = (holding.costs(amounts, self.grid.box) for holding, amounts in pairs)
         return tuple(costs.reshape(len(costs), -1) for costs in found)
 
     @cached_property
@@ -42,14 +50,24 @@ class Placement:
         )
 
     @cached_property
+    def least(self) -> Floats:
+        """Bytes the cut takes wherever it is placed at a tile or further out, shaped as `amounts`."""
+        return self.cut.least_bytes(self.grid.everywhere)
+
+    @cached_property
     def least_bytes(self) -> Floats:
-        """Bytes the cut takes wherever it is placed at a tile or further out."""
-        return self._flat(self.cut.least_bytes(self.grid.everywhere))
+        """The same by tile."""
+        return self._flat(self.least)
+
+    @cached_property
+    def whole_reduction(self) -> NDArray[np.bool_]:
+        """Which tiles hold the whole reduction, shaped as `amounts`."""
+        return self.cut.complete(self.grid.everywhere)
 
     @cached_property
     def complete(self) -> NDArray[np.bool_]:
-        """Which tiles hold the whole reduction."""
-        return np.broadcast_to(self.cut.complete(self.grid.everywhere), self.grid.box).ravel()
+        """The same by tile."""
+        return np.broadcast_to(self.whole_reduction, self.grid.box).ravel()
 
     def _flat(self, values: Floats) -> Floats:
         return np.broadcast_to(values, self.grid.box).ravel()

@@ -97,19 +97,16 @@ def axis_factors(axis: Axis, remaining: Tile) -> list[dict[Dimension, int]]:
         return [{axis.unrolls[0]: axis.size}]
     left = dict(zip(DIMENSIONS, remaining, strict=True))
     options = [_axis_options(axis, dimension, left[dimension]) for dimension in axis.unrolls]
+    larger = [dict(zip(sizes, sizes[1:], strict=False)) for sizes in options]
     found = [
         factors
         for factors in product(*options)
-        if prod(factors) <= axis.size
-        and not any(_can_grow(factors, options, at, axis.size) for at in range(len(options)))
+        if (lanes := prod(factors)) <= axis.size
+        and all(
+            lanes // own * more.get(own, axis.size + 1) > axis.size for own, more in zip(factors, larger, strict=True)
+        )
     ]
     return [dict(zip(axis.unrolls, factors, strict=True)) for factors in sorted(found, reverse=True)]
-
-
-def _can_grow(factors: Tile, options: list[list[int]], at: int, size: int) -> bool:
-    """Whether the next larger factor at one place still fits."""
-    larger = options[at][options[at].index(factors[at]) + 1 :]
-    return bool(larger) and prod(factors) // factors[at] * larger[0] <= size
 
 
 def _axis_options(axis: Axis, dimension: Dimension, size: int) -> list[int]:

@@ -205,7 +205,7 @@ class Sweep:
         for following, wanted in (step.complete, complete), (step.partial, None if complete is None else ~complete):
             if following is None:
                 continue
-            chosen = np.flatnonzero(fits if wanted is None else fits & wanted)
+            chosen = (fits if wanted is None else fits & wanted).nonzero()[0]
             if len(chosen):
                 ends, origin = tiles.take(chosen), rows.take(chosen)
                 costs = labels.costs.take(origin, axis=1) + place.costs[number].take(ends, axis=1)
