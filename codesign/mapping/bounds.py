@@ -175,7 +175,6 @@ class _Builder:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._space = tables.space
-        self._index = tables.space.grid.everywhere
         self._placements = tables.space.placements
         cuts = tables.space.all_cuts
         self._program = _program(
@@ -222,10 +221,10 @@ class _Builder:
     def _way(self, way: _Holding) -> tuple[Floats, Floats]:
         """The lines' values of placing and holding a cut, and the bytes taken at least, over the tiles."""
         lines, merged, shared = self._tables.lines, self._tables.merged, self._space.shared
-        cut = self._space.all_cuts[way.cut]
-        holding = cut.holdings[way.holding]
-        value = holding.weighed(self._placements[way.cut].amounts[way.holding], lines.weights)
-        taken = cut.least_taken(self._index, holding.copies, partial=way.arrives_partial)
+        place = self._placements[way.cut]
+        cut, holding = place.cut, place.cut.holdings[way.holding]
+        value = holding.weighed(place.amounts[way.holding], lines.weights)
+        taken = place.least_taken(holding.copies, partial=way.arrives_partial)
         if cut.memory in shared and lines.prices.any():
             prices = lines.prices[:, shared.index(cut.memory)].reshape(-1, *(1,) * taken.ndim)
             value = value + prices * np.minimum(taken, cut.size_bytes)

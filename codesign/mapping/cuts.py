@@ -90,25 +90,15 @@ class Cut:
 
         Infinite where a fixed dataflow forbids the tile.
         """
-        once = self._once(index, partial)
-        return self._allowed(index, np.where(self.whole(index), once, copies * once) if copies > 1 else once)
+        once = self.bytes_once(index, partial=partial)
+        return self.allowed(index, np.where(self.whole(index), once, copies * once) if copies > 1 else once)
 
-    def least_taken(self, index: Index, copies: int, *, partial: bool) -> Floats:
-        """As many or fewer, without a look at which tiles are the whole layer."""
-        return self._allowed(index, self._at_least(index, copies, partial))
-
-    def least_bytes(self, index: Index) -> Floats:
-        """Bytes the cut takes wherever it is placed at these tiles or further out."""
-        return self._at_least(index, min(holding.copies for holding in self.holdings), False)
-
-    def _at_least(self, index: Index, copies: int, partial: bool) -> Floats:
-        once = self._once(index, partial)
-        return once if copies == 1 else np.minimum(copies * once, self._once(self.last, partial))
-
-    def _once(self, index: Index | tuple[int, ...], partial: bool) -> Floats:
+    def bytes_once(self, index: Index, *, partial: bool) -> Floats:
+        """Bytes of one copy."""
         return np.ceil(_product(self.instance, index) * (self.partial_bytes if partial else self.bytes_per_element))
 
-    def _allowed(self, index: Index, taken: Floats) -> Floats:
+    def allowed(self, index: Index, taken: Floats) -> Floats:
+        """The same bytes, infinite where a fixed dataflow forbids the tile."""
         if self.inside:
             taken = np.where(self._at_last(index, self.inside), taken, np.inf)
         for axis in self.outside:
@@ -160,7 +150,7 @@ class Cut:
         return found
 
 
-def _product(factors: tuple[Factor, ...], index: Index | tuple[int, ...]) -> Floats:
+def _product(factors: tuple[Factor, ...], index: Index) -> Floats:
     total: Floats | float = 1.0
     for axes, table in factors:
         total = total * table[tuple(index[axis] for axis in axes)]

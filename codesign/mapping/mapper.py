@@ -228,8 +228,11 @@ class _Search:
             else:
                 sweep.run()
         self.evaluations += sweep.evaluations
-        apart = TOLERANCE if self.objective.has_ties else -TOLERANCE  # what ties may be better in the tie-breaker
-        return way.proves and sweep.lost >= self.best.first * (1 + apart), sweep.lost
+        least = sweep.lost
+        done = least > self.best.first * (1 + TOLERANCE)
+        if not self.objective.has_ties:  # what ties cannot be better in the tie-breaker either
+            done = least >= self.best.first * (1 - TOLERANCE)
+        return way.proves and (done or np.isinf(least)), least
 
 
 def map_layer(

@@ -34,6 +34,14 @@ class Placement:
         return tuple(costs.reshape(len(costs), -1) for costs in found)
 
     @cached_property
+    def once(self) -> tuple[Floats, Floats]:
+        """Bytes of one copy, shaped as `amounts`: of complete elements, while partial sums arrive."""
+        complete = self.cut.bytes_once(self.grid.everywhere, partial=False)
+        if self.cut.partial_bytes == self.cut.bytes_per_element:
+            return complete, complete
+        return complete, self.cut.bytes_once(self.grid.everywhere, partial=True)
+
+    @cached_property
     def taken(self) -> tuple[Floats, ...]:
         """By holding: bytes in one instance of the memory."""
         return self._taken(partial=False)
@@ -44,15 +52,25 @@ class Placement:
         return self._taken(partial=True)
 
     def _taken(self, *, partial: bool) -> tuple[Floats, ...]:
-        index = self.grid.everywhere
-        return tuple(
-            self._flat(self.cut.bytes_taken(index, holding.copies, partial=partial)) for holding in self.cut.holdings
-        )
+        found = []
+        for holding in self.cut.holdings:
+            bytes_taken = self._flat(self.cut.allowed(self.grid.everywhere, holding.copies * self.once[partial]))
+            bytes_taken[-1] /= holding.copies  # the whole layer is never refilled
+            found.append(bytes_taken)
+        return tuple(found)
+
+    def least_taken(self, copies: int, *, partial: bool) -> Floats:
+        """As many bytes or fewer, without a look at which tiles are the whole layer; shaped as `amounts`."""
+        return self.cut.allowed(self.grid.everywhere, self._at_least(copies, partial))
 
     @cached_property
     def least(self) -> Floats:
         """Bytes the cut takes wherever it is placed at a tile or further out, shaped as `amounts`."""
-        return self.cut.least_bytes(self.grid.everywhere)
+        return self._at_least(min(holding.copies for holding in self.cut.holdings), False)
+
+    def _at_least(self, copies: int, partial: bool) -> Floats:
+        once = self.once[partial]
+        return once if copies == 1 else np.minimum(copies * once, once.flat[-1])
 
     @cached_property
     def least_bytes(self) -> Floats:
@@ -70,4 +88,4 @@ class Placement:
         return np.broadcast_to(self.whole_reduction, self.grid.box).ravel()
 
     def _flat(self, values: Floats) -> Floats:
-        return np.broadcast_to(values, self.grid.box).ravel()
+        return np.broadcast_to(values, self.grid.box).flatten()
