@@ -4,9 +4,9 @@ A mapping is a chain of growing tiles with cuts on it (codesign.mapping.cuts); w
 alone. Chains are built from the lanes outwards, all those with the same cuts placed side by side (codesign.mapping
 .sweep). A chain is dropped when
 
-* no completion can beat the best mapping known: tables hold, for every tile and every set of placed cuts, the least
-  that completing a chain adds to several weighted sums of cycles, energy and bytes (codesign.mapping.bounds), at most
-  as much where they tell fewer tiles apart (codesign.mapping.merging); or
+* no completion can beat the best mapping known, nor match it and beat its tie-breaker: tables hold, for every tile and
+  every set of placed cuts, the least that completing a chain adds to several weighted sums of cycles, energy and bytes
+  (codesign.mapping.bounds), at most as much where they tell fewer tiles apart (codesign.mapping.merging); or
 * another chain with the same cuts at the same tile costs and takes no more in any respect: whatever completes the one
   completes the other.
 
@@ -228,11 +228,13 @@ class _Search:
             else:
                 sweep.run()
         self.evaluations += sweep.evaluations
-        least = sweep.lost
-        done = least > self.best.first * (1 + TOLERANCE)
-        if not self.objective.has_ties:  # what ties cannot be better in the tie-breaker either
-            done = least >= self.best.first * (1 - TOLERANCE)
-        return way.proves and (done or np.isinf(least)), least
+        return way.proves and self._settled(sweep.lost), sweep.lost
+
+    def _settled(self, lost: float) -> bool:
+        """Whether nothing dropped at such a bound is better, or as good and better in the tie-breaker."""
+        if self.objective.has_ties:
+            return bool(lost > self.best.first * (1 + TOLERANCE) or np.isinf(lost))
+        return bool(lost >= self.best.first * (1 - TOLERANCE))
 
 
 def map_layer(

@@ -21,7 +21,7 @@ TOLERANCE = 1e-9
 ROWS_AT_ONCE = 2048
 BRANCHES = 3  # labels of a stage a dive may come back to
 TRIES = 300
-A_LITTLE = 0.01
+A_LITTLE = 0.01  # energy in what a dive for latency follows, both in parts of the least there is
 FEW_ROWS = 128  # beyond, a dive follows the most promising
 MANY_ROWS = 1024  # from so many on, growing prunes before it goes on
 

@@ -15,7 +15,7 @@ PRICES = (0.0, 0.01, 0.03, 0.08, 0.2, 0.6)  # of the memory's whole size, in par
 BLEND_PRICES = (0.01, 0.04, 0.15)
 BLEND_RATIOS = (0.5, 1.0, 2.0)
 LANE_SHARES = (0.25, 0.5, 0.75)
-FILL_SHARES = (0.8, 0.98, 1.0)
+FILL_SHARES = (0.8, 0.98, 1.0)  # of the lanes; the rest is traffic off chip
 PORTS_TRIED = 2
 NEGLIGIBLE = 1e-30  # cycles or pJ no weight is scaled by
 
