@@ -96,23 +96,26 @@ def axis_factors(axis: Axis, remaining: Tile) -> list[dict[Dimension, int]]:
     if axis.fixed:
         return [{axis.unrolls[0]: axis.size}]
     left = dict(zip(DIMENSIONS, remaining, strict=True))
-    options = [_axis_options(axis, dimension, left[dimension]) for dimension in axis.unrolls]
-    larger = [dict(zip(sizes, sizes[1:], strict=False)) for sizes in options]
-    found = [
-        factors
-        for factors in product(*options)
-        if (lanes := prod(factors)) <= axis.size
-        and all(
-            lanes // own * more.get(own, axis.size + 1) > axis.size for own, more in zip(factors, larger, strict=True)
-        )
-    ]
-    return [dict(zip(axis.unrolls, factors, strict=True)) for factors in sorted(found, reverse=True)]
+    options = tuple(_axis_options(axis, dimension, left[dimension]) for dimension in axis.unrolls)
+    return [dict(zip(axis.unrolls, factors, strict=True)) for factors in _maximal(options, axis.size)]
 
 
-def _axis_options(axis: Axis, dimension: Dimension, size: int) -> list[int]:
+def _axis_options(axis: Axis, dimension: Dimension, size: int) -> Tile:
     """Factors one dimension may have on an axis: only the largest of those it must run in full."""
-    options = [factor for factor in tile_sizes(size) if factor <= axis.size]
+    options = tuple(factor for factor in tile_sizes(size) if factor <= axis.size)
     return options[-1:] if dimension in axis.whole else options
+
+
+@lru_cache(maxsize=4096)
+def _maximal(options: tuple[Tile, ...], size: int) -> tuple[Tile, ...]:
+    """Choices of one factor each within a product, none of which could be the next larger; the largest first."""
+    larger = [dict(zip(sizes, (*sizes[1:], size + 1), strict=True)) for sizes in options]
+    found = []
+    for factors in product(*options):
+        lanes = prod(factors)
+        if lanes <= size and all(lanes // own * more[own] > size for own, more in zip(factors, larger, strict=True)):
+            found.append(factors)
+    return tuple(sorted(found, reverse=True))
 
 
 def storage_bits(profile: HardwareProfile, engine: str, operand: Operand, memory: str, *, partial: bool) -> float:
