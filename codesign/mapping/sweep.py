@@ -54,15 +54,18 @@ def bounds(objective: AnyObjective, lines: Lines, values: Floats, costs: Floats,
     return first, second
 
 
-def guesses(objective: AnyObjective, lines: Lines, values: Floats, costs: Floats) -> tuple[Floats, Floats]:
-    """What a dive follows: latency and energy together, which leaves fewer dead ends, or of energy its bounds.
+def guesses(
+    objective: AnyObjective, lines: Lines, values: Floats, costs: Floats, *, together: bool
+) -> tuple[Floats, Floats]:
+    """What a dive follows: latency and energy `together`, which leaves fewer dead ends, or the bounds.
 
     Where no line tells of both, the bound of latency with a little energy: what costs energy keeps ports busy.
     """
-    if objective is not Objective.ENERGY and lines.mixed:
+    together = together and objective is not Objective.ENERGY
+    if together and lines.mixed:
         return values[lines.mixed[0]], values[lines.mixed[0]]
     first, second = bounds(objective, lines, values, costs, np.inf)
-    if objective is Objective.LATENCY:
+    if together and objective is Objective.LATENCY:
         first = lines.cycles.max() * first + A_LITTLE * lines.energy.max() * second
     return first, second
 
@@ -81,6 +84,7 @@ class Sweep:
     lost: float = np.inf
     evaluations: int = 0
     diving: bool = False
+    together: bool = True
     arrived: bool = False
     trail: Trail = field(default_factory=Trail)
     pool: dict[int, list[Labels]] = field(default_factory=dict)
@@ -90,9 +94,9 @@ class Sweep:
         """What is swept over."""
         return self.tables.space
 
-    def dive(self) -> None:
+    def dive(self, *, together: bool = True) -> None:
         """Follow the most promising labels to a complete mapping, back to others where there is no way on."""
-        self.diving = True
+        self.diving, self.together = True, together
         ahead: list[tuple[int, float, float, int, int, Labels]] = [(0, 0.0, 0.0, 0, 0, self._start())]
         count = 0
         self.arrived = False
@@ -120,8 +124,7 @@ class Sweep:
         """A few of every stage, with what is guessed of them."""
         for stage, parts in self.pool.items():
             labels = Labels.together(parts)
-            values = self.tables.values(stage, labels.tiles, labels.costs, labels.used)
-            first, second = guesses(self.objective, self.tables.lines, values, labels.costs)
+            first, second = self._guesses(stage, labels)
             for row in np.lexsort((second, first))[:BRANCHES].tolist():
                 if np.isfinite(first[row]):
                     yield float(first[row]), float(second[row]), stage, labels.pick(np.asarray([row]))
@@ -152,10 +155,13 @@ class Sweep:
             kept |= (first <= self.best.first * (1 + TOLERANCE)) & (second < self.best.second * (1 - TOLERANCE))
         return kept
 
+    def _guesses(self, stage: int, labels: Labels) -> tuple[Floats, Floats]:
+        values = self.tables.values(stage, labels.tiles, labels.costs, labels.used)
+        return guesses(self.objective, self.tables.lines, values, labels.costs, together=self.together)
+
     def _guessed(self, stage: int, labels: Labels) -> Integers:
         """The rows a dive follows, the most promising first."""
-        values = self.tables.values(stage, labels.tiles, labels.costs, labels.used)
-        first, second = guesses(self.objective, self.tables.lines, values, labels.costs)
+        first, second = self._guesses(stage, labels)
         return np.lexsort((second, first))[:FEW_ROWS]
 
     def _kept(self, stage: int, labels: Labels) -> Labels:
