@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -20,7 +20,7 @@ from codesign.mapping.mapping import ENGINE
 from codesign.mapping.placements import Placement
 from codesign.mapping.space import SpatialChoice, storage_bits
 from codesign.mapping.stages import Stairs, stairs
-from codesign.mapping.window import Window, windows_of
+from codesign.mapping.window import Window, moved_table, windows_of
 from codesign.vocabulary import DIMENSIONS, RELEVANT, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
 
@@ -31,12 +31,6 @@ IRRELEVANT = {
     operand: tuple(POSITION[dimension] for dimension in DIMENSIONS if dimension not in RELEVANT[operand])
     for operand in Operand
 }
-
-
-@lru_cache(maxsize=4096)
-def _moved_table(window: Window, outputs: tuple[int, ...], taps: tuple[int, ...], zeros: bool) -> Floats:
-    """Positions moved for every tile size of outputs (rows) and of taps (columns)."""
-    return np.asarray([[window.moved(out, tap, zeros=zeros) for tap in taps] for out in outputs], dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,7 +269,7 @@ class LayerSpace:
         )
 
     def _window_table(self, window: Window, output: int, tap: int, zeros: bool) -> Floats:
-        return _moved_table(window, self._whole_sizes(output), self._whole_sizes(tap), zeros)
+        return moved_table(window, self._whole_sizes(output), self._whole_sizes(tap), zeros)
 
     def _whole_sizes(self, axis: int) -> tuple[int, ...]:
         return tuple(self.sizes[axis].astype(int).tolist())

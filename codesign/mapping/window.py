@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from codesign.vocabulary import Dimension
 from codesign.workload.loop_nest import LoopNest
@@ -93,22 +94,33 @@ def _distinct(outputs: int, taps: int, stride: int, dilation: int) -> int:
 
 @lru_cache(maxsize=65536)
 def _moved(window: Window, output_tile: int, tap_tile: int, zeros: bool) -> int:
-    first_output = np.arange(0, window.outputs, output_tile)
-    last_output = np.minimum(first_output + output_tile, window.outputs) - 1
-    first_tap = np.arange(0, window.taps, tap_tile)[:, None]
-    last_tap = np.minimum(first_tap + tap_tile, window.taps) - 1
-    if zeros and window.compact:
-        return window.outputs
-    low = first_output * window.stride + first_tap * window.dilation - window.pad
-    high = last_output * window.stride + last_tap * window.dilation - window.pad
-    if zeros:
-        return int((high - low + 1).sum())
+    return int(moved_table(window, (output_tile,), (tap_tile,), zeros)[0, 0])
+
+
+@lru_cache(maxsize=4096)
+def moved_table(
+    window: Window, output_tiles: tuple[int, ...], tap_tiles: tuple[int, ...], zeros: bool
+) -> NDArray[np.float64]:
+    """`Window.moved` for every tile size of outputs (rows) and of taps (columns)."""
     if window.compact:
-        return sum(1 for out in range(window.outputs) if 0 <= out * window.stride - window.pad < window.size)
-    low = np.maximum(low, 0)
-    high = np.minimum(high, (window.size - 1) * window.input_dilation)
-    real = high // window.input_dilation - -(-low // window.input_dilation) + 1
-    return int(np.maximum(real, 0).sum())
+        touched = np.arange(window.outputs) * window.stride - window.pad
+        real = int(((touched >= 0) & (touched < window.size)).sum())
+        return np.full((len(output_tiles), len(tap_tiles)), float(window.outputs if zeros else real))
+    first_output = np.concatenate([np.arange(0, window.outputs, tile) for tile in output_tiles])
+    counts = [-(-window.outputs // tile) for tile in output_tiles]
+    last_output = np.minimum(first_output + np.repeat(output_tiles, counts), window.outputs) - 1
+    columns = []
+    for tile in tap_tiles:
+        first_tap = np.arange(0, window.taps, tile)[:, None]
+        last_tap = np.minimum(first_tap + tile, window.taps) - 1
+        low = first_output * window.stride + first_tap * window.dilation - window.pad
+        high = last_output * window.stride + last_tap * window.dilation - window.pad
+        if not zeros:
+            low = -(-np.maximum(low, 0) // window.input_dilation)
+            high = np.minimum(high, (window.size - 1) * window.input_dilation) // window.input_dilation
+        positions = np.maximum(high - low + 1, 0).sum(axis=0)
+        columns.append(np.add.reduceat(positions, np.cumsum(counts, dtype=np.intp) - np.asarray(counts)))
+    return np.stack(columns, axis=1).astype(np.float64)
 
 
 @lru_cache(maxsize=65536)
