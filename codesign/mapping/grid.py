@@ -23,12 +23,13 @@ FEW = 4  # trailing places up to which long strided runs beat short contiguous o
 class Followers:
     """Of one dimension: the sizes that may follow each size outwards, itself first, as positions.
 
-    flat: all lists one behind the other; start, count: where each begins and how long it is. covers: (inner, outer)
-    pairs with no size between, the largest inner first.
+    flat: all lists one behind the other; start, count: where each begins and how long it is; farther: how many
+    positions outwards each of `flat` is. covers: (inner, outer) pairs with no size between, the largest inner first.
     """
 
     sizes: Integers
     flat: Integers
+    farther: Integers
     start: Integers
     count: Integers
     covers: tuple[tuple[int, int], ...]
@@ -46,7 +47,8 @@ def followers(steps: int, perfect: bool) -> Followers:
         covers.extend((inner, outer) for outer in further if not any(outer in lists[mid][1:] for mid in further))
     count = np.asarray([len(part) for part in lists])
     flat = np.asarray([size for part in lists for size in part])
-    return Followers(np.asarray(sizes), flat, np.cumsum(count) - count, count, tuple(covers))
+    farther = flat - np.arange(len(sizes)).repeat(count)
+    return Followers(np.asarray(sizes), flat, farther, np.cumsum(count) - count, count, tuple(covers))
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,11 +110,12 @@ class Grid:
         """Every tile that follows one of `tiles` in one dimension, and which of them it follows."""
         part, stride = self.dimensions[dimension], self.strides[dimension]
         at = tiles // stride % self.shape[dimension]
-        counts = part.count[at]
-        origin = np.repeat(np.arange(len(tiles)), counts)
-        within = np.arange(len(origin)) - np.repeat(np.cumsum(counts) - counts, counts)
-        grown = part.flat[part.start[at][origin] + within]
-        return tiles[origin] + (grown - at[origin]) * stride, origin
+        counts, rows = part.count.take(at), np.arange(len(tiles))
+        origin = rows.repeat(counts)
+        if len(origin) == len(tiles):
+            return tiles, rows
+        follower = np.arange(len(origin)) + (part.start.take(at) - counts.cumsum() + counts).take(origin)
+        return tiles.take(origin) + part.farther.take(follower) * stride, origin
 
     def least_outwards(self, values: Floats) -> None:
         """In place: every tile takes the least value of all tiles that may follow it. values: (any, any, tiles)."""

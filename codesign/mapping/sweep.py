@@ -179,7 +179,7 @@ class Sweep:
         tiles, rows = labels.tiles, np.arange(len(labels))
         for axis in cut.grows:
             tiles, parents = grid.grow(tiles, axis)
-            rows = rows[parents]
+            rows = rows.take(parents)
             if len(tiles) > (FEW_ROWS if self.diving else MANY_ROWS):
                 grown = labels.at(tiles, rows)
                 kept = self._guessed(stage, grown) if self.diving else self._promising(stage, grown)
