@@ -57,7 +57,7 @@ _TRANSPOSED = {
 }
 VERY_NEAR = 1.001  # times the bound; so near the bounds lead on, where many mappings are about as fast
 NARROW = 5_000  # chains side by side, before as many as the limit allows
-COARSE = 256  # with lines that were not tuned
+COARSE = 64  # with lines that were not tuned
 AT_A_GLANCE = 0  # the bound alone
 NEAR = 1.2  # times the bound; further away a better mapping is looked for on the coarse grid first
 SMALL_GRID = 2_000  # tiles up to which tables cost little
