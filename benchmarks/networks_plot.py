@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, log10
 
-from codesign.report.figures import BLUE, FONT, GREY, INK, LINE, MUTED
+from validation_plot import text_at
+
+from codesign.report.figures import BLUE, FONT, GREY, LINE, MUTED
 
 _WIDTH, _HEIGHT, _LEFT, _TOP = 820, 460, 60, 40
 _STEP_PERCENT = 5
@@ -71,13 +73,13 @@ class _Axes:
             for step in _STEPS:
                 x, _ = self.place(step * 10**exponent, self.low)
                 yield f'<path d="M{x:.1f} {_TOP}v{_HEIGHT}" stroke="{LINE}"/>'
-                yield _text(x, _TOP + _HEIGHT + 18, f"{step * 10**exponent / 1e6:g}", "middle", MUTED)
+                yield text_at(x, _TOP + _HEIGHT + 18, f"{step * 10**exponent / 1e6:g}", "middle", MUTED)
         for percent in range(self.low, self.high + 1, _STEP_PERCENT):
             _, y = self.place(10**self.first, percent)
             yield f'<path d="M{_LEFT} {y:.1f}h{_WIDTH}" stroke="{LINE}"/>'
-            yield _text(_LEFT - 8, y + 4, str(percent), "end", MUTED)
-        yield _text(_LEFT + _WIDTH / 2, _TOP + _HEIGHT + 44, f"million cycles an image on {machine}", "middle", INK)
-        yield _text(_LEFT - 30, _TOP - 16, "top-1 accuracy in percent, as printed in the papers", "start", INK)
+            yield text_at(_LEFT - 8, y + 4, str(percent), "end", MUTED)
+        yield text_at(_LEFT + _WIDTH / 2, _TOP + _HEIGHT + 44, f"million cycles an image on {machine}", "middle")
+        yield text_at(_LEFT - 30, _TOP - 16, "top-1 accuracy in percent, as printed in the papers", "start")
 
     def dot(self, point: Point, colour: str, radius: int) -> str:
         x, y = self.place(point.cycles, point.top1_percent)
@@ -91,8 +93,4 @@ class _Axes:
 
     def name(self, point: Point) -> str:
         x, y = self.place(point.cycles, point.top1_percent)
-        return _text(x - 8, y - 6, point.network, "end", INK)
-
-
-def _text(x: float, y: float, text: str, anchor: str, colour: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{escape(text)}</text>'
+        return text_at(x - 8, y - 6, point.network, "end")

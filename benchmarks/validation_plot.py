@@ -59,8 +59,8 @@ class _Axis:
             label = f'10<tspan dy="-5" font-size="9">{exponent}</tspan>'
             yield f'<text x="{x:.1f}" y="{_TOP + _SIDE + 18}" text-anchor="middle" fill="{MUTED}">{label}</text>'
             yield f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" fill="{MUTED}">{label}</text>'
-        yield _text(_LEFT + _SIDE / 2, _TOP + _SIDE + 44, "published, in the unit it was published in", "middle")
-        yield _text(_LEFT, _TOP - 14, "predicted, in the same unit", "start")
+        yield text_at(_LEFT + _SIDE / 2, _TOP + _SIDE + 44, "published, in the unit it was published in", "middle")
+        yield text_at(_LEFT, _TOP - 14, "predicted, in the same unit", "start")
 
     def band(self) -> Iterator[str]:
         """Equality and 30 % to both sides."""
@@ -88,8 +88,9 @@ def _line(x0: float, y0: float, x1: float, y1: float, colour: str, *, dashed: bo
     return f'<path d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}" stroke="{colour}" fill="none"{dash}/>'
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{INK}">{escape(text)}</text>'
+def text_at(x: float, y: float, text: str, anchor: str, colour: str = INK) -> str:
+    """An element of SVG."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{escape(text)}</text>'
 
 
 def _legend(machines: Sequence[str], colours: dict[str, str]) -> Iterator[str]:
@@ -98,5 +99,5 @@ def _legend(machines: Sequence[str], colours: dict[str, str]) -> Iterator[str]:
     for number, (name, colour) in enumerate(entries):
         y = _TOP + 14 + 22 * number
         yield f'<circle cx="{x}" cy="{y - 4}" r="5" fill="{colour}"/>'
-        yield _text(x + 14, y, name, "start")
-    yield _text(x - 5, _TOP + 30 + 22 * len(entries), "dashed: 30 % off", "start")
+        yield text_at(x + 14, y, name, "start")
+    yield text_at(x - 5, _TOP + 30 + 22 * len(entries), "dashed: 30 % off", "start")

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -99,7 +100,19 @@ class _Worker:
         return self.process.exitcode
 
 
-class ProcessPool:
+class _Workers(ABC):
+    """Pools whose jobs are done elsewhere."""
+
+    def each(self, work: Work[T], candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, T]]:
+        """Each candidate as it ends, with what `work` makes of it. Raises CodesignError as `run` does."""
+        return ((call.candidate, value) for call, value in self._done([Call(work, one) for one in candidates]))
+
+    @abstractmethod
+    def _done(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+        """Each job as it ends, with what came of it."""
+
+
+class ProcessPool(_Workers):
     """Processes of this machine, each at one job. Use it with `with`: they live until its end, over many rounds.
 
     The program's main file must guard what it runs with `if __name__ == "__main__":`, as multiprocessing demands.
@@ -127,10 +140,6 @@ class ProcessPool:
     def run(self, tasks: Sequence[Task]) -> Iterator[Result]:
         """Each task as it ends, with its accuracies. Raises CodesignError, also when a task's workers keep dying."""
         return cast("Iterator[Result]", self._done(tasks))
-
-    def each(self, work: Work[T], candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, T]]:
-        """Each candidate as it ends, with what `work` makes of it. Raises CodesignError as `run` does."""
-        return ((call.candidate, value) for call, value in self._done([Call(work, one) for one in candidates]))
 
     def _done(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
         """Each job as it ends, with what came of it."""
@@ -191,7 +200,7 @@ class ProcessPool:
         return worker.end()
 
 
-class RayPool:
+class RayPool(_Workers):
     """A Ray cluster: the one this process is connected to, or that at `address`, or a new one of this machine alone.
 
     One core for each trial, and one GPU where the cluster has any. Ray starts a task again whose worker was killed. On
@@ -232,10 +241,6 @@ class RayPool:
                 name, hint = task.candidate.name, "give a folder that all machines of the cluster share"
                 raise CodesignError(str(path), f"{name} is trained, but its checkpoint is not here", hint)
             yield task, accuracies
-
-    def each(self, work: Work[T], candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, T]]:
-        """Each candidate as it ends, with what `work` makes of it. Raises CodesignError as `run` does."""
-        return ((call.candidate, value) for call, value in self._done([Call(work, one) for one in candidates]))
 
     def _done(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
         """Each job as it ends, with what came of it."""
