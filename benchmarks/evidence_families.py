@@ -160,8 +160,9 @@ def main() -> int:
     run_all([*exported(only), *(subject for subject in others if not only or subject.name in only)], options)
     rows = list({row.key: row for row in rows_of(options.cache, Row)}.values())
     options.output.write_text(page(rows), encoding="utf-8")
-    options.networks.write_text(networks_page(rows), encoding="utf-8")
-    if plotted := points(measured(rows), PLOTTED_ON):
+    networks = measured(rows)
+    options.networks.write_text(networks_page(networks), encoding="utf-8")
+    if plotted := points(networks, PLOTTED_ON):
         (options.networks.parent / PLOT).write_text(plot(plotted, PLOTTED_ON), encoding="utf-8")
     failed = [f"{row.network} {row.stage}" for row in rows if row.failure]
     print(f"{len(rows)} rows; failed: {', '.join(failed) or 'none'}")

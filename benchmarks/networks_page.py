@@ -255,9 +255,8 @@ def _apart(printed: str, counted: float) -> float:
     return abs(counted / float(printed) - 1) if printed else 0.0
 
 
-def page(rows: list[Row]) -> str:
+def page(networks: dict[str, Measured]) -> str:
     """The whole page."""
-    networks = measured(rows)
     lines = ["# Networks", "", f"{date.today().isoformat()}, written by `benchmarks/evidence_families.py`.", ""]
     lines += [*_WHAT, ""]
     for paper, title in _PAPERS.items():

@@ -10,6 +10,7 @@ from math import ceil, floor, log10
 from validation_plot import text_at
 
 from codesign.report.figures import BLUE, FONT, GREY, LINE, MUTED
+from codesign.search.results import front_of
 
 _WIDTH, _HEIGHT, _LEFT, _TOP = 820, 460, 60, 40
 _STEP_PERCENT = 5
@@ -25,19 +26,10 @@ class Point:
     top1_percent: float
 
 
-def frontier(points: Sequence[Point]) -> list[Point]:
-    """Networks no other is both faster and more accurate than, the fastest first."""
-    best: list[Point] = []
-    for point in sorted(points, key=lambda point: (point.cycles, -point.top1_percent)):
-        if not best or point.top1_percent > best[-1].top1_percent:
-            best.append(point)
-    return best
-
-
 def plot(points: Sequence[Point], machine: str) -> str:
     """Every network as a dot with its name to hover over; those of the frontier are joined and named."""
     axes = _Axes(points)
-    first = frontier(points)
+    first = front_of(points, lambda point: point.cycles, lambda point: point.top1_percent)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_LEFT + _WIDTH + 90} {_TOP + _HEIGHT + 60}"'
         f' font-family="{escape(FONT)}" font-size="13">',

@@ -192,22 +192,25 @@ def _inconsistencies(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str]]:
 
 def _cell_problems(name: str, memory: Memory, other: Memory | None) -> Iterator[tuple[KeyPath, str]]:
     where = ("memories", name, "same_cells_as")
-    if other is None:
-        yield where, f"no memory is called {memory.same_cells_as}"
-    elif other.same_cells_as is not None:
-        yield where, f"name the memory that {memory.same_cells_as} names: {other.same_cells_as}"
+    if other is None or other.same_cells_as is not None:
+        yield where, _no_original("memory", memory.same_cells_as, other.same_cells_as if other else None)
     elif not memory.engines or set(memory.engines) & set(other.engines or memory.engines):
         yield where, f"{memory.same_cells_as} and it serve the same engines: name those of each"
 
 
 def _lane_problems(name: str, engine: Engine, other: Engine | None) -> Iterator[tuple[KeyPath, str]]:
     where = ("engines", name, "same_lanes_as")
-    if other is None:
-        yield where, f"no engine is called {engine.same_lanes_as}"
-    elif other.same_lanes_as is not None:
-        yield where, f"name the engine that {engine.same_lanes_as} names: {other.same_lanes_as}"
+    if other is None or other.same_lanes_as is not None:
+        yield where, _no_original("engine", engine.same_lanes_as, other.same_lanes_as if other else None)
     elif (other.peak_macs_per_cycle, other.operand_bits) != (engine.peak_macs_per_cycle, engine.operand_bits):
         yield where, f"{engine.same_lanes_as} has other lanes"
+
+
+def _no_original(kind: str, named: str | None, names: str | None) -> str:
+    """Why what a `same_..._as` names is not the one that is built. names: what that names in turn, if there is one."""
+    if names is None:
+        return f"no {kind} is called {named}"
+    return f"name the {kind} that {named} names: {names}"
 
 
 def _vector_unit_problems(unit: VectorUnit) -> Iterator[tuple[KeyPath, str]]:

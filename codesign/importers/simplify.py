@@ -22,7 +22,7 @@ from codesign.importers.structure import name_nodes
 OLDEST_OPSET_AFTER_IMPORT = 18
 _OLDEST_IR_VERSION = 10
 _SMALL_BYTES = 1000  # constants up to here travel with the graph, where inference and conversion read them
-_LIST_BYTES = 1 << 14  # of the longest list of sizes that inference has to read
+_LIST_BYTES = 1 << 17  # of the longest list of sizes that inference has to read
 _MOST_FOLDED_ELEMENTS = 1 << 24
 _MOST_GROWTH_ELEMENTS = 1 << 20
 _MOST_ROUNDS = 8

@@ -92,13 +92,6 @@ class Grid:
             for axis, size in enumerate(self.shape)
         )
 
-    def index(self, tiles: Integers) -> tuple[Integers, ...]:
-        """The index of tiles given by number."""
-        return tuple(
-            tiles // stride % size if size > 1 else np.zeros(1, dtype=np.intp)
-            for stride, size in zip(self.strides, self.shape, strict=True)
-        )
-
     def tile(self, number: int) -> tuple[int, ...]:
         """One tile in steps."""
         return tuple(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
 from pathlib import Path
+from typing import TypeVar
 
 from codesign.errors import CodesignError
 from codesign.search.candidate import Candidate
 from codesign.search.resources import Resources
 from codesign.search.store import Grouped, Store, read_store
 from codesign.search.tournament import Elimination
+
+PointT = TypeVar("PointT")
 
 
 @dataclass(frozen=True)
@@ -113,11 +116,18 @@ def pareto_front(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
 
     Of candidates equal in both the first one counts. Candidates without cycles or accuracy are left out.
     """
-    front: list[Outcome] = []
-    for outcome in sorted(outcomes, key=lambda one: (cycles_of(one), -(one.accuracy or 0.0))):
-        best = front[-1].accuracy if front else None
-        if outcome.accuracy is not None and outcome.resources is not None and (best is None or outcome.accuracy > best):
-            front.append(outcome)
+    known = [one for one in outcomes if one.resources is not None and one.accuracy is not None]
+    return front_of(known, cycles_of, lambda one: one.accuracy or 0.0)
+
+
+def front_of(
+    points: Sequence[PointT], cost: Callable[[PointT], float], gain: Callable[[PointT], float]
+) -> tuple[PointT, ...]:
+    """Those no other costs at most as much as and gains at least as much as, the cheapest first."""
+    front: list[PointT] = []
+    for point in sorted(points, key=lambda one: (cost(one), -gain(one))):
+        if not front or gain(point) > gain(front[-1]):
+            front.append(point)
     return tuple(front)
 
 
