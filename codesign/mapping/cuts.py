@@ -45,15 +45,6 @@ class Holding:
                 total[part] += amount * rates[part]
         return total
 
-    def weighed(self, amounts: tuple[Floats, ...], weights: Floats) -> Floats:
-        """Sums of the costs under weights, one row each: along a new first axis. All amounts have as many axes."""
-        ones = (1,) * amounts[0].ndim
-        total = np.zeros((len(weights), *ones))
-        for amount, rate in zip(amounts, self.rates @ weights.T, strict=True):
-            if rate.any():
-                total = total + rate.reshape(-1, *ones) * amount
-        return total
-
 
 @dataclass(frozen=True, eq=False)
 class Cut:

@@ -11,11 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codesign.mapping.space import larger_sizes, tile_sizes
+from codesign.vocabulary import DIMENSIONS, Dimension
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
 Index = Sequence[Integers]  # per dimension: positions in its list of sizes, arrays that broadcast together
 
+Group = tuple[int, ...]  # neighbouring dimensions, by their place in DIMENSIONS
+KERNEL: Group = (DIMENSIONS.index(Dimension.FY), DIMENSIONS.index(Dimension.FX))
+IMAGE: Group = (DIMENSIONS.index(Dimension.OY), DIMENSIONS.index(Dimension.OX))
 FEW = 4  # trailing places up to which long strided runs beat short contiguous ones
 
 
@@ -51,12 +55,23 @@ def followers(steps: int, perfect: bool) -> Followers:
     return Followers(np.asarray(sizes), flat, farther, np.cumsum(count) - count, count, tuple(covers))
 
 
+def order_of(full: tuple[int, ...], perfect: bool) -> tuple[int, ...]:
+    """Dimensions from the slowest to the fastest in tile numbers: arrays that vary along a long last axis are cheap.
+
+    The kernel comes first, and the image stays together.
+    """
+    groups = [(axis,) for axis in range(len(full)) if axis not in KERNEL + IMAGE]
+    longest = {group: max(len(tile_sizes(full[axis], perfect=perfect)) for axis in group) for group in (*groups, IMAGE)}
+    return KERNEL + tuple(axis for group in sorted(longest, key=longest.__getitem__) for axis in group)
+
+
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """All tiles: the product of the sizes of every dimension. A tile's number counts in the order of DIMENSIONS."""
+    """All tiles: the product of the sizes of every dimension. A tile's number counts in the order of dimensions."""
 
     full: tuple[int, ...]
     perfect: bool
+    order: tuple[int, ...]
 
     @cached_property
     def dimensions(self) -> tuple[Followers, ...]:
@@ -71,7 +86,8 @@ class Grid:
     @cached_property
     def strides(self) -> tuple[int, ...]:
         """Distance of tile numbers, per dimension."""
-        return tuple(prod(self.shape[at + 1 :]) for at in range(len(self.shape)))
+        faster = {axis: self.order[at + 1 :] for at, axis in enumerate(self.order)}
+        return tuple(prod(self.shape[other] for other in faster[axis]) for axis in range(len(self.shape)))
 
     @property
     def count(self) -> int:
@@ -80,15 +96,19 @@ class Grid:
 
     @cached_property
     def box(self) -> tuple[int, ...]:
-        """The shape without dimensions of one size."""
-        return tuple(size for size in self.shape if size > 1) or (1,)
+        """The sizes of `axes`."""
+        return tuple(self.shape[axis] for axis in self.axes) or (1,)
+
+    @cached_property
+    def axes(self) -> tuple[int, ...]:
+        """Dimensions of more than one size, in order."""
+        return tuple(axis for axis in self.order if self.shape[axis] > 1)
 
     @cached_property
     def everywhere(self) -> tuple[Integers, ...]:
         """The index of the whole grid, shaped like `box`."""
-        axes = [axis for axis, size in enumerate(self.shape) if size > 1]
         return tuple(
-            np.arange(size).reshape([-1 if other == axis else 1 for other in axes] or [1])
+            np.arange(size).reshape([-1 if other == axis else 1 for other in self.axes] or [1])
             for axis, size in enumerate(self.shape)
         )
 
@@ -112,10 +132,9 @@ class Grid:
 
     def least_outwards(self, values: Floats) -> None:
         """In place: every tile takes the least value of all tiles that may follow it. values: (any, any, tiles)."""
-        first = values.shape[0] * values.shape[1]
         for axis, part in enumerate(self.dimensions):
             if part.covers:
-                along = values.reshape(first * prod(self.shape[:axis]), self.shape[axis], -1)
+                along = values.reshape(-1, self.shape[axis], self.strides[axis])
                 few = along.shape[2] <= FEW
                 runs = [along[..., at] for at in range(along.shape[2])] if few else [along]
                 for inner, outer in part.covers:

@@ -15,13 +15,12 @@ from codesign.mapping.grid import Floats, Integers
 NEIGHBOURS = 12  # labels of the same tile each one is compared with
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Labels:
-    """Tile of the last cut, costs (one row each of lanes, ports, energy), bytes (a row a shared memory), trail."""
+    """Tile of the last cut, state (one row each of lanes, ports, energy, bytes of shared memories), trail."""
 
     tiles: Integers
-    costs: Floats
-    used: Floats
+    state: Floats
     trail: Integers
 
     def __len__(self) -> int:
@@ -29,12 +28,12 @@ class Labels:
 
     def pick(self, rows: NDArray[np.bool_] | Integers) -> Labels:
         """Some of them."""
-        numbers = rows.nonzero()[0] if rows.dtype == np.bool_ else np.asarray(rows, dtype=np.intp)
+        numbers = rows.nonzero()[0] if rows.dtype == np.bool_ else rows
         return self.at(self.tiles.take(numbers), numbers)
 
     def at(self, tiles: Integers, rows: Integers) -> Labels:
         """Some of them, grown to other tiles."""
-        return Labels(tiles, self.costs.take(rows, axis=1), self.used.take(rows, axis=1), self.trail.take(rows))
+        return Labels(tiles, self.state.take(rows, axis=1), self.trail.take(rows))
 
     @staticmethod
     def together(parts: Sequence[Labels]) -> Labels:
@@ -43,8 +42,7 @@ class Labels:
             return parts[0]
         return Labels(
             np.concatenate([part.tiles for part in parts]),
-            np.concatenate([part.costs for part in parts], axis=1),
-            np.concatenate([part.used for part in parts], axis=1),
+            np.concatenate([part.state for part in parts], axis=1),
             np.concatenate([part.trail for part in parts]),
         )
 
@@ -55,11 +53,10 @@ class Labels:
         """
         if len(self) < 2:
             return np.ones(len(self), dtype=bool)
-        rows = np.concatenate([self.costs, self.used])
-        scale = rows.max(axis=1, keepdims=True)
-        score = (rows / np.where(scale > 0, scale, 1.0)).sum(axis=0)
+        scale = self.state.max(axis=1)
+        score = (1 / np.where(scale > 0, scale, 1.0)) @ self.state
         order = np.lexsort((score, self.tiles))
-        rows, tiles = rows.take(order, axis=1), self.tiles.take(order)
+        rows, tiles = self.state.take(order, axis=1), self.tiles.take(order)
         beaten = np.zeros(len(self), dtype=bool)
         for shift in range(1, min(NEIGHBOURS, len(self) - 1) + 1):
             same = tiles[shift:] == tiles[:-shift]

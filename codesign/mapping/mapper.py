@@ -31,19 +31,21 @@ import numpy as np
 from codesign.errors import DoesNotFitError
 from codesign.hardware.profile import HardwareProfile
 from codesign.hardware.sections import Buffering
-from codesign.mapping.bounds import Lines, Tables
+from codesign.mapping.bounds import Tables
 from codesign.mapping.cost import Meter, layer_cost
 from codesign.mapping.counts import counts_of
 from codesign.mapping.cuts import Cut
 from codesign.mapping.fitting import problems_of_fit
+from codesign.mapping.grid import IMAGE, KERNEL
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.layer_space import LayerSpace
+from codesign.mapping.lines import Lines
 from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLoop
-from codesign.mapping.merging import IMAGE, KERNEL
 from codesign.mapping.objective import AnyObjective, Objective
 from codesign.mapping.space import SpatialChoice, loop_extent, spatial_choices, tile_bytes
 from codesign.mapping.sweep import TOLERANCE, Best, Sweep
 from codesign.mapping.tuning import quick_lines, tuned_tables
+from codesign.mapping.weighing import weighing
 from codesign.mapping.window import windows_of
 from codesign.vocabulary import DIMENSIONS, REDUCTION, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
@@ -200,20 +202,22 @@ class _Search:
             space = space.coarse
         if self.lines is None:
             self.lines = quick_lines(space, self.objective)
-            tables = Tables(space, self.lines, merged)
+            weighed = weighing(space, self.lines).merged(merged)
+            tables = Tables(weighed)
             yield _Way(tables, COARSE, dive=True, near=NEAR if merged else np.inf)
             if merged and self.best.first > NEAR * self.floor(space)[0]:
-                yield _Way(Tables(space.coarse, self.lines), COARSE, dive=True, proves=False)
+                yield _Way(Tables(weighing(space.coarse, self.lines)), COARSE, dive=True, proves=False)
                 yield _Way(tables, NARROW)
             if self.objective is not Objective.LATENCY:
                 coarse = space.coarse if merged else space
                 groups = (KERNEL, IMAGE) if coarse.grid.count > TUNING_GRID else merged
                 tuned = tuned_tables(coarse, groups)
                 self.lines = tuned.lines
-                tables = Tables(space, self.lines, merged) if merged else tuned
+                tables = Tables(weighing(space, self.lines).merged(merged)) if merged else tuned
         else:
-            yield _Way(Tables(space, self.lines, (KERNEL, IMAGE)), AT_A_GLANCE)
-            tables = Tables(space, self.lines, merged)
+            weighed = weighing(space, self.lines).merged(merged)
+            yield _Way(Tables(weighed.merged((KERNEL, IMAGE))), AT_A_GLANCE)
+            tables = Tables(weighed)
         yield _Way(tables, NARROW)
         yield _Way(tables, self.limit)
 

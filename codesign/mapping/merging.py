@@ -8,13 +8,7 @@ from math import prod
 
 import numpy as np
 
-from codesign.mapping.grid import Floats, Grid, Integers
-from codesign.vocabulary import DIMENSIONS, Dimension
-
-Group = tuple[int, ...]  # neighbouring dimensions, by their place in DIMENSIONS
-KERNEL: Group = tuple(DIMENSIONS.index(dimension) for dimension in (Dimension.FY, Dimension.FX))
-IMAGE: Group = tuple(DIMENSIONS.index(dimension) for dimension in (Dimension.OY, Dimension.OX))
-
+from codesign.mapping.grid import Floats, Grid, Group, Integers
 
 @dataclass(frozen=True, eq=False)
 class Merged:
@@ -35,7 +29,7 @@ class Merged:
             several = any(self.fine.shape[axis] > 1 for axis in group)
             for axis in group:
                 steps[axis] = 2 if several and axis == group[0] else 1
-        return Grid(tuple(steps), self.fine.perfect)
+        return Grid(tuple(steps), self.fine.perfect, self.fine.order)
 
     @cached_property
     def rows(self) -> Integers:
@@ -51,7 +45,7 @@ class Merged:
     @cached_property
     def _spans(self) -> tuple[tuple[int, int], ...]:
         """Axes of the box of each group: the first, counted from the last, and how many. The last group first."""
-        axes = [axis for axis, size in enumerate(self.fine.shape) if size > 1]
+        axes = self.fine.axes
         found = [[at - len(axes) for at, axis in enumerate(axes) if axis in group] for group in self.groups]
         return tuple(sorted(((part[0], len(part)) for part in found if part), reverse=True))
 
@@ -79,7 +73,10 @@ def _part_and_whole(values: Floats, first: int, sizes: tuple[int, ...]) -> Float
     before, here, after = values.shape[:at], values.shape[at : at + len(sizes)], values.shape[at + len(sizes) :]
     if prod(here) == 1:
         return values.reshape(*before, 1, *after)
-    several = np.broadcast_to(values, (*before, *sizes, *after)).reshape(prod(before), prod(sizes), prod(after))
-    places = np.ascontiguousarray(several.swapaxes(0, 1))  # numpy is slow where the axis it goes along is the short one
-    found = np.stack([places[:-1].min(axis=0), places[-1]], axis=1)
+    if here != sizes:
+        values = np.broadcast_to(values, (*before, *sizes, *after))
+    several = values.reshape(prod(before), prod(sizes), prod(after))
+    found = np.empty((len(several), 2, several.shape[2]))
+    np.minimum.reduce(several[:, :-1], axis=1, out=found[:, 0])
+    found[:, 1] = several[:, -1]
     return found.reshape(*before, 2, *after)

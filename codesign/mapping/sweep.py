@@ -9,11 +9,12 @@ from heapq import heappop, heappush
 import numpy as np
 from numpy.typing import NDArray
 
-from codesign.mapping.bounds import Lines, Tables
+from codesign.mapping.bounds import Tables
 from codesign.mapping.cuts import Cut, Holding
 from codesign.mapping.grid import Floats, Integers
 from codesign.mapping.labels import Labels, Trail
 from codesign.mapping.layer_space import LayerSpace
+from codesign.mapping.lines import Lines
 from codesign.mapping.objective import AnyObjective, Objective
 from codesign.mapping.stages import Step
 
@@ -36,9 +37,9 @@ class Best:
     chain: list[tuple[Cut, Holding, int]] = field(default_factory=list)
 
 
-def bounds(objective: AnyObjective, lines: Lines, values: Floats, costs: Floats, cap: float) -> tuple[Floats, Floats]:
-    """Lower bounds of the objective and, no objective above `cap`, of the tie-breaker. values, costs: of labels."""
-    latency, energy = lines.corner(values, costs)
+def bounds(objective: AnyObjective, lines: Lines, values: Floats, state: Floats, cap: float) -> tuple[Floats, Floats]:
+    """Lower bounds of the objective and, no objective above `cap`, of the tie-breaker. values, state: of labels."""
+    latency, energy = lines.corner(values, state)
     first, second = objective.values(latency, energy)
     values = np.where(np.isinf(values), 0.0, values)  # those are out already
     for line in lines.mixed:
@@ -55,7 +56,7 @@ def bounds(objective: AnyObjective, lines: Lines, values: Floats, costs: Floats,
 
 
 def guesses(
-    objective: AnyObjective, lines: Lines, values: Floats, costs: Floats, *, together: bool
+    objective: AnyObjective, lines: Lines, values: Floats, state: Floats, *, together: bool
 ) -> tuple[Floats, Floats]:
     """What a dive follows: latency and energy `together`, which leaves fewer dead ends, or the bounds.
 
@@ -64,7 +65,7 @@ def guesses(
     together = together and objective is not Objective.ENERGY
     if together and lines.mixed:
         return values[lines.mixed[0]], values[lines.mixed[0]]
-    first, second = bounds(objective, lines, values, costs, np.inf)
+    first, second = bounds(objective, lines, values, state, np.inf)
     if together and objective is Objective.LATENCY:
         first = lines.cycles.max() * first + A_LITTLE * lines.energy.max() * second
     return first, second
@@ -95,19 +96,33 @@ class Sweep:
         return self.tables.space
 
     def dive(self, *, together: bool = True) -> None:
-        """Follow the most promising labels to a complete mapping, back to others where there is no way on."""
+        """Follow the most promising labels to a complete mapping, back to others where there is no way on.
+
+        A step that adds nothing to what is guessed is followed before others are tried.
+        """
         self.diving, self.together = True, together
-        ahead: list[tuple[int, float, float, int, int, Labels]] = [(0, 0.0, 0.0, 0, 0, self._start())]
+        start, self.arrived = self._start(), False
+        first, second = (float(guess[0]) for guess in self._guesses(0, start))
+        ahead: list[tuple[int, float, float, int, int, Labels, tuple[Step, ...]]] = []
+        heappush(ahead, (0, first, second, 0, 0, start, self.space.stairs.steps[0]))
         count = 0
-        self.arrived = False
         while ahead and not self.arrived and count < TRIES:
-            depth, _, _, _, stage, labels = heappop(ahead)
-            for step in self.space.stairs.steps[stage]:
+            depth, first, second, _, stage, labels, steps = heappop(ahead)
+            roof, roof_of_other = first * (1 + TOLERANCE), second * (1 + TOLERANCE)
+            for step in steps:
                 self._place(stage, step, labels)
-            for first, second, following, child in self._most_promising():
+                steps = steps[1:]
+                found = list(self._most_promising())
+                self.pool.clear()
+                for guess, other, following, child in found:
+                    count += 1
+                    further = self.space.stairs.steps[following]
+                    heappush(ahead, (depth - 1, guess, other, count, following, child, further))
+                if self.arrived or any(guess <= roof and other <= roof_of_other for guess, other, _, _ in found):
+                    break
+            if steps:
                 count += 1
-                heappush(ahead, (depth - 1, first, second, count, following, child))
-            self.pool.clear()
+                heappush(ahead, (depth, first, second, count, stage, labels, steps))
         self.diving = False
 
     @property
@@ -130,8 +145,7 @@ class Sweep:
                     yield float(first[row]), float(second[row]), stage, labels.pick(np.asarray([row]))
 
     def _start(self) -> Labels:
-        used = np.zeros((len(self.space.shared), 1))
-        return Labels(np.zeros(1, dtype=np.intp), self.space.constant[:, None], used, np.full(1, -1))
+        return Labels(np.zeros(1, dtype=np.intp), self.space.start, np.full(1, -1))
 
     def run(self) -> None:
         """Improve `best` as far as the width allows."""
@@ -145,8 +159,8 @@ class Sweep:
                         self._place(stage, step, labels.pick(np.arange(row, min(row + ROWS_AT_ONCE, len(labels)))))
 
     def _bounds(self, stage: int, labels: Labels) -> tuple[Floats, Floats]:
-        values = self.tables.values(stage, labels.tiles, labels.costs, labels.used)
-        return bounds(self.objective, self.tables.lines, values, labels.costs, self.best.first * (1 + TOLERANCE))
+        values = self.tables.values(stage, labels.tiles, labels.state)
+        return bounds(self.objective, self.tables.lines, values, labels.state, self.best.first * (1 + TOLERANCE))
 
     def _promising(self, stage: int, labels: Labels) -> NDArray[np.bool_]:
         first, second = self._bounds(stage, labels)
@@ -156,8 +170,8 @@ class Sweep:
         return kept
 
     def _guesses(self, stage: int, labels: Labels) -> tuple[Floats, Floats]:
-        values = self.tables.values(stage, labels.tiles, labels.costs, labels.used)
-        return guesses(self.objective, self.tables.lines, values, labels.costs, together=self.together)
+        values = self.tables.values(stage, labels.tiles, labels.state)
+        return guesses(self.objective, self.tables.lines, values, labels.state, together=self.together)
 
     def _guessed(self, stage: int, labels: Labels) -> Integers:
         """The rows a dive follows, the most promising first."""
@@ -193,30 +207,41 @@ class Sweep:
             self._hold(step, holding, labels, tiles, rows)
 
     def _hold(self, step: Step, number: int, labels: Labels, tiles: Integers, rows: Integers) -> None:
-        cuts, shared, placements = self.space.all_cuts, self.space.shared, self.space.placements
-        cut, place = cuts[step.cut], placements[step.cut]
+        place = self.space.placements[step.cut]
         self.evaluations += len(tiles)
         taken = (place.partial_taken if step.arrives_partial else place.taken)[number].take(tiles)
-        used = labels.used.take(rows, axis=1)
-        fits = taken <= cut.size_bytes
-        for at, memory in enumerate(shared):
-            if cut.memory == memory:
-                used[at] += taken
-            need = used[at]
-            for other in step.waiting:
-                if cuts[other].memory == memory:
-                    need = need + placements[other].least_bytes.take(tiles)
-            fits &= need <= self.space.shared_bytes[at]
-        complete = place.complete.take(tiles) if step.partial is not None else None
+        fits = taken <= place.cut.size_bytes
+        complete = place.complete_by_tile.take(tiles) if step.partial is not None else None
         for following, wanted in (step.complete, complete), (step.partial, None if complete is None else ~complete):
             if following is None:
                 continue
             chosen = (fits if wanted is None else fits & wanted).nonzero()[0]
-            if len(chosen):
-                ends, origin = tiles.take(chosen), rows.take(chosen)
-                costs = labels.costs.take(origin, axis=1) + place.costs[number].take(ends, axis=1)
-                children = Labels(ends, costs, used.take(chosen, axis=1), labels.trail.take(origin))
-                self._arrive(following, children, cut, cut.holdings[number])
+            if not len(chosen):
+                continue
+            ends, origin = tiles.take(chosen), rows.take(chosen)
+            state, costs = labels.state.take(origin, axis=1), place.costs_at(number, ends)
+            state[: len(costs)] += costs
+            for at, memory in enumerate(self.space.shared, len(costs)):
+                if memory == place.cut.memory:
+                    state[at] += taken.take(chosen)
+            children = Labels(ends, state, labels.trail.take(origin))
+            left = self._left(step.waiting, children)
+            if not left.all():
+                children = children.pick(left)
+            if len(children):
+                self._arrive(following, children, place.cut, place.cut.holdings[number])
+
+    def _left(self, waiting: tuple[int, ...], labels: Labels) -> NDArray[np.bool_]:
+        """Whether shared memories have room for the cuts that wait."""
+        space = self.space
+        left = np.ones(len(labels), dtype=bool)
+        for at, memory in enumerate(space.shared, -len(space.shared)):
+            need = labels.state[at]
+            for other in waiting:
+                if space.all_cuts[other].memory == memory:
+                    need = need + space.placements[other].least_by_tile.take(labels.tiles)
+            left &= need <= space.shared_bytes[at]
+        return left
 
     def _arrive(self, stage: int, labels: Labels, cut: Cut, holding: Holding) -> None:
         if not self.diving:
@@ -229,10 +254,10 @@ class Sweep:
             self._complete(labels, cut, holding)
             return
         trail = self.trail.record(labels.trail, cut, holding, labels.tiles)
-        self.pool.setdefault(stage, []).append(Labels(labels.tiles, labels.costs, labels.used, trail))
+        self.pool.setdefault(stage, []).append(Labels(labels.tiles, labels.state, trail))
 
     def _complete(self, labels: Labels, cut: Cut, holding: Holding) -> None:
-        latency, energy = labels.costs[:-1].max(axis=0), labels.costs[-1]
+        latency, energy = self.tables.lines.spent(labels.state)
         first, second = self.objective.values(latency, energy)
         least = float(first.min())
         less = least < self.best.first * (1 - TOLERANCE)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from codesign.mapping.bounds import Lines, Tables
+from codesign.mapping.bounds import Tables
 from codesign.mapping.cost import Vector
-from codesign.mapping.grid import Floats
+from codesign.mapping.grid import Floats, Group
 from codesign.mapping.layer_space import LayerSpace
-from codesign.mapping.merging import Group
+from codesign.mapping.lines import Lines
 from codesign.mapping.objective import AnyObjective, Objective
+from codesign.mapping.weighing import weighing
 
 PRICES = (0.0, 0.01, 0.03, 0.08, 0.2, 0.6)  # of the memory's whole size, in parts of the objective
 BLEND_PRICES = (0.01, 0.04, 0.15)
 BLEND_RATIOS = (0.5, 1.0, 2.0)
 LANE_SHARES = (0.25, 0.5, 0.75)
 FILL_SHARES = (0.8, 0.98, 1.0)  # of the lanes; the rest is traffic off chip
+A_HAIR = 0.001  # of lane cycles beside the busiest port: of mappings that keep it equally busy, one that fills little
 PORTS_TRIED = 2
 NEGLIGIBLE = 1e-30  # cycles or pJ no weight is scaled by
 
@@ -67,7 +69,7 @@ def chosen(lines: Lines, root: Floats) -> list[int]:
 
 def tuned_tables(space: LayerSpace, merged: tuple[Group, ...]) -> Tables:
     """Tables of the few lines that bound best, all candidates tried."""
-    tables = Tables(space, candidates(space), merged)
+    tables = Tables(weighing(space, candidates(space)).merged(merged))
     return tables.only(chosen(tables.lines, tables.root()))
 
 
@@ -85,7 +87,9 @@ def quick_lines(space: LayerSpace, objective: AnyObjective) -> Lines:
     port = int(np.argmax(least[:-1]))
     alone = np.zeros(len(least))
     alone[port] = 1 / scale[port]
-    rows = [energy, energy + alone, alone]
+    lanes = np.zeros(len(least))
+    lanes[0] = 1 / scale[port]
+    rows = [energy, energy + (1 - A_HAIR) * alone + A_HAIR * lanes, alone]
     if port == 0 and objective is Objective.LATENCY:
         far = np.zeros(len(least))
         far[_off_chip(space)] = 1 / scale[port]
