@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +76,12 @@ class Cut:
     inside: tuple[int, ...]
     outside: tuple[int, ...]
     bursts: BurstPricing | None
+
+    @cached_property
+    def tries_whole(self) -> bool:
+        """Whether the whole layer may take less memory than a part of it, and is not always among what is grown."""
+        refilled_twice = any(holding.copies > 1 for holding in self.holdings)
+        return refilled_twice and len(self.grows) < sum(size > 0 for size in self.last)
 
     def bytes_taken(self, index: Index, copies: int, *, partial: bool) -> Floats:
         """Bytes in one instance of the memory; the whole layer is never refilled and takes one copy.

@@ -27,9 +27,12 @@ class Labels:
         return len(self.tiles)
 
     def pick(self, rows: NDArray[np.bool_] | Integers) -> Labels:
-        """Some of them."""
-        numbers = rows.nonzero()[0] if rows.dtype == np.bool_ else rows
-        return self.at(self.tiles.take(numbers), numbers)
+        """Some of them, by number or True."""
+        if rows.dtype == np.bool_:
+            rows = rows.nonzero()[0]
+            if len(rows) == len(self):
+                return self
+        return self.at(self.tiles.take(rows), rows)  # type: ignore[arg-type]
 
     def at(self, tiles: Integers, rows: Integers) -> Labels:
         """Some of them, grown to other tiles."""
@@ -62,7 +65,7 @@ class Labels:
             same = tiles[shift:] == tiles[:-shift]
             if not same.any():
                 break
-            beaten[shift:] |= same & (rows[:, :-shift] <= rows[:, shift:]).all(axis=0)
+            beaten[shift:] |= same & np.logical_and.reduce(rows[:, :-shift] <= rows[:, shift:])
         kept = np.ones(len(self), dtype=bool)
         kept[order] = ~beaten
         return kept

@@ -69,7 +69,7 @@ class Lines:
     def spent(self, state: Floats) -> tuple[Floats, Floats]:
         """Latency and energy spent already."""
         energy = self.weights.shape[1] - 1
-        return state[:energy].max(axis=0), state[energy]
+        return np.maximum.reduce(state[:energy]), state[energy]
 
     def corner(self, values: Floats, state: Floats) -> tuple[Floats, Floats]:
         """The least latency and the least energy, each by itself."""

@@ -22,6 +22,7 @@ TOLERANCE = 1e-9
 ROWS_AT_ONCE = 2048
 BRANCHES = 3  # labels of a stage a dive may come back to
 TRIES = 300
+NEVER = 1e200  # instead of infinite, where that may meet zero
 A_LITTLE = 0.01  # energy in what a dive for latency follows, both in parts of the least there is
 FEW_ROWS = 128  # beyond, a dive follows the most promising
 MANY_ROWS = 1024  # from so many on, growing prunes before it goes on
@@ -41,7 +42,7 @@ def bounds(objective: AnyObjective, lines: Lines, values: Floats, state: Floats,
     """Lower bounds of the objective and, no objective above `cap`, of the tie-breaker. values, state: of labels."""
     latency, energy = lines.corner(values, state)
     first, second = objective.values(latency, energy)
-    values = np.where(np.isinf(values), 0.0, values)  # those are out already
+    values = np.minimum(values, NEVER)  # infinite ones are out already
     for line in lines.mixed:
         value, cycles, spent = values[line], lines.cycles[line], lines.energy[line]
         if objective is Objective.LATENCY:
@@ -175,8 +176,7 @@ class Sweep:
 
     def _guessed(self, stage: int, labels: Labels) -> Integers:
         """The rows a dive follows, the most promising first."""
-        first, second = self._guesses(stage, labels)
-        return np.lexsort((second, first))[:FEW_ROWS]
+        return np.lexsort(self._guesses(stage, labels)[::-1])[:FEW_ROWS]
 
     def _kept(self, stage: int, labels: Labels) -> Labels:
         labels = labels.pick(self._promising(stage, labels)) if len(labels) > MANY_ROWS else labels
@@ -198,9 +198,7 @@ class Sweep:
                 grown = labels.at(tiles, rows)
                 kept = self._guessed(stage, grown) if self.diving else self._promising(stage, grown)
                 tiles, rows = tiles[kept], rows[kept]
-        if len(cut.grows) < sum(size > 1 for size in grid.shape) and any(
-            holding.copies > 1 for holding in cut.holdings
-        ):
+        if cut.tries_whole:
             tiles = np.concatenate([tiles, np.full(len(labels), grid.count - 1)])
             rows = np.concatenate([rows, np.arange(len(labels))])
         for holding in range(len(cut.holdings)):
@@ -224,31 +222,26 @@ class Sweep:
             for at, memory in enumerate(self.space.shared, len(costs)):
                 if memory == place.cut.memory:
                     state[at] += taken.take(chosen)
-            children = Labels(ends, state, labels.trail.take(origin))
-            left = self._left(step.waiting, children)
-            if not left.all():
-                children = children.pick(left)
+            children = self._fitting(step.waiting, Labels(ends, state, labels.trail.take(origin)))
             if len(children):
                 self._arrive(following, children, place.cut, place.cut.holdings[number])
 
-    def _left(self, waiting: tuple[int, ...], labels: Labels) -> NDArray[np.bool_]:
-        """Whether shared memories have room for the cuts that wait."""
+    def _fitting(self, waiting: tuple[int, ...], labels: Labels) -> Labels:
+        """Those that leave room in shared memories for the cuts that wait."""
         space = self.space
-        left = np.ones(len(labels), dtype=bool)
         for at, memory in enumerate(space.shared, -len(space.shared)):
             need = labels.state[at]
             for other in waiting:
                 if space.all_cuts[other].memory == memory:
                     need = need + space.placements[other].least_by_tile.take(labels.tiles)
-            left &= need <= space.shared_bytes[at]
-        return left
+            labels = labels.pick(need <= space.shared_bytes[at])
+        return labels
 
     def _arrive(self, stage: int, labels: Labels, cut: Cut, holding: Holding) -> None:
         if not self.diving:
-            kept = self._promising(stage, labels)
-            if not kept.any():
+            labels = labels.pick(self._promising(stage, labels))
+            if not len(labels):
                 return
-            labels = labels if kept.all() else labels.pick(kept)
         if stage == self.space.stairs.last:
             self.arrived = True
             self._complete(labels, cut, holding)
