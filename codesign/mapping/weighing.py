@@ -137,11 +137,15 @@ def _taken(place: Placement, way: Way) -> Floats:
 
 def _values(space: LayerSpace, lines: Lines, way: Way, taken: Floats) -> Parts:
     place = space.placements[way.cut]
-    parts = [
-        (lines.weights @ rates.T @ amounts.reshape(len(rates), -1)).reshape(-1, *amounts.shape[1:])
-        for rates, amounts in place.priced[way.holding]
-    ]
+    parts = [_sums(lines.weights @ rates.T, amounts) for rates, amounts in place.priced[way.holding]]
     if place.cut.memory in space.shared and lines.priced:
         prices = lines.prices[:, space.shared.index(place.cut.memory)].reshape(-1, *(1,) * taken.ndim)
         parts.append(prices * np.minimum(taken, place.cut.size_bytes))
     return tuple(parts) or (np.zeros((len(lines.weights), *(1,) * taken.ndim)),)
+
+
+def _sums(weights: Floats, amounts: Floats) -> Floats:
+    """Weighted sums of amounts, one for each row of weights."""
+    if len(amounts) == 1:  # what products of matrices are slow at
+        return weights.reshape(-1, *(1,) * (amounts.ndim - 1)) * amounts
+    return (weights @ amounts.reshape(len(amounts), -1)).reshape(-1, *amounts.shape[1:])
