@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.cost import Meter
 from codesign.mapping.cuts import Cut
-from codesign.mapping.grid import Floats, Followers, Index, Integers
+from codesign.mapping.grid import Floats, Followers, Integers
 from codesign.mapping.layer_space import LayerSpace
 from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
 from codesign.mapping.space import loop_extent, spatial_choices
@@ -79,13 +79,13 @@ class Sample:
         """In the order of `rank`."""
         return tuple(cut for part in self.space.cuts for cut in part)
 
-    def index(self, at: int) -> Index:
-        """The tiles of one cut."""
-        rows = np.arange(self.chain.shape[2])
-        return [
-            sizes[self.rank[at], rows] if count > 1 else np.zeros(1, dtype=np.intp)
-            for sizes, count in zip(self.chain, self.space.grid.shape, strict=True)
-        ]
+    def tiles(self, at: int) -> Integers:
+        """The tiles of one cut, by number in the grid."""
+        rows, found = np.arange(self.chain.shape[2]), np.zeros(self.chain.shape[2], dtype=np.intp)
+        for sizes, count, stride in zip(self.chain, self.space.grid.shape, self.space.grid.strides, strict=True):
+            if count > 1:
+                found += sizes[self.rank[at], rows] * stride
+        return found
 
     def mapping(self, number: int) -> Mapping:
         """One of them as loops and positions."""
@@ -142,15 +142,15 @@ def priced(sample: Sample) -> Prices:
     memories = {cut.memory: cut.size_bytes for cut in sample.cuts}
     used: dict[str, Floats] = dict.fromkeys(memories, np.zeros(1))
     complete = np.ones(1, dtype=np.bool_)
-    for at, (cut, copies) in enumerate(zip(sample.cuts, sample.copies, strict=True)):
-        index = sample.index(at)
-        holding = next(held for held in cut.holdings if held.copies == copies)
-        total = total + holding.costs(cut.amounts(index, holding), sample.rank.shape[1:])
-        taken = cut.bytes_taken(index, copies, partial=False)
+    for at, (place, copies) in enumerate(zip(sample.space.placements, sample.copies, strict=True)):
+        tiles, cut = sample.tiles(at), place.cut
+        number = next(number for number, holding in enumerate(cut.holdings) if holding.copies == copies)
+        total = total + place.costs_at(number, tiles)
+        taken = place.taken[number].take(tiles)
         if cut.operand is Operand.OUTPUTS:
             if cut.partial_bytes != cut.bytes_per_element:
-                taken = np.where(complete, taken, cut.bytes_taken(index, copies, partial=True))
-            complete = cut.complete(index)
+                taken = np.where(complete, taken, place.partial_taken[number].take(tiles))
+            complete = place.complete_by_tile.take(tiles)
         used[cut.memory] = used[cut.memory] + taken
     fits = np.ones(1, dtype=np.bool_)
     for memory, size_bytes in memories.items():

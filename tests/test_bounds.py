@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.bounds import Tables
 from codesign.mapping.cost import Meter
+from codesign.mapping.grid import IMAGE, KERNEL
 from codesign.mapping.layer_space import LayerSpace
-from codesign.mapping.merging import IMAGE, KERNEL, Merged
+from codesign.mapping.merging import Merged
 from codesign.mapping.space import spatial_choices
 from codesign.mapping.stages import Stage, stairs
 from codesign.mapping.tuning import candidates
+from codesign.mapping.weighing import weighing
 from codesign.workload.loop_nest import LoopNest
 from tests.machines import examples, nests, profiles
 
@@ -33,9 +35,10 @@ def test_merged_tables_are_bounds_of_the_full_ones(
     space = space_of(nest, profile, number)
     assume(space.grid.count < 3_000)
     lines = candidates(space)
-    full, small = Tables(space, lines), Tables(space, lines, groups)
-    assert small.merged is not None
-    spread = small.ahead[:, :, small.merged.rows]
+    weighed = weighing(space, lines)
+    full, small = Tables(weighed), Tables(weighed.merged(groups))
+    assert small.rows is not None
+    spread = small.ahead[:, :, small.rows]
     finite = np.isfinite(full.ahead)
     free = ~lines.prices.any(axis=1)
     floors, roots = lines.weights[free] @ space.compulsory, full.root()[free]

@@ -38,14 +38,6 @@ class Holding:
     overhead: int
     wait: int
 
-    def costs(self, amounts: tuple[Floats, ...], shape: tuple[int, ...]) -> Floats:
-        """Of `Cut.amounts`, which broadcast to a shape: costs along a new first axis."""
-        total = np.zeros((self.rates.shape[1], *shape))
-        for amount, rates in zip(amounts, self.rates, strict=True):
-            for part in np.flatnonzero(rates):
-                total[part] += amount * rates[part]
-        return total
-
 
 @dataclass(frozen=True, eq=False)
 class Cut:
@@ -82,14 +74,6 @@ class Cut:
         """Whether the whole layer may take less memory than a part of it, and is not always among what is grown."""
         refilled_twice = any(holding.copies > 1 for holding in self.holdings)
         return refilled_twice and len(self.grows) < sum(size > 0 for size in self.last)
-
-    def bytes_taken(self, index: Index, copies: int, *, partial: bool) -> Floats:
-        """Bytes in one instance of the memory; the whole layer is never refilled and takes one copy.
-
-        Infinite where a fixed dataflow forbids the tile.
-        """
-        once = self.bytes_once(index, partial=partial)
-        return self.allowed(index, np.where(self.whole(index), once, copies * once) if copies > 1 else once)
 
     def bytes_once(self, index: Index, *, partial: bool) -> Floats:
         """Bytes of one copy."""

@@ -20,6 +20,11 @@ Index = Sequence[Integers]  # per dimension: positions in its list of sizes, arr
 Group = tuple[int, ...]  # neighbouring dimensions, by their place in DIMENSIONS
 KERNEL: Group = (DIMENSIONS.index(Dimension.FY), DIMENSIONS.index(Dimension.FX))
 IMAGE: Group = (DIMENSIONS.index(Dimension.OY), DIMENSIONS.index(Dimension.OX))
+ORDER = (
+    *KERNEL,
+    *(at for at, dimension in enumerate(DIMENSIONS) if at not in KERNEL + IMAGE),
+    *IMAGE,
+)  # of dimensions in tile numbers, slowest first: arrays that vary along a long last axis are cheap
 FEW = 4  # trailing places up to which long strided runs beat short contiguous ones
 
 
@@ -55,23 +60,12 @@ def followers(steps: int, perfect: bool) -> Followers:
     return Followers(np.asarray(sizes), flat, farther, np.cumsum(count) - count, count, tuple(covers))
 
 
-def order_of(full: tuple[int, ...], perfect: bool) -> tuple[int, ...]:
-    """Dimensions from the slowest to the fastest in tile numbers: arrays that vary along a long last axis are cheap.
-
-    The kernel comes first, and the image stays together.
-    """
-    groups = [(axis,) for axis in range(len(full)) if axis not in KERNEL + IMAGE]
-    longest = {group: max(len(tile_sizes(full[axis], perfect=perfect)) for axis in group) for group in (*groups, IMAGE)}
-    return KERNEL + tuple(axis for group in sorted(longest, key=longest.__getitem__) for axis in group)
-
-
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """All tiles: the product of the sizes of every dimension. A tile's number counts in the order of dimensions."""
+    """All tiles: the product of the sizes of every dimension. A tile's number counts in the order of ORDER."""
 
     full: tuple[int, ...]
     perfect: bool
-    order: tuple[int, ...]
 
     @cached_property
     def dimensions(self) -> tuple[Followers, ...]:
@@ -86,7 +80,7 @@ class Grid:
     @cached_property
     def strides(self) -> tuple[int, ...]:
         """Distance of tile numbers, per dimension."""
-        faster = {axis: self.order[at + 1 :] for at, axis in enumerate(self.order)}
+        faster = {axis: ORDER[at + 1 :] for at, axis in enumerate(ORDER)}
         return tuple(prod(self.shape[other] for other in faster[axis]) for axis in range(len(self.shape)))
 
     @property
@@ -102,7 +96,7 @@ class Grid:
     @cached_property
     def axes(self) -> tuple[int, ...]:
         """Dimensions of more than one size, in order."""
-        return tuple(axis for axis in self.order if self.shape[axis] > 1)
+        return tuple(axis for axis in ORDER if self.shape[axis] > 1)
 
     @cached_property
     def everywhere(self) -> tuple[Integers, ...]:

@@ -15,7 +15,7 @@ from codesign.mapping.burst_pricing import BurstPricing, burst_pricing
 from codesign.mapping.cost import Meter, Vector, mac_energy_pj, stops_the_lanes
 from codesign.mapping.counts import stored_sizes
 from codesign.mapping.cuts import Cut, Factor, Holding
-from codesign.mapping.grid import Floats, Grid, order_of
+from codesign.mapping.grid import Floats, Grid
 from codesign.mapping.mapping import ENGINE
 from codesign.mapping.placements import Placement
 from codesign.mapping.space import SpatialChoice, storage_bits
@@ -50,7 +50,7 @@ class LayerSpace:
     @cached_property
     def grid(self) -> Grid:
         """All candidate tiles."""
-        return Grid(self.choice.steps, self.perfect, order_of(self.choice.steps, self.perfect))
+        return Grid(self.choice.steps, self.perfect)
 
     @cached_property
     def cuts(self) -> tuple[tuple[Cut, ...], ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from codesign.mapping.grid import Floats, Grid, Group, Integers
 
+
 @dataclass(frozen=True, eq=False)
 class Merged:
     """A grid that tells apart all of a group of dimensions from any part of it, and no more.
@@ -29,7 +30,7 @@ class Merged:
             several = any(self.fine.shape[axis] > 1 for axis in group)
             for axis in group:
                 steps[axis] = 2 if several and axis == group[0] else 1
-        return Grid(tuple(steps), self.fine.perfect, self.fine.order)
+        return Grid(tuple(steps), self.fine.perfect)
 
     @cached_property
     def rows(self) -> Integers:

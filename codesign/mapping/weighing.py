@@ -75,7 +75,8 @@ class Weighing:
 
     rows: the number in `grid` of every tile of the layer's own grid, None where they are the same. values, taken: by
     way, what is added to the lines (a first axis) and the bytes taken. least: by cut, the bytes it takes at a tile or
-    further out. conditions: 0 where tiles are as a placing wants them, infinite elsewhere: by ALWAYS, COMPLETE, PARTIAL.
+    further out. conditions: 0 where tiles are as a placing wants them, infinite elsewhere; by ALWAYS, COMPLETE and
+    PARTIAL.
     """
 
     space: LayerSpace
