@@ -44,7 +44,7 @@ from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLo
 from codesign.mapping.objective import AnyObjective, Objective
 from codesign.mapping.space import SpatialChoice, loop_extent, spatial_choices, tile_bytes
 from codesign.mapping.sweep import TOLERANCE, Best, Sweep
-from codesign.mapping.tuning import quick_lines, tuned_tables
+from codesign.mapping.tuning import quick_lines, tuned_tables, useful
 from codesign.mapping.weighing import weighing
 from codesign.mapping.window import windows_of
 from codesign.vocabulary import DIMENSIONS, REDUCTION, Dimension, Operand
@@ -214,6 +214,8 @@ class _Search:
                 tuned = tuned_tables(coarse, groups)
                 self.lines = tuned.lines
                 tables = Tables(weighing(space, self.lines).merged(merged)) if merged else tuned
+            else:
+                self.lines = self.lines.only(useful(self.lines, tables.root()))
         else:
             weighed = weighing(space, self.lines).merged(merged)
             yield _Way(Tables(weighed.merged((KERNEL, IMAGE))), AT_A_GLANCE)

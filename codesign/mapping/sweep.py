@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from math import log
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ TOLERANCE = 1e-9
 ROWS_AT_ONCE = 2048
 BRANCHES = 3  # labels of a stage a dive may come back to
 TRIES = 300
+MUCH_WORSE = 0.5  # of the logarithm of what is guessed
 NEVER = 1e200  # instead of infinite, where that may meet zero
 A_LITTLE = 0.01  # energy in what a dive for latency follows, both in parts of the least there is
 FEW_ROWS = 128  # beyond, a dive follows the most promising
@@ -72,6 +75,22 @@ def guesses(
     return first, second
 
 
+class _Ahead(NamedTuple):
+    """One label a dive may follow, in the order in which it does. worse: in steps, than what was hoped for.
+
+    depth: cuts placed, negative. number: of those noted, which also keeps labels from being compared.
+    """
+
+    worse: int
+    depth: int
+    first: float
+    second: float
+    number: int
+    stage: int
+    labels: Labels
+    steps: tuple[Step, ...]
+
+
 @dataclass
 class Sweep:
     """One pass over all stages of one choice of lanes.
@@ -99,31 +118,33 @@ class Sweep:
     def dive(self, *, together: bool = True) -> None:
         """Follow the most promising labels to a complete mapping, back to others where there is no way on.
 
-        A step that adds nothing to what is guessed is followed before others are tried.
+        The longest chains first, among those that are not much worse than what was hoped for. A step that adds nothing
+        to what is guessed is followed before others are tried.
         """
         self.diving, self.together = True, together
         start, self.arrived = self._start(), False
-        first, second = (float(guess[0]) for guess in self._guesses(0, start))
-        ahead: list[tuple[int, float, float, int, int, Labels, tuple[Step, ...]]] = []
-        heappush(ahead, (0, first, second, 0, 0, start, self.space.stairs.steps[0]))
+        hoped, second = (float(guess[0]) for guess in self._guesses(0, start))
+        ahead = [_Ahead(0, 0, hoped, second, 0, 0, start, self.space.stairs.steps[0])]
         count = 0
         while ahead and not self.arrived and count < TRIES:
-            depth, first, second, _, stage, labels, steps = heappop(ahead)
-            roof, roof_of_other = first * (1 + TOLERANCE), second * (1 + TOLERANCE)
-            for step in steps:
-                self._place(stage, step, labels)
+            here = heappop(ahead)
+            steps = here.steps
+            roofs = here.first * (1 + TOLERANCE), here.second * (1 + TOLERANCE)
+            for step in here.steps:
+                self._place(here.stage, step, here.labels)
                 steps = steps[1:]
                 found = list(self._most_promising())
                 self.pool.clear()
-                for guess, other, following, child in found:
+                for first, second, stage, labels in found:
                     count += 1
-                    further = self.space.stairs.steps[following]
-                    heappush(ahead, (depth - 1, guess, other, count, following, child, further))
-                if self.arrived or any(guess <= roof and other <= roof_of_other for guess, other, _, _ in found):
+                    further = self.space.stairs.steps[stage]
+                    worse = int(log(max(first / hoped, 1.0)) / MUCH_WORSE)
+                    heappush(ahead, _Ahead(worse, here.depth - 1, first, second, count, stage, labels, further))
+                if self.arrived or any(first <= roofs[0] and second <= roofs[1] for first, second, _, _ in found):
                     break
             if steps:
                 count += 1
-                heappush(ahead, (depth, first, second, count, stage, labels, steps))
+                heappush(ahead, here._replace(number=count, steps=steps))
         self.diving = False
 
     @property

@@ -19,6 +19,7 @@ LANE_SHARES = (0.25, 0.5, 0.75)
 FILL_SHARES = (0.8, 0.98, 1.0)  # of the lanes; the rest is traffic off chip
 A_HAIR = 0.001  # of lane cycles beside the busiest port: of mappings that keep it equally busy, one that fills little
 PORTS_TRIED = 2
+NEARLY = 0.99  # of the best bound of latency
 NEGLIGIBLE = 1e-30  # cycles or pJ no weight is scaled by
 
 
@@ -65,6 +66,13 @@ def chosen(lines: Lines, root: Floats) -> list[int]:
     if gains:
         picks.append(max(gains)[1])
     return picks
+
+
+def useful(lines: Lines, root: Floats) -> list[int]:
+    """All but those over cycles alone that bound latency much worse than another does."""
+    bounds = {line: root[line] / lines.cycles[line] for line in lines.pure_cycles}
+    least = NEARLY * max(bounds.values(), default=0.0)
+    return [line for line in range(len(root)) if bounds.get(line, least) >= least]
 
 
 def tuned_tables(space: LayerSpace, merged: tuple[Group, ...]) -> Tables:
