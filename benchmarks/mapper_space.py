@@ -14,7 +14,7 @@ from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.cost import Meter
 from codesign.mapping.cuts import Cut
 from codesign.mapping.grid import Floats, Followers, Integers
-from codesign.mapping.layer_space import LayerSpace
+from codesign.mapping.layer_space import EngineLayer, LayerSpace
 from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
 from codesign.mapping.space import loop_extent, spatial_choices
 from codesign.vocabulary import DIMENSIONS, Operand
@@ -23,9 +23,9 @@ from codesign.workload.loop_nest import LoopNest
 
 def spaces_of(nest: LoopNest, profile: HardwareProfile, engine: str, *, perfect: bool = False) -> list[LayerSpace]:
     """The spaces of all choices of lanes of a layer."""
-    meter = Meter(profile, engine)
+    layer = EngineLayer(nest, Meter(profile, engine))
     choices = spatial_choices(nest, profile.engines[engine])
-    return [LayerSpace(nest, profile, engine, choice, meter, perfect) for choice in choices]
+    return [LayerSpace(layer, choice, perfect) for choice in choices]
 
 
 def mappings_in(space: LayerSpace) -> int:

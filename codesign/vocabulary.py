@@ -19,6 +19,7 @@ class Dimension(StrEnum):
 
 
 DIMENSIONS: tuple[Dimension, ...] = tuple(Dimension)
+POSITION: dict[Dimension, int] = {dimension: at for at, dimension in enumerate(DIMENSIONS)}
 REDUCTION: tuple[Dimension, ...] = (Dimension.C, Dimension.FY, Dimension.FX)
 
 

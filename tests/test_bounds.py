@@ -10,7 +10,7 @@ from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.bounds import Tables
 from codesign.mapping.cost import Meter
 from codesign.mapping.grid import IMAGE, KERNEL
-from codesign.mapping.layer_space import LayerSpace
+from codesign.mapping.layer_space import EngineLayer, LayerSpace
 from codesign.mapping.merging import Merged
 from codesign.mapping.space import spatial_choices
 from codesign.mapping.stages import Stage, stairs
@@ -24,7 +24,7 @@ GROUPS = ((KERNEL,), (IMAGE,), (KERNEL, IMAGE))
 
 def space_of(nest: LoopNest, profile: HardwareProfile, number: int) -> LayerSpace:
     choices = spatial_choices(nest, profile.engines["array"])
-    return LayerSpace(nest, profile, "array", choices[number % len(choices)], Meter(profile, "array"), False)
+    return LayerSpace(EngineLayer(nest, Meter(profile, "array")), choices[number % len(choices)], False)
 
 
 @examples(40)

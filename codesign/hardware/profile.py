@@ -66,7 +66,7 @@ class HardwareProfile(Section):
     @property
     def off_chip(self) -> str:
         """Name of the outermost memory."""
-        return list(self.memories)[-1]
+        return next(reversed(self.memories))
 
     @property
     def peak_macs_per_cycle(self) -> int:
@@ -123,9 +123,11 @@ class HardwareProfile(Section):
         """Memories an operand of an engine passes through, innermost first, its home last."""
         bypassed = self.engines[engine].bypasses.get(operand, ())
         return tuple(
-            name
-            for name, memory in self.memories.items()
-            if operand in memory.holds and name not in bypassed and (not memory.engines or engine in memory.engines)
+            [
+                name
+                for name, memory in self.memories.items()
+                if operand in memory.holds and name not in bypassed and (not memory.engines or engine in memory.engines)
+            ]
         )
 
     def total_bytes(self, memory: str) -> int | None:

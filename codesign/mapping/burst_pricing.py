@@ -102,7 +102,7 @@ def burst_pricing(
         )
         on_chip = meter.hop(operand, source, destination, partial=partial, bursts=0.0)
         burst = burst_rate(meter, operand, source, destination)
-        return Pace(float(on_chip[1:-1].max(initial=0.0)), float(burst[1:-1].max(initial=0.0)), layer, tile)
+        return Pace(max(on_chip[1:-1], default=0.0), float(burst[1:-1].max(initial=0.0)), layer, tile)
 
     outputs = operand is Operand.OUTPUTS
     ways = (inner, outer) if outputs else (outer, inner)
@@ -121,4 +121,4 @@ def burst_pricing(
 def burst_rate(meter: Meter, operand: Operand, source: str, destination: str) -> Vector:
     """Cost of one burst off chip, alone."""
     with_one, without = (meter.hop(operand, source, destination, bursts=bursts) for bursts in (1.0, 0.0))
-    return with_one - without
+    return np.subtract(with_one, without)

@@ -14,6 +14,7 @@ from collections.abc import Mapping as Table
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, prod
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,29 +27,63 @@ from codesign.mapping.mapping import ENGINE, LayerCounts, Mapping, Residence, Tr
 from codesign.vocabulary import Operand
 from codesign.workload.loop_nest import LoopNest
 
+Costs = tuple[float, ...]
 Vector = NDArray[np.float64]
+
+
+def plus(total: Costs, costs: Costs, count: float = 1) -> Costs:
+    """Costs of so many more."""
+    return tuple([before + count * each for before, each in zip(total, costs, strict=True)])
+
+
+class _End(NamedTuple):
+    """One end of a way, read or written. port: "" where the memory has none."""
+
+    port: str
+    bytes_per_cycle: float
+    pj_per_byte: float
+    burst_bytes: int | None
 
 
 @dataclass(frozen=True)
 class Meter:
-    """Costs per element moved, as vectors [lane cycles, busy cycles of each port..., energy in pJ] of one engine."""
+    """Costs per element moved, as rows (lane cycles, busy cycles of each port..., energy in pJ) of one engine."""
 
     profile: HardwareProfile
     engine: str
 
     @cached_property
+    def levels(self) -> dict[Operand, tuple[str, ...]]:
+        """Memories each operand passes through, innermost first, its home last."""
+        return {operand: self.profile.hierarchy(self.engine, operand) for operand in Operand}
+
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        """How far out the engine and every memory are."""
+        return {name: rank for rank, name in enumerate((ENGINE, *self.profile.memories))}
+
+    @cached_property
+    def _ends(self) -> dict[tuple[str, bool], _End]:
+        """By memory, and whether it is read."""
+        return {
+            (name, reading): _End(
+                *port_of(self.profile, name, reading=reading),
+                level.read_pj_per_byte if reading else level.write_pj_per_byte,
+                level.burst_bytes,
+            )
+            for name, level in self.profile.memories.items()
+            for reading in (True, False)
+        }
+
+    @cached_property
     def ports(self) -> tuple[str, ...]:
         """Names of all ports: `sram.read`, `dram.read_write`."""
-        uses = (
-            port_of(self.profile, memory, reading=reading)[0]
-            for memory in self.profile.memories
-            for reading in (True, False)
-        )
-        return tuple(dict.fromkeys(name for name in uses if name))
+        return tuple(dict.fromkeys(end.port for end in self._ends.values() if end.port))
 
-    def zero(self) -> Vector:
+    @cached_property
+    def zero(self) -> Costs:
         """No cost at all."""
-        return np.zeros(len(self.ports) + 2)
+        return (0.0,) * (len(self.ports) + 2)
 
     def bytes_moved(self, operand: Operand, source: str, destination: str, memory: str, *, partial: bool) -> float:
         """Bytes one element is at one end of its way, as this memory stores it.
@@ -67,8 +102,8 @@ class Meter:
         partial: bool = False,
         stops_lanes: bool = False,
         bursts: float | None = None,
-    ) -> Vector:
-        """Cost of moving one element; lane cycles only where it does not overlap with compute. Not to be changed.
+    ) -> Costs:
+        """Cost of moving one element; lane cycles only where it does not overlap with compute.
 
         bursts: of them per element off chip, where that memory moves whole ones.
         """
@@ -78,7 +113,7 @@ class Meter:
         return self._hops[key]
 
     @cached_property
-    def _hops(self) -> dict[tuple[Operand, str, str, bool, bool, float | None], Vector]:
+    def _hops(self) -> dict[tuple[Operand, str, str, bool, bool, float | None], Costs]:
         return {}
 
     def _hop(
@@ -89,24 +124,23 @@ class Meter:
         partial: bool,
         stops_lanes: bool,
         bursts: float | None,
-    ) -> Vector:
-        vector = self.zero()
+    ) -> Costs:
+        costs = list(self.zero)
         slowest = 0.0
         for memory, reading in ((source, True), (destination, False)):
             if memory == ENGINE:
                 continue
-            level = self.profile.memories[memory]
+            end = self._ends[memory, reading]
             size = self.bytes_moved(operand, source, destination, memory, partial=partial)
-            if bursts is not None and level.burst_bytes is not None:
-                size = bursts * level.burst_bytes
-            vector[-1] += size * (level.read_pj_per_byte if reading else level.write_pj_per_byte)
-            port, bandwidth = port_of(self.profile, memory, reading=reading)
-            if port:
-                vector[1 + self.ports.index(port)] += size / bandwidth
-                slowest = max(slowest, size / bandwidth)
+            if bursts is not None and end.burst_bytes is not None:
+                size = bursts * end.burst_bytes
+            costs[-1] += size * end.pj_per_byte
+            if end.port:
+                costs[1 + self.ports.index(end.port)] += size / end.bytes_per_cycle
+                slowest = max(slowest, size / end.bytes_per_cycle)
         if stops_lanes:
-            vector[0] = slowest
-        return vector
+            costs[0] = slowest
+        return tuple(costs)
 
     def fill(
         self,
@@ -119,14 +153,15 @@ class Meter:
         bursts: float | None = None,
     ) -> float:
         """Lane cycles per element of the first tile in (or the last out): 0 where refills stop the lanes anyway."""
-        inwards = operand is Operand.OUTPUTS and self._level(source) > self._level(destination)
+        inwards = operand is Operand.OUTPUTS and self.ranks[source] > self.ranks[destination]
         if ENGINE in (source, destination) or inwards or not self.profile.conventions.fill_and_drain:
             return 0.0
         if stops_lanes:
             return 0.0
         hop = self.hop(operand, source, destination, partial=partial, bursts=bursts)
-        return float(hop[1:-1].max(initial=0.0))
+        return max(hop[1:-1], default=0.0)
 
+    @cached_property
     def first_waits(self) -> dict[str, int]:
         """Lane cycles a layer waits for every memory tiles come from and leave to, wherever they do.
 
@@ -134,7 +169,7 @@ class Meter:
         """
         if not self.profile.conventions.fill_and_drain:
             return {}
-        ways = {(name, operand is Operand.OUTPUTS) for operand in Operand for name in self._hierarchy(operand)[1:]}
+        ways = {(name, operand is Operand.OUTPUTS) for operand, levels in self.levels.items() for name in levels[1:]}
         return {
             name: level.latency_cycles * sum((name, way) in ways for way in (False, True))
             for name, level in self.profile.memories.items()
@@ -145,22 +180,16 @@ class Meter:
         """Lane cycles a refill waits for the memory outside: its latency, where refills stop the lanes."""
         if not stops_the_lanes(self.profile, memory, copies):
             return 0
-        levels = self._hierarchy(operand)
+        levels = self.levels[operand]
         return self.profile.memories[levels[levels.index(memory) + 1]].latency_cycles
-
-    def _hierarchy(self, operand: Operand) -> tuple[str, ...]:
-        return self.profile.hierarchy(self.engine, operand)
 
     def stops_lanes(self, mapping: Mapping, transfer: Transfer) -> bool:
         """Whether a transfer and compute take turns: the memory further in holds one copy that does not overlap."""
         if ENGINE in (transfer.source, transfer.destination):
             return False
-        inner = min(transfer.source, transfer.destination, key=self._level)
+        inner = min(transfer.source, transfer.destination, key=self.ranks.__getitem__)
         residence = mapping.residence(transfer.operand, inner)
         return stops_the_lanes(self.profile, inner, residence.buffers if residence else 1)
-
-    def _level(self, memory: str) -> int:
-        return -1 if memory == ENGINE else list(self.profile.memories).index(memory)
 
 
 def stops_the_lanes(profile: HardwareProfile, memory: str, copies: int) -> bool:
@@ -195,28 +224,50 @@ class Evaluation:
         return max([self.lane_cycles, *self.port_cycles.values()])
 
 
+class _Move(NamedTuple):
+    """A transfer as it is priced. bursts: if it moves in such."""
+
+    transfer: Transfer
+    bursts: Density | None
+    stops_lanes: bool
+
+
+def _moves(nest: LoopNest, mapping: Mapping, meter: Meter, counts: LayerCounts) -> list[_Move]:
+    return [
+        _Move(transfer, density_of(nest, mapping, meter.profile, transfer), meter.stops_lanes(mapping, transfer))
+        for transfer in counts.transfers
+    ]
+
+
 def evaluate(nest: LoopNest, mapping: Mapping, profile: HardwareProfile, counts: LayerCounts) -> Evaluation:
     """Price the counts of one mapping of a nest."""
     meter = Meter(profile, mapping.engine)
+    return _evaluated(nest, mapping, meter, counts, _moves(nest, mapping, meter, counts))
+
+
+def _evaluated(
+    nest: LoopNest, mapping: Mapping, meter: Meter, counts: LayerCounts, moves: Iterable[_Move]
+) -> Evaluation:
+    profile = meter.profile
     engine = profile.engines[mapping.engine]
     compute = compute_cycles(counts, mapping, profile)
-    total = meter.zero()
-    for transfer in counts.transfers:
-        bursts = density_of(nest, mapping, profile, transfer)
-        total += transfer.elements * meter.hop(
+    total = meter.zero
+    for transfer, bursts, stops_lanes in moves:
+        hop = meter.hop(
             transfer.operand,
             transfer.source,
             transfer.destination,
             partial=transfer.partial,
-            stops_lanes=meter.stops_lanes(mapping, transfer),
+            stops_lanes=stops_lanes,
             bursts=None if bursts is None else bursts.layer,
         )
-    total[0] += compute + engine.pipeline_depth_cycles + fill_cycles(nest, meter, mapping, counts)
-    total[0] += refill_overhead_cycles(nest, mapping, profile)
-    total[0] += sum(meter.first_waits().values()) + sum(refill_waits(nest, mapping, meter))
-    total[-1] += mac_energy_pj(counts.macs_useful, profile, mapping.engine)
-    ports = dict(zip(meter.ports, total[1:-1].tolist(), strict=True))
-    return Evaluation(compute, float(total[0]), ports, float(total[-1]))
+        total = plus(total, hop, transfer.elements)
+    lanes, *ports, energy = total
+    lanes += compute + engine.pipeline_depth_cycles + _fill_cycles(meter, counts, moves)
+    lanes += refill_overhead_cycles(nest, mapping, profile)
+    lanes += sum(meter.first_waits.values()) + sum(refill_waits(nest, mapping, meter))
+    energy += mac_energy_pj(counts.macs_useful, profile, mapping.engine)
+    return Evaluation(compute, lanes, dict(zip(meter.ports, ports, strict=True)), energy)
 
 
 def compute_cycles(counts: LayerCounts, mapping: Mapping, profile: HardwareProfile) -> int:
@@ -230,23 +281,22 @@ def mac_energy_pj(macs: int, profile: HardwareProfile, engine: str) -> float:
     return macs * profile.passes(engine) * profile.engines[engine].energy_pj_per_mac
 
 
-def fill_cycles(nest: LoopNest, meter: Meter, mapping: Mapping, counts: LayerCounts) -> float:
+def _fill_cycles(meter: Meter, counts: LayerCounts, moves: Iterable[_Move]) -> float:
     """Cycles of the first tiles in and the last tile out, hop by hop."""
     tiles = {(part.operand, part.memory): part.elements for part in counts.allocations}
     cycles = 0.0
-    for transfer in counts.transfers:
+    for transfer, bursts, stops_lanes in moves:
         if ENGINE in (transfer.source, transfer.destination):
             continue
         held_in = transfer.source if transfer.operand is Operand.OUTPUTS else transfer.destination
         if (transfer.operand, held_in) not in tiles:
             continue  # partial sums on their way back in from off chip: nothing starts or ends with them
-        bursts = density_of(nest, mapping, meter.profile, transfer)
         cycles += tiles[transfer.operand, held_in] * meter.fill(
             transfer.operand,
             transfer.source,
             transfer.destination,
             partial=transfer.partial,
-            stops_lanes=meter.stops_lanes(mapping, transfer),
+            stops_lanes=stops_lanes,
             bursts=None if bursts is None else bursts.tile,
         )
     return cycles
@@ -255,17 +305,17 @@ def fill_cycles(nest: LoopNest, meter: Meter, mapping: Mapping, counts: LayerCou
 def refill_overhead_cycles(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> int:
     """Cycles the lanes wait at refills beyond the transfers: tiles of each residence x its memory's overhead."""
     return sum(
-        _tiles(nest, mapping, part) * profile.memories[part.memory].refill_overhead_cycles
+        _tiles(nest, mapping, part) * overhead
         for part in mapping.residences
+        if (overhead := profile.memories[part.memory].refill_overhead_cycles)
     )
 
 
 def refill_waits(nest: LoopNest, mapping: Mapping, meter: Meter) -> list[int]:
     """Cycles the refills of each residence that stop the lanes wait for the memory outside, without the first one."""
-    return [
-        (_tiles(nest, mapping, part) - 1) * meter.refill_wait(part.operand, part.memory, part.buffers)
-        for part in mapping.residences
-    ]
+    waits = [meter.refill_wait(part.operand, part.memory, part.buffers) for part in mapping.residences]
+    parts = zip(mapping.residences, waits, strict=True)
+    return [(_tiles(nest, mapping, part) - 1) * wait if wait else 0 for part, wait in parts]
 
 
 def _tiles(nest: LoopNest, mapping: Mapping, part: Residence) -> int:
@@ -285,11 +335,12 @@ def layer_cost(
 ) -> LayerCost:
     """The full cost of one mapped layer."""
     meter = Meter(profile, mapping.engine)
-    found = evaluate(nest, mapping, profile, counts)
+    moves = _moves(nest, mapping, meter, counts)
+    found = _evaluated(nest, mapping, meter, counts, moves)
     cycles, not_counted = _counted(found, profile)
     lane_extra = min(cycles - found.compute_cycles, ceil(round(found.lane_cycles - found.compute_cycles, 6)))
     lanes, passes = profile.engines[mapping.engine].peak_macs_per_cycle, profile.passes(mapping.engine)
-    traffic = _traffic(nest, mapping, meter, counts)
+    traffic = _traffic(meter, moves)
     engine = Energy("engine", mac_energy_pj(counts.macs_useful, profile, mapping.engine))
     return LayerCost(
         cycles=cycles,
@@ -335,14 +386,13 @@ def memory_energies(traffic: Iterable[Traffic], profile: HardwareProfile) -> tup
     return tuple(Energy(name, energy) for name, energy in spent.items())
 
 
-def _traffic(nest: LoopNest, mapping: Mapping, meter: Meter, counts: LayerCounts) -> tuple[Traffic, ...]:
+def _traffic(meter: Meter, moves: Iterable[_Move]) -> tuple[Traffic, ...]:
     read: dict[tuple[str, Operand], float] = {}
     written: dict[tuple[str, Operand], float] = {}
-    for transfer in counts.transfers:
-        bursts = density_of(nest, mapping, meter.profile, transfer)
+    for transfer, bursts, _ in moves:
         _add(read, meter, transfer, transfer.source, bursts)
         _add(written, meter, transfer, transfer.destination, bursts)
-    keys = sorted({*read, *written}, key=lambda key: (list(meter.profile.memories).index(key[0]), key[1]))
+    keys = sorted({*read, *written}, key=lambda key: (meter.ranks[key[0]], key[1]))
     return tuple(
         Traffic(memory, operand, *(ceil(round(way.get((memory, operand), 0.0), 6)) for way in (read, written)))
         for memory, operand in keys

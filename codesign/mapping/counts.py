@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import prod
+from operator import attrgetter
 
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.mapping import ENGINE, Allocation, LayerCounts, Mapping, Transfer
 from codesign.mapping.window import windows_of
-from codesign.vocabulary import DIMENSIONS, REDUCTION, RELEVANT, Dimension, Operand
+from codesign.vocabulary import DIMENSIONS, POSITION, REDUCTION, RELEVANT, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
 
 Tile = tuple[int, ...]
+
+# Places of dimensions in the tuples of sizes.
+OY, OX, FY, FX = (POSITION[dimension] for dimension in (Dimension.OY, Dimension.OX, Dimension.FY, Dimension.FX))
+CHANNELS = tuple(POSITION[dimension] for dimension in (Dimension.B, Dimension.G, Dimension.C))
+REDUCED = tuple(POSITION[dimension] for dimension in REDUCTION)
+RELEVANT_AXES = {operand: tuple(POSITION[dimension] for dimension in RELEVANT[operand]) for operand in Operand}
+IRRELEVANT_AXES = {
+    operand: tuple(axis for axis in range(len(DIMENSIONS)) if axis not in RELEVANT_AXES[operand]) for operand in Operand
+}
+_TRANSFER_ORDER = attrgetter("operand", "source", "destination", "elements", "partial")
+_ALLOCATION_ORDER = attrgetter("operand", "memory", "elements")
 
 
 def counts_of(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> LayerCounts:
@@ -22,28 +35,33 @@ def counts_of(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> Lay
     """
     transfers: list[Transfer] = []
     allocations: list[Allocation] = []
-    lanes = tuple(mapping.lanes(dimension) for dimension in DIMENSIONS)
+    lanes = mapping.covered[-1]
     for operand in Operand:
         levels = profile.hierarchy(mapping.engine, operand)
-        positions = [_position(mapping, operand, level) for level in levels[:-1]]
-        sizes = stored_sizes(operand, nest.sizes, lanes, profile)
-        stored = nest if sizes == nest.sizes else replace(nest, sizes=sizes)  # type: ignore[arg-type]
-        for level, position in zip(levels, positions, strict=False):
-            elements = tile_elements(stored, operand, mapping.tile(stored, position))
-            allocations.append(Allocation(operand, level, elements))
+        stored = stored_nest(nest, operand, lanes, profile)
+        tiles = [mapping.tile(stored, _position(mapping, operand, level)) for level in levels[:-1]]
+        for level, tile in zip(levels, tiles, strict=False):
+            allocations.append(Allocation(operand, level, tile_elements(stored, operand, tile)))
+        visits = engine_reads(stored, operand, lanes)
         if operand is Operand.OUTPUTS:
             unread = 0 if profile.conventions.first_partial_sums_are_read else nest.elements(operand)
-            transfers.extend(_output_transfers(nest, mapping, levels, positions, unread))
+            transfers.extend(_output_transfers(nest, levels, tiles, visits, unread))
         else:
             zeros = profile.conventions.padding_is_data
-            transfers.extend(_input_transfers(stored, mapping, operand, levels, positions, zeros_everywhere=zeros))
-    steps = prod(-(-size // lane) for size, lane in zip(nest.sizes, lanes, strict=True))
+            transfers.extend(_input_transfers(stored, operand, levels, tiles, zeros_everywhere=zeros))
+            transfers.append(Transfer(operand, levels[0], ENGINE, visits))
     return LayerCounts(
         macs_useful=nest.loop_macs,
-        macs_issued=steps * prod(lanes),
-        transfers=tuple(sorted(transfers)),
-        allocations=tuple(sorted(allocations)),
+        macs_issued=_tiles(nest.sizes, lanes, range(len(DIMENSIONS))) * prod(lanes),
+        transfers=tuple(sorted(transfers, key=_TRANSFER_ORDER)),
+        allocations=tuple(sorted(allocations, key=_ALLOCATION_ORDER)),
     )
+
+
+def stored_nest(nest: LoopNest, operand: Operand, lanes: Tile, profile: HardwareProfile) -> LoopNest:
+    """A nest of the sizes of an operand as memories hold it."""
+    sizes = stored_sizes(operand, nest.sizes, lanes, profile)
+    return nest if sizes == nest.sizes else replace(nest, sizes=sizes)  # type: ignore[arg-type]
 
 
 def stored_sizes(operand: Operand, sizes: Tile, lanes: Tile, profile: HardwareProfile) -> Tile:
@@ -58,17 +76,19 @@ def stored_sizes(operand: Operand, sizes: Tile, lanes: Tile, profile: HardwarePr
 
 def tile_elements(nest: LoopNest, operand: Operand, tile: Tile) -> int:
     """Elements a tile takes on chip; inputs as the hull of their windows, zeros of the padding included."""
-    size = dict(zip(DIMENSIONS, tile, strict=True))
     if operand is not Operand.INPUTS:
-        return prod(size[dimension] for dimension in RELEVANT[operand])
+        return _product(tile, RELEVANT_AXES[operand])
     rows, columns = windows_of(nest)
-    return (
-        size[Dimension.B]
-        * size[Dimension.G]
-        * size[Dimension.C]
-        * rows.hull(size[Dimension.OY], size[Dimension.FY])
-        * columns.hull(size[Dimension.OX], size[Dimension.FX])
-    )
+    return _product(tile, CHANNELS) * rows.hull(tile[OY], tile[FY]) * columns.hull(tile[OX], tile[FX])
+
+
+def _product(sizes: Tile, axes: Sequence[int]) -> int:
+    return prod([sizes[axis] for axis in axes])
+
+
+def _tiles(sizes: Tile, tile: Tile, axes: Sequence[int]) -> int:
+    """Tiles of these sizes along some axes."""
+    return prod([-(-sizes[axis] // tile[axis]) for axis in axes])
 
 
 def _position(mapping: Mapping, operand: Operand, memory: str) -> int:
@@ -79,77 +99,47 @@ def _position(mapping: Mapping, operand: Operand, memory: str) -> int:
 
 
 def _input_transfers(
-    nest: LoopNest,
-    mapping: Mapping,
-    operand: Operand,
-    levels: tuple[str, ...],
-    positions: list[int],
-    *,
-    zeros_everywhere: bool,
-) -> list[Transfer]:
-    transfers = []
-    for index, position in enumerate(positions):
-        zeros = zeros_everywhere or index < len(positions) - 1
-        elements = _refilled(nest, mapping, operand, position, zeros=zeros)
-        transfers.append(Transfer(operand, levels[index + 1], levels[index], elements))
-    transfers.append(Transfer(operand, levels[0], ENGINE, engine_reads(nest, mapping, operand)))
-    return transfers
+    nest: LoopNest, operand: Operand, levels: tuple[str, ...], tiles: list[Tile], *, zeros_everywhere: bool
+) -> Iterator[Transfer]:
+    """Weights or inputs on their way in. tiles: in each memory but the last."""
+    for index, tile in enumerate(tiles):
+        zeros = zeros_everywhere or index < len(tiles) - 1
+        yield Transfer(operand, levels[index + 1], levels[index], _refilled(nest, operand, tile, zeros=zeros))
 
 
-def _refilled(nest: LoopNest, mapping: Mapping, operand: Operand, position: int, *, zeros: bool) -> int:
-    """Elements copied into the tile at `position` over the whole layer."""
-    tile = dict(zip(DIMENSIONS, mapping.tile(nest, position), strict=True))
-    repeats = prod(-(-nest.size(other) // tile[other]) for other in DIMENSIONS if other not in RELEVANT[operand])
+def _refilled(nest: LoopNest, operand: Operand, tile: Tile, *, zeros: bool) -> int:
+    """Elements copied into such a tile over the whole layer."""
+    repeats = _tiles(nest.sizes, tile, IRRELEVANT_AXES[operand])
     if operand is Operand.WEIGHTS:
         return repeats * nest.elements(operand)
     rows, columns = windows_of(nest)
-    return (
-        repeats
-        * nest.size(Dimension.B)
-        * nest.size(Dimension.G)
-        * nest.size(Dimension.C)
-        * rows.moved(tile[Dimension.OY], tile[Dimension.FY], zeros=zeros)
-        * columns.moved(tile[Dimension.OX], tile[Dimension.FX], zeros=zeros)
-    )
+    moved = rows.moved(tile[OY], tile[FY], zeros=zeros) * columns.moved(tile[OX], tile[FX], zeros=zeros)
+    return repeats * _product(nest.sizes, CHANNELS) * moved
 
 
-def engine_reads(nest: LoopNest, mapping: Mapping, operand: Operand) -> int:
+def engine_reads(nest: LoopNest, operand: Operand, lanes: Tile) -> int:
     """Elements of one operand the lanes use, each counted once a step, summed over all steps."""
-    total = 1
-    for dimension in DIMENSIONS:
-        size = nest.size(dimension)
-        if dimension not in RELEVANT[operand]:
-            total *= -(-size // mapping.lanes(dimension))
-        elif operand is not Operand.INPUTS or dimension in (Dimension.B, Dimension.G, Dimension.C):
-            total *= size
+    steps = _tiles(nest.sizes, lanes, IRRELEVANT_AXES[operand])
     if operand is not Operand.INPUTS:
-        return total
+        return steps * _product(nest.sizes, RELEVANT_AXES[operand])
     rows, columns = windows_of(nest)
-    return (
-        total
-        * rows.read_by_lanes(mapping.lanes(Dimension.OY), mapping.lanes(Dimension.FY))
-        * columns.read_by_lanes(mapping.lanes(Dimension.OX), mapping.lanes(Dimension.FX))
-    )
+    windows = rows.read_by_lanes(lanes[OY], lanes[FY]) * columns.read_by_lanes(lanes[OX], lanes[FX])
+    return steps * _product(nest.sizes, CHANNELS) * windows
 
 
 def _output_transfers(
-    nest: LoopNest, mapping: Mapping, levels: tuple[str, ...], positions: list[int], unread: int
-) -> list[Transfer]:
-    """Outputs on their way out, and partial sums on their way back in.
+    nest: LoopNest, levels: tuple[str, ...], tiles: list[Tile], visits: int, unread: int
+) -> Iterator[Transfer]:
+    """Outputs on their way out, and partial sums on their way back in. tiles: in each memory but the last.
 
-    With a reduction loop outside a position, the tile leaves and returns once for every iteration of those loops; it
-    does not return before its first visit, as it starts at zero (`unread` elements).
+    With a reduction loop outside a tile, it leaves and returns once for every iteration of those loops; it does not
+    return before its first visit, as it starts at zero (`unread` elements).
     """
     finished = nest.elements(Operand.OUTPUTS)
-    visits = engine_reads(nest, mapping, Operand.OUTPUTS)
-    transfers = [
-        Transfer(Operand.OUTPUTS, ENGINE, levels[0], visits),
-        Transfer(Operand.OUTPUTS, levels[0], ENGINE, visits - unread),
-    ]
-    for inner, outer, position in zip(levels, levels[1:], positions, strict=False):
-        tile = dict(zip(DIMENSIONS, mapping.tile(nest, position), strict=True))
-        rounds = prod(-(-nest.size(dimension) // tile[dimension]) for dimension in REDUCTION)
-        transfers.append(Transfer(Operand.OUTPUTS, inner, outer, rounds * finished, partial=rounds > 1))
+    yield Transfer(Operand.OUTPUTS, ENGINE, levels[0], visits)
+    yield Transfer(Operand.OUTPUTS, levels[0], ENGINE, visits - unread)
+    for inner, outer, tile in zip(levels, levels[1:], tiles, strict=False):
+        rounds = _tiles(nest.sizes, tile, REDUCED)
+        yield Transfer(Operand.OUTPUTS, inner, outer, rounds * finished, partial=rounds > 1)
         if rounds > 1:
-            transfers.append(Transfer(Operand.OUTPUTS, outer, inner, rounds * finished - unread, partial=True))
-    return transfers
+            yield Transfer(Operand.OUTPUTS, outer, inner, rounds * finished - unread, partial=True)

@@ -32,11 +32,13 @@ FEW = 4  # trailing places up to which long strided runs beat short contiguous o
 class Followers:
     """Of one dimension: the sizes that may follow each size outwards, itself first, as positions.
 
-    flat: all lists one behind the other; start, count: where each begins and how long it is; farther: how many
-    positions outwards each of `flat` is. covers: (inner, outer) pairs with no size between, the largest inner first.
+    tiles: how many of each size there are. flat: all lists one behind the other; start, count: where each begins and
+    how long it is; farther: how many positions outwards each of `flat` is. covers: (inner, outer) pairs with no size
+    between, the largest inner first.
     """
 
     sizes: Integers
+    tiles: Floats
     flat: Integers
     farther: Integers
     start: Integers
@@ -57,7 +59,15 @@ def followers(steps: int, perfect: bool) -> Followers:
     count = np.asarray([len(part) for part in lists])
     flat = np.asarray([size for part in lists for size in part])
     farther = flat - np.arange(len(sizes)).repeat(count)
-    return Followers(np.asarray(sizes), flat, farther, np.cumsum(count) - count, count, tuple(covers))
+    tiles = np.asarray([-(-steps // size) for size in sizes], dtype=np.float64)
+    return Followers(np.asarray(sizes), tiles, flat, farther, np.cumsum(count) - count, count, tuple(covers))
+
+
+@lru_cache(maxsize=4096)
+def lengths(size: int, lanes: int, perfect: bool) -> Floats:
+    """The tile sizes of a dimension in elements, where so many lanes run it."""
+    steps = followers(-(-size // lanes), perfect).sizes
+    return np.minimum(size, lanes * steps).astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,25 +12,76 @@ import numpy as np
 from codesign.hardware.profile import HardwareProfile
 from codesign.hardware.sections import Buffering
 from codesign.mapping.burst_pricing import BurstPricing, burst_pricing
-from codesign.mapping.cost import Meter, Vector, mac_energy_pj, stops_the_lanes
-from codesign.mapping.counts import stored_sizes
+from codesign.mapping.cost import Costs, Meter, Vector, mac_energy_pj, plus, stops_the_lanes
+from codesign.mapping.counts import CHANNELS, FX, FY, IRRELEVANT_AXES, OX, OY, RELEVANT_AXES, engine_reads, stored_nest
 from codesign.mapping.cuts import Cut, Factor, Holding
-from codesign.mapping.grid import Floats, Grid
+from codesign.mapping.grid import Floats, Grid, lengths
 from codesign.mapping.mapping import ENGINE
 from codesign.mapping.placements import Placement
 from codesign.mapping.space import SpatialChoice, storage_bits
 from codesign.mapping.stages import Stairs, stairs
 from codesign.mapping.window import Window, moved_table, windows_of
-from codesign.vocabulary import DIMENSIONS, RELEVANT, Dimension, Operand
+from codesign.vocabulary import DIMENSIONS, POSITION, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
 
-POSITION = {dimension: at for at, dimension in enumerate(DIMENSIONS)}
-OY, OX, FY, FX = (POSITION[dimension] for dimension in (Dimension.OY, Dimension.OX, Dimension.FY, Dimension.FX))
-CHANNELS = tuple(POSITION[dimension] for dimension in (Dimension.B, Dimension.G, Dimension.C))
-IRRELEVANT = {
-    operand: tuple(POSITION[dimension] for dimension in DIMENSIONS if dimension not in RELEVANT[operand])
-    for operand in Operand
+COPIES = {
+    Buffering.SINGLE: (1,),
+    Buffering.DOUBLE: (2,),
+    Buffering.OVERLAPPED: (1,),
+    Buffering.EITHER: (1, 2),
 }
+
+
+@dataclass(frozen=True, eq=False)
+class EngineLayer:
+    """One layer on one engine: what is the same for all choices of lanes."""
+
+    nest: LoopNest
+    meter: Meter
+
+    @cached_property
+    def windows(self) -> tuple[Window, Window]:
+        """Rows and columns."""
+        return windows_of(self.nest)
+
+    @cached_property
+    def channels(self) -> int:
+        """Input planes: batch, groups and channels."""
+        return prod(self.nest.sizes[axis] for axis in CHANNELS)
+
+    @cached_property
+    def elements(self) -> dict[Operand, int]:
+        """Of whole tensors."""
+        return {operand: self.nest.elements(operand) for operand in Operand}
+
+    @cached_property
+    def unread_outputs(self) -> int:
+        """Outputs whose first visit starts at zero without reading it."""
+        read = self.meter.profile.conventions.first_partial_sums_are_read
+        return 0 if read else self.elements[Operand.OUTPUTS]
+
+    @cached_property
+    def fixed(self) -> tuple[int, float]:
+        """Cycles of the engine's pipeline and first waits, and the energy of the MACs."""
+        engine = self.meter.profile.engines[self.meter.engine]
+        energy_pj = mac_energy_pj(self.nest.loop_macs, self.meter.profile, self.meter.engine)
+        return engine.pipeline_depth_cycles + sum(self.meter.first_waits.values()), energy_pj
+
+    @cached_property
+    def crossings(self) -> tuple[tuple[int, Costs], ...]:
+        """Elements that cross from memory to memory, once each, and the costs of one.
+
+        Weights and the inputs that are used go in, outputs out.
+        """
+        rows, columns = self.windows
+        found = []
+        for operand, levels in self.meter.levels.items():
+            used = self.channels * rows.touched * columns.touched
+            count = used if operand is Operand.INPUTS else self.elements[operand]
+            for inner, outer in zip(levels, levels[1:], strict=False):
+                way = (inner, outer) if operand is Operand.OUTPUTS else (outer, inner)
+                found.append((count, self.meter.hop(operand, *way)))
+        return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +91,29 @@ class LayerSpace:
     cuts: by operand (weights, inputs, outputs), innermost memory first.
     """
 
-    nest: LoopNest
-    profile: HardwareProfile
-    engine: str
+    layer: EngineLayer
     choice: SpatialChoice
-    meter: Meter
     perfect: bool
+
+    @property
+    def nest(self) -> LoopNest:
+        """The loops of the layer."""
+        return self.layer.nest
+
+    @property
+    def meter(self) -> Meter:
+        """What an element moved costs on the engine."""
+        return self.layer.meter
+
+    @property
+    def profile(self) -> HardwareProfile:
+        """The machine."""
+        return self.layer.meter.profile
+
+    @property
+    def engine(self) -> str:
+        """The engine of it."""
+        return self.layer.meter.engine
 
     @cached_property
     def grid(self) -> Grid:
@@ -67,7 +135,7 @@ class LayerSpace:
         """What placing each of them costs and takes on all tiles."""
         return tuple(Placement(cut, self.grid) for cut in self.all_cuts)
 
-    @property
+    @cached_property
     def stairs(self) -> Stairs:
         """The stages of placing them; they number the cuts as `all_cuts` does."""
         together = self.profile.engines[self.engine].loaded_with_outputs
@@ -91,22 +159,17 @@ class LayerSpace:
         return np.concatenate([self.constant, np.zeros(len(self.shared))])[:, None]
 
     @cached_property
-    def windows(self) -> tuple[Window, Window]:
-        """Rows and columns."""
-        return windows_of(self.nest)
-
-    @cached_property
     def sizes(self) -> tuple[Floats, ...]:
         """Every tile size of every dimension, in elements."""
-        return self._sizes_up_to(self.nest.sizes)
+        return self._lengths(self.nest.sizes)
 
-    def _sizes_up_to(self, layer: tuple[int, ...]) -> tuple[Floats, ...]:
-        parts = zip(layer, self.choice.lanes, self.grid.dimensions, strict=True)
-        return tuple(np.minimum(size, lanes * part.sizes).astype(np.float64) for size, lanes, part in parts)
+    def _lengths(self, layer: tuple[int, ...]) -> tuple[Floats, ...]:
+        pairs = zip(layer, self.choice.lanes, strict=True)
+        return tuple([lengths(size, lanes, self.perfect) for size, lanes in pairs])
 
-    def _stored(self, operand: Operand) -> tuple[int, ...]:
-        """The layer's sizes as memories hold them."""
-        return stored_sizes(operand, self.nest.sizes, self.choice.lanes, self.profile)
+    def _stored(self, operand: Operand) -> LoopNest:
+        """The layer as memories hold an operand."""
+        return stored_nest(self.nest, operand, self.choice.lanes, self.profile)
 
     @cached_property
     def coarse(self) -> LayerSpace:
@@ -116,59 +179,43 @@ class LayerSpace:
     @cached_property
     def compulsory(self) -> Vector:
         """Costs no mapping with these lanes goes below: the constant ones, and every element enters or leaves once."""
-        rows, columns = self.windows
-        total = self.constant.copy()
-        for operand in Operand:
-            count = (
-                self._channels * rows.touched * columns.touched
-                if operand is Operand.INPUTS
-                else self.nest.elements(operand)
-            )
-            levels = self.profile.hierarchy(self.engine, operand)
-            for inner, outer in zip(levels, levels[1:], strict=False):
-                way = (inner, outer) if operand is Operand.OUTPUTS else (outer, inner)
-                total += count * self.meter.hop(operand, *way)
+        return np.asarray(self._compulsory)
+
+    @cached_property
+    def floor(self) -> tuple[float, float]:
+        """Cycles and pJ no mapping with these lanes goes below."""
+        *cycles, energy = self._compulsory
+        return max(cycles), energy
+
+    @cached_property
+    def _compulsory(self) -> Costs:
+        total = self._constant
+        for count, costs in self.layer.crossings:
+            total = plus(total, costs, count)
         return total
 
     @cached_property
     def constant(self) -> Vector:
         """Costs that no tile changes: compute, and what the lanes read and accumulate."""
-        engine = self.profile.engines[self.engine]
-        total = self.meter.zero()
-        total[0] = prod(self.choice.steps) * self.profile.cycles_per_step(self.engine) + engine.pipeline_depth_cycles
-        total[0] += sum(self.meter.first_waits().values())
-        total[-1] = mac_energy_pj(self.nest.loop_macs, self.profile, self.engine)
-        for operand in (Operand.WEIGHTS, Operand.INPUTS):
-            innermost = self.profile.hierarchy(self.engine, operand)[0]
-            total += self._lane_reads(operand) * self.meter.hop(operand, innermost, ENGINE)
-        accumulators = self.profile.hierarchy(self.engine, Operand.OUTPUTS)[0]
-        visits = self._lane_reads(Operand.OUTPUTS)
-        total += visits * self.meter.hop(Operand.OUTPUTS, ENGINE, accumulators)
-        total += (visits - self._unread_outputs) * self.meter.hop(Operand.OUTPUTS, accumulators, ENGINE)
-        return total
-
-    @property
-    def _channels(self) -> int:
-        """Input planes: batch, groups and channels."""
-        return prod(self.nest.sizes[axis] for axis in CHANNELS)
+        return np.asarray(self._constant)
 
     @cached_property
-    def _unread_outputs(self) -> int:
-        """Outputs whose first visit starts at zero without reading it."""
-        read = self.profile.conventions.first_partial_sums_are_read
-        return 0 if read else self.nest.elements(Operand.OUTPUTS)
+    def _constant(self) -> Costs:
+        waits, energy_pj = self.layer.fixed
+        compute = prod(self.choice.steps) * self.profile.cycles_per_step(self.engine)
+        total: Costs = (float(compute + waits), *self.meter.zero[1:-1], energy_pj)
+        hop, levels = self.meter.hop, self.meter.levels
+        for operand in (Operand.WEIGHTS, Operand.INPUTS):
+            total = plus(total, hop(operand, levels[operand][0], ENGINE), self._lane_reads(operand))
+        accumulators, visits = levels[Operand.OUTPUTS][0], self._lane_reads(Operand.OUTPUTS)
+        total = plus(total, hop(Operand.OUTPUTS, ENGINE, accumulators), visits)
+        return plus(total, hop(Operand.OUTPUTS, accumulators, ENGINE), visits - self.layer.unread_outputs)
 
     def _lane_reads(self, operand: Operand) -> int:
-        steps, sizes, lanes = self.choice.steps, self._stored(operand), self.choice.lanes
-        total = prod(steps[axis] for axis in IRRELEVANT[operand])
-        if operand is not Operand.INPUTS:
-            return total * prod(sizes[POSITION[dimension]] for dimension in RELEVANT[operand])
-        rows, columns = self.windows
-        windows = rows.read_by_lanes(lanes[OY], lanes[FY]) * columns.read_by_lanes(lanes[OX], lanes[FX])
-        return total * self._channels * windows
+        return engine_reads(self._stored(operand), operand, self.choice.lanes)
 
     def _cuts_of(self, operand: Operand) -> tuple[Cut, ...]:
-        levels = self.profile.hierarchy(self.engine, operand)
+        levels = self.meter.levels[operand]
         pairs = zip(levels, levels[1:], strict=False)
         return tuple(self._cut(operand, inner, outer, outer == levels[-1]) for inner, outer in pairs)
 
@@ -179,10 +226,15 @@ class LayerSpace:
         width, partial_width = (
             storage_bits(self.profile, self.engine, operand, inner, partial=partial) / 8 for partial in (False, True)
         )
-        lanes, sizes = self.choice.replicated_lanes(level.replicated_over), self._sizes_up_to(self._stored(operand))
-        per_instance = tuple(np.ceil(size / lane) for size, lane in zip(sizes, lanes, strict=True))
+        stored = self._stored(operand)
+        sizes = self.sizes if stored is self.nest else self._lengths(stored.sizes)
+        lanes = self.choice.replicated_lanes(level.replicated_over)
+        per_instance = tuple(
+            [np.ceil(size / lane) if lane > 1 else size for size, lane in zip(sizes, lanes, strict=True)]
+        )
+        elements = self._elements(operand, sizes)
         bursts = burst_pricing(self.nest, self.meter, operand, inner, outer, sizes)
-        holdings = self._holdings(operand, inner, outer, bursts)
+        holdings = tuple(self._holding(operand, inner, outer, copies, bursts) for copies in COPIES[level.buffering])
         waits = any(holding.overhead for holding in holdings)
         return Cut(
             operand=operand,
@@ -190,15 +242,15 @@ class LayerSpace:
             size_bytes=level.size_bytes,
             grows=tuple(axis for axis in self._grows(operand, waits, bursts) if self.choice.steps[axis] > 1),
             holdings=holdings,
-            moved=self._moved(operand, from_off_chip),
-            elements=self._elements(operand, sizes),
-            instance=self._elements(operand, per_instance),
+            moved=self._moved(operand, stored, from_off_chip),
+            elements=elements,
+            instance=elements if max(lanes) == 1 else self._elements(operand, per_instance),
             refills=self._tiles(range(len(DIMENSIONS))),
             bytes_per_element=width,
             partial_bytes=partial_width,
-            finished=float(self.nest.elements(Operand.OUTPUTS)),
-            unread=float(self._unread_outputs),
-            last=tuple(size - 1 for size in self.grid.shape),
+            finished=float(self.layer.elements[Operand.OUTPUTS]),
+            unread=float(self.layer.unread_outputs),
+            last=tuple([size - 1 for size in self.grid.shape]),
             inside=self._inside(operand, inner),
             outside=self._outside(),
             bursts=bursts,
@@ -206,9 +258,9 @@ class LayerSpace:
 
     def _inside(self, operand: Operand, memory: str) -> tuple[int, ...]:
         """What a fixed dataflow runs inside the innermost memory of its operand."""
-        innermost = self.profile.hierarchy(self.engine, operand)[0]
+        innermost = self.meter.levels[operand][0]
         fixed = self.profile.engines[self.engine].stationary is operand and memory == innermost
-        return IRRELEVANT[operand] if fixed else ()
+        return IRRELEVANT_AXES[operand] if fixed else ()
 
     def _outside(self) -> tuple[int, ...]:
         """What is computed part by part, if anything: groups."""
@@ -217,29 +269,19 @@ class LayerSpace:
     def _grows(self, operand: Operand, waits: bool, bursts: BurstPricing | None) -> tuple[int, ...]:
         if waits:
             return tuple(range(len(DIMENSIONS)))
-        rows, columns = self.windows
+        rows, columns = self.layer.windows
         windows = ((OY, FY) if rows.taps > 1 else ()) + ((OX, FX) if columns.taps > 1 else ())
         longer_runs = () if bursts is None else bursts.axes
-        return IRRELEVANT[operand] + longer_runs + (windows if operand is Operand.INPUTS else ())
-
-    def _holdings(self, operand: Operand, inner: str, outer: str, bursts: BurstPricing | None) -> tuple[Holding, ...]:
-        choices = {
-            Buffering.SINGLE: (1,),
-            Buffering.DOUBLE: (2,),
-            Buffering.OVERLAPPED: (1,),
-            Buffering.EITHER: (1, 2),
-        }[self.profile.memories[inner].buffering]
-        return tuple(self._holding(operand, inner, outer, copies, bursts) for copies in choices)
+        return IRRELEVANT_AXES[operand] + longer_runs + (windows if operand is Operand.INPUTS else ())
 
     def _holding(self, operand: Operand, inner: str, outer: str, copies: int, bursts: BurstPricing | None) -> Holding:
         stops = stops_the_lanes(self.profile, inner, copies) and bursts is None
-        per_burst = [] if bursts is None else [bursts.rates]
+        per_burst = [] if bursts is None else bursts.rates.tolist()
         wait = self.meter.refill_wait(operand, inner, copies)
         overhead = self.profile.memories[inner].refill_overhead_cycles + wait
-        lanes = self.meter.zero()
-        lanes[0] = 1.0
+        lanes = (1.0, *self.meter.zero[1:])
 
-        def hop(source: str, destination: str, partial: bool) -> Vector:
+        def hop(source: str, destination: str, partial: bool) -> Costs:
             none = None if bursts is None else 0.0
             return self.meter.hop(operand, source, destination, partial=partial, stops_lanes=stops, bursts=none)
 
@@ -247,27 +289,26 @@ class LayerSpace:
             return self.meter.fill(operand, source, destination, partial=partial, stops_lanes=stops)
 
         if operand is not Operand.OUTPUTS:
-            rates = np.vstack([hop(outer, inner, False), *per_burst, lanes])
+            rates = np.asarray([hop(outer, inner, False), *per_burst, lanes])
             return Holding(copies, rates, (fill(outer, inner, False), 0.0), overhead, wait)
         back = hop(outer, inner, True)
-        rates = np.vstack([hop(inner, outer, True) + back, hop(inner, outer, False), back, *per_burst, lanes])
+        visit = plus(hop(inner, outer, True), back)
+        rates = np.asarray([visit, hop(inner, outer, False), back, *per_burst, lanes])
         return Holding(copies, rates, (fill(inner, outer, False), fill(inner, outer, True)), overhead, wait)
 
     def _tiles(self, axes: Sequence[int]) -> tuple[Factor, ...]:
         """Factors of the number of tiles."""
         steps, parts = self.choice.steps, self.grid.dimensions
-        return tuple(((axis,), np.ceil(steps[axis] / parts[axis].sizes)) for axis in axes if steps[axis] > 1)
+        return tuple([((axis,), parts[axis].tiles) for axis in axes if steps[axis] > 1])
 
-    def _moved(self, operand: Operand, from_off_chip: bool) -> tuple[Factor, ...]:
-        repeats = self._tiles(IRRELEVANT[operand])
+    def _moved(self, operand: Operand, stored: LoopNest, from_off_chip: bool) -> tuple[Factor, ...]:
+        repeats = self._tiles(IRRELEVANT_AXES[operand])
         if operand is not Operand.INPUTS:
-            sizes = self._stored(operand)
-            elements = prod(sizes[POSITION[dimension]] for dimension in RELEVANT[operand])
-            return (((), np.asarray(float(elements))), *repeats)
+            return (((), np.asarray(float(stored.elements(operand)))), *repeats)
         zeros = self.profile.conventions.padding_is_data or not from_off_chip
-        rows, columns = self.windows
+        rows, columns = self.layer.windows
         return (
-            ((), np.asarray(float(self._channels))),
+            ((), np.asarray(float(self.layer.channels))),
             *repeats,
             ((OY, FY), self._window_table(rows, OY, FY, zeros)),
             ((OX, FX), self._window_table(columns, OX, FX, zeros)),
@@ -277,15 +318,14 @@ class LayerSpace:
         return moved_table(window, self._whole_sizes(output), self._whole_sizes(tap), zeros)
 
     def _whole_sizes(self, axis: int) -> tuple[int, ...]:
-        return tuple(self.sizes[axis].astype(int).tolist())
+        return tuple(map(int, self.sizes[axis].tolist()))
 
     def _elements(self, operand: Operand, sizes: tuple[Floats, ...]) -> tuple[Factor, ...]:
         if operand is not Operand.INPUTS:
-            return tuple(((POSITION[name],), sizes[POSITION[name]]) for name in RELEVANT[operand])
-        channels = tuple(((axis,), sizes[axis]) for axis in CHANNELS)
-        rows, columns = self.windows
+            return tuple([((axis,), sizes[axis]) for axis in RELEVANT_AXES[operand]])
+        rows, columns = self.layer.windows
         return (
-            *channels,
+            *(((axis,), sizes[axis]) for axis in CHANNELS),
             ((OY, FY), rows.hull(sizes[OY][:, None], sizes[FY][None, :])),  # type: ignore[arg-type]
             ((OX, FX), columns.hull(sizes[OX][:, None], sizes[FX][None, :])),  # type: ignore[arg-type]
         )

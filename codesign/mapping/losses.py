@@ -207,7 +207,7 @@ def _waits(
 
 
 def _latencies(nest: LoopNest, mapping: Mapping, meter: Meter) -> Iterator[tuple[Loss, float]]:
-    for memory, cycles in meter.first_waits().items():
+    for memory, cycles in meter.first_waits.items():
         yield Loss(LossKind.LATENCY, memory, "", f"first tiles from {memory} and last one back", 0), float(cycles)
     for part, wait in zip(mapping.residences, refill_waits(nest, mapping, meter), strict=True):
         detail = f"every further refill of {part.memory} with {part.operand} waits"

@@ -23,7 +23,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -38,11 +39,11 @@ from codesign.mapping.cuts import Cut
 from codesign.mapping.fitting import problems_of_fit
 from codesign.mapping.grid import IMAGE, KERNEL
 from codesign.mapping.layer_cost import LayerCost
-from codesign.mapping.layer_space import LayerSpace
+from codesign.mapping.layer_space import EngineLayer, LayerSpace
 from codesign.mapping.lines import Lines
 from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLoop
 from codesign.mapping.objective import AnyObjective, Objective
-from codesign.mapping.space import SpatialChoice, loop_extent, spatial_choices, tile_bytes
+from codesign.mapping.space import SpatialChoice, loop_extent, spatial_choices, steps_of, tile_bytes
 from codesign.mapping.sweep import TOLERANCE, Best, Sweep
 from codesign.mapping.tuning import quick_lines, tuned_tables, useful
 from codesign.mapping.weighing import weighing
@@ -102,15 +103,15 @@ def search(
     limit: chains kept side by side; beyond it the worst are dropped, and the mapping is not proven. perfect: tile
     sizes are divisors alone. Raises DoesNotFitError when nothing fits.
     """
-    meter = Meter(profile, engine)
     choices = _unlike(spatial_choices(nest, profile.engines[engine]), nest)
-    spaces = [LayerSpace(nest, profile, engine, choice, meter, perfect) for choice in choices]
+    layer = EngineLayer(nest, Meter(profile, engine))
+    spaces = [LayerSpace(layer, choice, perfect) for choice in choices]
     state = _Search(objective, limit, Best())
     state.explore(spaces)
     best = state.best
     if best.space is None:
         raise DoesNotFitError.of(problems_of_fit(nest, profile, engine))
-    roof = min(float(space.compulsory[:-1].max()) for space in spaces)
+    roof = min(space.floor[0] for space in spaces)
     bound = min(state.bound, best.first)
     bound_cycles = max(roof, bound) if objective is Objective.LATENCY else roof
     return Found(_mapping(best), best.first, bound, bound_cycles, state.evaluations)
@@ -119,15 +120,18 @@ def search(
 def _unlike(choices: Iterable[SpatialChoice], nest: LoopNest) -> list[SpatialChoice]:
     """Choices of lanes without those that only swap rows and columns, where the layer is the same both ways."""
     rows, columns = windows_of(nest)
+    if rows != columns:
+        return list(choices)
     kept: dict[frozenset[SpatialLoop], SpatialChoice] = {}
     for choice in choices:
-        swapped = frozenset(
-            SpatialLoop(loop.axis, _TRANSPOSED.get(loop.dimension, loop.dimension), loop.extent)
-            for loop in choice.loops
-        )
-        if rows != columns or swapped not in kept:
+        if frozenset(map(_swapped, choice.loops)) not in kept:
             kept[frozenset(choice.loops)] = choice
     return list(kept.values())
+
+
+def _swapped(loop: SpatialLoop) -> SpatialLoop:
+    other = _TRANSPOSED.get(loop.dimension)
+    return loop if other is None else SpatialLoop(loop.axis, other, loop.extent)
 
 
 class _Way(NamedTuple):
@@ -160,14 +164,13 @@ class _Search:
 
     def floor(self, space: LayerSpace) -> tuple[float, float]:
         """Objective and tie-breaker no mapping of a choice of lanes goes below."""
-        least = space.compulsory
-        first, second = self.objective.values(least[:-1].max(keepdims=True), least[-1:])
-        return float(first[0]), float(second[0])
+        return self.objective.values(*space.floor)
 
     def explore(self, spaces: list[LayerSpace]) -> None:
         """All choices of lanes, the most promising first."""
-        for space in sorted(spaces, key=self.floor):
-            if not self._hopeless(*self.floor(space)):
+        ranked = sorted(((self.floor(space), space) for space in spaces), key=itemgetter(0))
+        for floor, space in ranked:
+            if not self._hopeless(*floor):
                 self._explore(space)
 
     def _explore(self, space: LayerSpace) -> None:
@@ -308,7 +311,7 @@ def on_chip_bytes(nest: LoopNest, profile: HardwareProfile, mapping: Mapping) ->
     choice = choice_of(nest, mapping)
     total = 0
     for part in mapping.residences:
-        instances = int(np.prod(choice.replicated_lanes(profile.memories[part.memory].replicated_over)))
+        instances = prod(choice.replicated_lanes(profile.memories[part.memory].replicated_over))
         total += instances * residence_bytes(nest, profile, mapping, choice, part)
     return total
 
@@ -334,8 +337,10 @@ def residence_bytes(
 
 def _arrives_partial(mapping: Mapping, profile: HardwareProfile, part: Residence) -> bool:
     """True when outputs reach this memory before their reduction is complete."""
+    if part.operand is not Operand.OUTPUTS:
+        return False
     levels = profile.hierarchy(mapping.engine, Operand.OUTPUTS)
-    if part.operand is not Operand.OUTPUTS or part.memory == levels[0]:
+    if part.memory == levels[0]:
         return False
     inner = mapping.residence(Operand.OUTPUTS, levels[levels.index(part.memory) - 1])
     if inner is None:
@@ -345,5 +350,5 @@ def _arrives_partial(mapping: Mapping, profile: HardwareProfile, part: Residence
 
 def choice_of(nest: LoopNest, mapping: Mapping) -> SpatialChoice:
     """The lanes of a mapping."""
-    lanes = tuple(mapping.lanes(dimension) for dimension in DIMENSIONS)
-    return SpatialChoice(mapping.spatial, lanes, tuple(-(-n // w) for n, w in zip(nest.sizes, lanes, strict=True)))
+    lanes = mapping.covered[-1]
+    return SpatialChoice(mapping.spatial, lanes, steps_of(nest.sizes, lanes))

@@ -9,10 +9,11 @@ outermost loop of a dimension may be ragged (its last tile is cut at the dimensi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import prod
+from functools import cached_property
 
-from codesign.vocabulary import DIMENSIONS, Dimension, Operand
+from codesign.vocabulary import DIMENSIONS, POSITION, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
 
 ENGINE = "engine"  # the far end of transfers into and out of the lanes
@@ -25,6 +26,14 @@ class SpatialLoop:
     axis: str
     dimension: Dimension
     extent: int
+
+
+def extents_of(loops: Iterable[SpatialLoop]) -> tuple[int, ...]:
+    """Lanes per dimension, in the order of DIMENSIONS."""
+    extents = [1] * len(DIMENSIONS)
+    for loop in loops:
+        extents[POSITION[loop.dimension]] *= loop.extent
+    return tuple(extents)
 
 
 @dataclass(frozen=True)
@@ -60,19 +69,26 @@ class Mapping:
     loops: tuple[TemporalLoop, ...]
     residences: tuple[Residence, ...]
 
+    @cached_property
+    def covered(self) -> tuple[tuple[int, ...], ...]:
+        """By position: extents (order of DIMENSIONS) of what loops[position:] and the lanes cover; the last: lanes."""
+        extents = list(extents_of(self.spatial))
+        inner_first = [tuple(extents)]
+        for loop in reversed(self.loops):
+            extents[POSITION[loop.dimension]] *= loop.extent
+            inner_first.append(tuple(extents))
+        return tuple(reversed(inner_first))
+
     def lanes(self, dimension: Dimension) -> int:
         """Spatial extent of one dimension over all axes."""
-        return prod(loop.extent for loop in self.spatial if loop.dimension is dimension)
+        return self.covered[-1][POSITION[dimension]]
 
     def tile(self, nest: LoopNest, position: int) -> tuple[int, ...]:
-        """Sizes (order of DIMENSIONS) of what loops[position:] and the lanes cover, cut at the layer's sizes."""
-        covered = dict.fromkeys(DIMENSIONS, 1)
-        for dimension, extent in (
-            *((loop.dimension, loop.extent) for loop in self.spatial),
-            *((loop.dimension, loop.extent) for loop in self.loops[position:]),
-        ):
-            covered[dimension] *= extent
-        return tuple(min(size, extent) for size, extent in zip(nest.sizes, covered.values(), strict=True))
+        """Sizes (order of DIMENSIONS) of what loops[position:] and the lanes cover, cut at the layer's sizes.
+
+        Of a position outside the loops, which no legal mapping has: as of the nearest within.
+        """
+        return tuple(map(min, nest.sizes, self.covered[max(0, min(position, len(self.loops)))]))
 
     def residence(self, operand: Operand, memory: str) -> Residence | None:
         """The residence of an operand in a memory, if it has one."""

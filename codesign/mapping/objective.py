@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from math import isfinite
-
-import numpy as np
+from typing import TypeVar
 
 from codesign.errors import CodesignError
 from codesign.mapping.grid import Floats
+
+Amount = TypeVar("Amount", float, Floats)
 
 
 class Objective(StrEnum):
@@ -19,7 +20,7 @@ class Objective(StrEnum):
     ENERGY = "energy"
     EDP = "edp"
 
-    def values(self, latency: Floats, energy: Floats) -> tuple[Floats, Floats]:
+    def values(self, latency: Amount, energy: Amount) -> tuple[Amount, Amount]:
         """Objective and tie-breaker, from cycles and pJ."""
         match self:
             case Objective.LATENCY:
@@ -31,7 +32,7 @@ class Objective(StrEnum):
 
     def of(self, latency_cycles: float, energy_pj: float) -> float:
         """The objective of one mapping."""
-        return float(self.values(np.asarray(latency_cycles), np.asarray(energy_pj))[0])
+        return self.values(latency_cycles, energy_pj)[0]
 
     @property
     def has_ties(self) -> bool:
@@ -46,7 +47,7 @@ class WeightedSum:
     per_cycle: float
     per_pj: float
 
-    def values(self, latency: Floats, energy: Floats) -> tuple[Floats, Floats]:
+    def values(self, latency: Amount, energy: Amount) -> tuple[Amount, Amount]:
         """Objective and tie-breaker, from cycles and pJ."""
         return self.per_cycle * latency + self.per_pj * energy, latency
 

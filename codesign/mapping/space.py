@@ -12,6 +12,7 @@ Declared space (the mapper searches it, brute force in the tests enumerates it b
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,8 +22,8 @@ from math import ceil, prod
 from codesign.hardware.profile import HardwareProfile
 from codesign.hardware.sections import Axis, Buffering, Engine
 from codesign.mapping.counts import stored_sizes, tile_elements
-from codesign.mapping.mapping import SpatialLoop
-from codesign.vocabulary import DIMENSIONS, Dimension, Operand
+from codesign.mapping.mapping import SpatialLoop, extents_of
+from codesign.vocabulary import POSITION, Operand
 from codesign.workload.loop_nest import LoopNest
 
 Tile = tuple[int, ...]
@@ -60,62 +61,64 @@ class SpatialChoice:
 
     def replicated_lanes(self, axes: tuple[str, ...]) -> Tile:
         """Lanes per dimension along the given axes alone."""
-        return tuple(
-            prod(loop.extent for loop in self.loops if loop.dimension is dimension and loop.axis in axes)
-            for dimension in DIMENSIONS
-        )
+        return extents_of(loop for loop in self.loops if loop.axis in axes)
+
+
+def steps_of(sizes: Tile, lanes: Tile) -> Tile:
+    """Steps the lanes take per dimension."""
+    return tuple([-(-size // lane) for size, lane in zip(sizes, lanes, strict=True)])
 
 
 def spatial_choices(nest: LoopNest, engine: Engine) -> tuple[SpatialChoice, ...]:
     """Every maximal way to spread the layer over the engine's axes."""
-    choices: dict[tuple[SpatialLoop, ...], SpatialChoice] = {}
-    for loops in _axis_loops(nest, list(engine.axes.items()), nest.sizes):
-        lanes = tuple(prod(loop.extent for loop in loops if loop.dimension is dimension) for dimension in DIMENSIONS)
-        steps = tuple(-(-size // lane) for size, lane in zip(nest.sizes, lanes, strict=True))
-        choices.setdefault(loops, SpatialChoice(loops, lanes, steps))
-    return tuple(choices.values())
+    found: list[tuple[tuple[SpatialLoop, ...], Tile]] = [((), nest.sizes)]  # loops, and the steps they leave
+    for name, axis in engine.axes.items():
+        found = [
+            (loops + here, steps_of(steps, extents_of(here)))
+            for loops, steps in found
+            for here in _axis_loops(name, axis, steps)
+        ]
+    return tuple([SpatialChoice(loops, extents_of(loops), steps) for loops, steps in found])
 
 
-def _axis_loops(nest: LoopNest, axes: list[tuple[str, Axis]], remaining: Tile) -> Iterator[tuple[SpatialLoop, ...]]:
-    """Choices axis by axis; `remaining` is what earlier axes leave of each dimension."""
-    if not axes:
-        yield ()
-        return
-    (name, axis), *rest = axes
-    for factors in axis_factors(axis, remaining):
-        left = tuple(
-            -(-size // factors.get(dimension, 1)) for dimension, size in zip(DIMENSIONS, remaining, strict=True)
-        )
-        here = tuple(SpatialLoop(name, dimension, factor) for dimension, factor in factors.items() if factor > 1)
-        for others in _axis_loops(nest, rest, left):
-            yield here + others
+def _axis_loops(name: str, axis: Axis, left: Tile) -> Iterator[tuple[SpatialLoop, ...]]:
+    """Maximal choices for one axis, given what earlier ones leave of each dimension."""
+    for factors in _axis_factors(axis, left):
+        pairs = zip(axis.unrolls, factors, strict=True)
+        yield tuple([SpatialLoop(name, dimension, factor) for dimension, factor in pairs if factor > 1])
 
 
-def axis_factors(axis: Axis, remaining: Tile) -> list[dict[Dimension, int]]:
-    """Maximal factor choices for one axis, given what is left of each dimension."""
+def _axis_factors(axis: Axis, left: Tile) -> tuple[Tile, ...]:
     if axis.fixed:
-        return [{axis.unrolls[0]: axis.size}]
-    left = dict(zip(DIMENSIONS, remaining, strict=True))
-    options = tuple(_axis_options(axis, dimension, left[dimension]) for dimension in axis.unrolls)
-    return [dict(zip(axis.unrolls, factors, strict=True)) for factors in _maximal(options, axis.size)]
-
-
-def _axis_options(axis: Axis, dimension: Dimension, size: int) -> Tile:
-    """Factors one dimension may have on an axis: only the largest of those it must run in full."""
-    options = tuple(factor for factor in tile_sizes(size) if factor <= axis.size)
-    return options[-1:] if dimension in axis.whole else options
+        return ((axis.size,),)
+    sizes = tuple([left[POSITION[dimension]] for dimension in axis.unrolls])
+    return _maximal(sizes, tuple([dimension in axis.whole for dimension in axis.unrolls]), axis.size)
 
 
 @lru_cache(maxsize=4096)
-def _maximal(options: tuple[Tile, ...], size: int) -> tuple[Tile, ...]:
-    """Choices of one factor each within a product, none of which could be the next larger; the largest first."""
-    larger = [dict(zip(sizes, (*sizes[1:], size + 1), strict=True)) for sizes in options]
+def _maximal(sizes: Tile, whole: tuple[bool, ...], lanes: int) -> tuple[Tile, ...]:
+    """Factors of dimensions within a product, none of which could be the next larger; the largest first.
+
+    whole: dimensions that run in full, of which only the largest factor counts.
+    """
+    options = [_options(size, lanes, full) for size, full in zip(sizes, whole, strict=True)]
+    larger = [dict(zip(each, (*each[1:], lanes + 1), strict=True)) for each in options]
+    *others, last = options
     found = []
-    for factors in product(*options):
-        lanes = prod(factors)
-        if lanes <= size and all(lanes // own * more[own] > size for own, more in zip(factors, larger, strict=True)):
-            found.append(factors)
+    for factors in product(*others):
+        used = prod(factors)
+        room = bisect_right(last, lanes // used)  # the last factor is the largest for which the others leave room
+        if room and all(
+            used // own * more[own] * last[room - 1] > lanes for own, more in zip(factors, larger, strict=False)
+        ):
+            found.append((*factors, last[room - 1]))
     return tuple(sorted(found, reverse=True))
+
+
+def _options(size: int, lanes: int, full: bool) -> Tile:
+    """Factors one dimension may have on an axis: only the largest of those it must run in full."""
+    options = tuple(factor for factor in tile_sizes(size) if factor <= lanes)
+    return options[-1:] if full else options
 
 
 def storage_bits(profile: HardwareProfile, engine: str, operand: Operand, memory: str, *, partial: bool) -> float:
@@ -143,9 +146,8 @@ def tile_bytes(
     partial: outputs arrive in the memory before their reduction is complete.
     """
     level = profile.memories[memory]
-    per_lane = choice.replicated_lanes(level.replicated_over)
     stored = stored_sizes(operand, tile, choice.lanes, profile)
-    instance = tuple(-(-size // lanes) for size, lanes in zip(stored, per_lane, strict=True))
+    instance = steps_of(stored, choice.replicated_lanes(level.replicated_over))
     width = storage_bits(profile, engine, operand, memory, partial=partial) / 8
     copies = 2 if refilled and (level.buffering is Buffering.DOUBLE or buffers == 2) else 1
     return copies * ceil(tile_elements(nest, operand, instance) * width)
