@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from codesign.mapping.space import larger_sizes, tile_sizes
+from codesign.mapping.space import tile_sizes
 from codesign.vocabulary import DIMENSIONS, Dimension
 
 Floats = NDArray[np.float64]
@@ -49,18 +49,16 @@ class Followers:
 @lru_cache(maxsize=4096)
 def followers(steps: int, perfect: bool) -> Followers:
     """The sizes of a dimension of so many steps, and what may follow each."""
-    sizes = tile_sizes(steps, perfect=perfect)
-    position = {size: at for at, size in enumerate(sizes)}
-    lists = [[position[size] for size in larger_sizes(steps, inner, perfect=perfect)] for inner in sizes]
-    covers: list[tuple[int, int]] = []
-    for inner in reversed(range(len(sizes))):
-        further = lists[inner][1:]
-        covers.extend((inner, outer) for outer in further if not any(outer in lists[mid][1:] for mid in further))
-    count = np.asarray([len(part) for part in lists])
-    flat = np.asarray([size for part in lists for size in part])
-    farther = flat - np.arange(len(sizes)).repeat(count)
-    tiles = np.asarray([-(-steps // size) for size in sizes], dtype=np.float64)
-    return Followers(np.asarray(sizes), tiles, flat, farther, np.cumsum(count) - count, count, tuple(covers))
+    sizes = np.asarray(tile_sizes(steps, perfect=perfect))
+    follows = sizes % sizes[:, None] == 0  # by inner and outer size: as `larger_sizes` of the inner one
+    follows[:, -1] = True
+    inner, flat = follows.nonzero()
+    count = follows.sum(axis=1)
+    larger = follows & (sizes > sizes[:, None])
+    ways = larger.astype(np.float32)
+    near, far = (larger & (ways @ ways == 0)).nonzero()
+    covers = tuple(zip(near[::-1].tolist(), far[::-1].tolist(), strict=True))
+    return Followers(sizes, np.ceil(steps / sizes), flat, flat - inner, count.cumsum() - count, count, covers)
 
 
 @lru_cache(maxsize=4096)

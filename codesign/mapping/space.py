@@ -35,8 +35,11 @@ def tile_sizes(size: int, *, perfect: bool = False) -> tuple[int, ...]:
 
     perfect: divisors alone.
     """
-    found = {-(-size // count) for count in range(1, size + 1) if not perfect or size % count == 0}
-    return tuple(sorted(found))
+    sizes = [size]
+    while sizes[-1] > 1:
+        count = -(-size // (sizes[-1] - 1))  # the fewest tiles that are smaller
+        sizes.append(-(-size // count))
+    return tuple(each for each in reversed(sizes) if not perfect or size % each == 0)
 
 
 @lru_cache(maxsize=65536)
@@ -91,6 +94,8 @@ def _axis_loops(name: str, axis: Axis, left: Tile) -> Iterator[tuple[SpatialLoop
 def _axis_factors(axis: Axis, left: Tile) -> tuple[Tile, ...]:
     if axis.fixed:
         return ((axis.size,),)
+    if not axis.unrolls:  # constraints left it none
+        return ((),)
     sizes = tuple([left[POSITION[dimension]] for dimension in axis.unrolls])
     return _maximal(sizes, tuple([dimension in axis.whole for dimension in axis.unrolls]), axis.size)
 
@@ -102,16 +107,15 @@ def _maximal(sizes: Tile, whole: tuple[bool, ...], lanes: int) -> tuple[Tile, ..
     whole: dimensions that run in full, of which only the largest factor counts.
     """
     options = [_options(size, lanes, full) for size, full in zip(sizes, whole, strict=True)]
-    larger = [dict(zip(each, (*each[1:], lanes + 1), strict=True)) for each in options]
     *others, last = options
     found = []
-    for factors in product(*others):
-        used = prod(factors)
-        room = bisect_right(last, lanes // used)  # the last factor is the largest for which the others leave room
-        if room and all(
-            used // own * more[own] * last[room - 1] > lanes for own, more in zip(factors, larger, strict=False)
-        ):
-            found.append((*factors, last[room - 1]))
+    for steps in product(*(zip(each, (*each[1:], lanes + 1), strict=True) for each in others)):
+        used = prod([factor for factor, _ in steps])
+        room = bisect_right(last, lanes // used)
+        if room:
+            largest = last[room - 1]  # for which the others leave room
+            if all(used // factor * larger * largest > lanes for factor, larger in steps):
+                found.append((*(factor for factor, _ in steps), largest))
     return tuple(sorted(found, reverse=True))
 
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from codesign.vocabulary import Operand
 
 OUTPUTS = list(Operand).index(Operand.OUTPUTS)
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """Cuts placed so far, by operand; partial: the last one of the outputs left its sums incomplete."""
 
     placed: tuple[int, ...]
     partial: bool = False
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """Placing one more cut, by number. waiting: the cuts left after it.
 
     complete, partial: numbers of the stages that follow, by what the tile holds of the reduction; no partial one where
@@ -63,6 +62,7 @@ class Stairs:
     def steps(self) -> tuple[tuple[Step, ...], ...]:
         """What may be placed next, by stage."""
         number = {stage: at for at, stage in enumerate(self.stages)}
+        waiting = {stage: self._waiting(stage) for stage in self.stages}
         return tuple(
             tuple(
                 Step(
@@ -70,7 +70,7 @@ class Stairs:
                     arrives_partial,
                     number[complete],
                     None if partial is None else number[partial],
-                    self._waiting(complete),
+                    waiting[complete],
                 )
                 for operand, arrives_partial, complete, partial in self._moves(stage)
             )

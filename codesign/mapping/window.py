@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from codesign.vocabulary import Dimension
 from codesign.workload.loop_nest import LoopNest
+
+Integers = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,10 @@ class Window:
         """Different positions used per cycle, summed over all steps of the axis, idle lanes left out."""
         return _read_by_lanes(self, output_lanes, tap_lanes)
 
-    @cached_property
+    @property
     def touched(self) -> int:
         """Real positions used at least once."""
-        used = {
-            out * self.stride + tap * self.dilation - self.pad
-            for out in range(self.outputs)
-            for tap in range(self.taps)
-        }
-        return sum(1 for at in used if 0 <= at < self.size * self.input_dilation and at % self.input_dilation == 0)
+        return _touched(self)
 
 
 @lru_cache(maxsize=4096)
@@ -92,6 +89,15 @@ def _distinct(outputs: int, taps: int, stride: int, dilation: int) -> int:
     return len({out * stride + tap * dilation for out in range(outputs) for tap in range(taps)})
 
 
+@lru_cache(maxsize=4096)
+def _touched(window: Window) -> int:
+    used: set[int] = set()
+    for tap in range(window.taps):
+        first = tap * window.dilation - window.pad
+        used.update(range(first, first + window.outputs * window.stride, window.stride))
+    return len(used.intersection(range(0, window.size * window.input_dilation, window.input_dilation)))
+
+
 @lru_cache(maxsize=65536)
 def _moved(window: Window, output_tile: int, tap_tile: int, zeros: bool) -> int:
     return int(moved_table(window, (output_tile,), (tap_tile,), zeros)[0, 0])
@@ -106,21 +112,28 @@ def moved_table(
         touched = np.arange(window.outputs) * window.stride - window.pad
         real = int(((touched >= 0) & (touched < window.size)).sum())
         return np.full((len(output_tiles), len(tap_tiles)), float(window.outputs if zeros else real))
-    first_output = np.concatenate([np.arange(0, window.outputs, tile) for tile in output_tiles])
-    counts = [-(-window.outputs // tile) for tile in output_tiles]
-    last_output = np.minimum(first_output + np.repeat(output_tiles, counts), window.outputs) - 1
-    columns = []
-    for tile in tap_tiles:
-        first_tap = np.arange(0, window.taps, tile)[:, None]
-        last_tap = np.minimum(first_tap + tile, window.taps) - 1
-        low = first_output * window.stride + first_tap * window.dilation - window.pad
-        high = last_output * window.stride + last_tap * window.dilation - window.pad
-        if not zeros:
-            low = -(-np.maximum(low, 0) // window.input_dilation)
-            high = np.minimum(high, (window.size - 1) * window.input_dilation) // window.input_dilation
-        positions = np.maximum(high - low + 1, 0).sum(axis=0)
-        columns.append(np.add.reduceat(positions, np.cumsum(counts, dtype=np.intp) - np.asarray(counts)))
-    return np.stack(columns, axis=1).astype(np.float64)
+    first_output, last_output, output_starts = _tiles(window.outputs, output_tiles)
+    first_tap, last_tap, tap_starts = _tiles(window.taps, tap_tiles)
+    low = (first_output * window.stride)[:, None] + (first_tap * window.dilation - window.pad)
+    high = (last_output * window.stride)[:, None] + (last_tap * window.dilation - window.pad)
+    if not zeros:
+        low = np.maximum(low, 0)
+        high = np.minimum(high, (window.size - 1) * window.input_dilation)
+        if window.input_dilation > 1:
+            low, high = -(-low // window.input_dilation), high // window.input_dilation
+    positions = np.maximum(high - low + 1, 0)
+    by_output_tile = np.add.reduceat(positions, output_starts, axis=0)
+    return np.add.reduceat(by_output_tile, tap_starts, axis=1).astype(np.float64)
+
+
+def _tiles(size: int, tiles: tuple[int, ...]) -> tuple[Integers, Integers, Integers]:
+    """First and last of every tile, for each size of tiles in turn, and where each size begins."""
+    sizes = np.asarray(tiles)
+    counts = -(-size // sizes)
+    starts = counts.cumsum() - counts
+    longest = sizes.repeat(counts)
+    first = (np.arange(len(longest)) - starts.repeat(counts)) * longest
+    return first, np.minimum(first + longest, size) - 1, starts
 
 
 @lru_cache(maxsize=65536)
