@@ -32,11 +32,17 @@ class Operand(StrEnum):
 
 
 OPERANDS: tuple[Operand, ...] = tuple(Operand)
+WEIGHTS, INPUTS, OUTPUTS = OPERANDS  # looking a member up takes as long as counting with it: for code that runs often
 
 RELEVANT: dict[Operand, tuple[Dimension, ...]] = {
     Operand.WEIGHTS: (Dimension.G, Dimension.K, Dimension.C, Dimension.FY, Dimension.FX),
     Operand.INPUTS: (Dimension.B, Dimension.G, Dimension.C, Dimension.OY, Dimension.OX, Dimension.FY, Dimension.FX),
     Operand.OUTPUTS: (Dimension.B, Dimension.G, Dimension.K, Dimension.OY, Dimension.OX),
+}
+RELEVANT_AXES = {operand: tuple(POSITION[dimension] for dimension in RELEVANT[operand]) for operand in OPERANDS}
+IRRELEVANT_AXES = {
+    operand: tuple(axis for axis in range(len(DIMENSIONS)) if axis not in RELEVANT_AXES[operand])
+    for operand in OPERANDS
 }
 
 

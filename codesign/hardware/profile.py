@@ -24,7 +24,7 @@ from codesign.hardware.sections import (
     Section,
     VectorUnit,
 )
-from codesign.vocabulary import MAC_KINDS, MATRIX_PRODUCTS, Dimension, Operand, OperationKind
+from codesign.vocabulary import MAC_KINDS, MATRIX_PRODUCTS, WEIGHTS, Dimension, Operand, OperationKind
 
 RESERVED = {"engines": ("host", "vector_unit"), "memories": ("engine", "host", "vector_unit")}  # reports name these too
 OF_MATRIX_PRODUCTS = (Dimension.G, Dimension.K, Dimension.C, Dimension.OX)
@@ -142,14 +142,14 @@ class HardwareProfile(Section):
 
     def bits(self, operand: Operand) -> int:
         """Storage width of one finished element."""
-        if operand is Operand.WEIGHTS:
+        if operand is WEIGHTS:
             return self.precision.weights_bits
         return self.precision.activations_bits
 
     def stored_bits(self, operand: Operand, memory: str) -> float:
         """Storage width of one finished element in a memory, on average where weights lie there coded."""
         coded = self.memories[memory].coded_weight_bits
-        return coded if operand is Operand.WEIGHTS and coded is not None else self.bits(operand)
+        return coded if operand is WEIGHTS and coded is not None else self.bits(operand)
 
 
 def _inconsistencies(profile: HardwareProfile) -> Iterator[tuple[KeyPath, str]]:

@@ -14,7 +14,7 @@ import numpy as np
 from codesign.mapping.bursts import CHANNEL, Runs, runs_of
 from codesign.mapping.cost import Meter, Vector, stops_the_lanes
 from codesign.mapping.grid import Floats, Index
-from codesign.vocabulary import DIMENSIONS, Dimension, Operand
+from codesign.vocabulary import DIMENSIONS, OUTPUTS, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
 
 
@@ -104,7 +104,7 @@ def burst_pricing(
         burst = burst_rate(meter, operand, source, destination)
         return Pace(max(on_chip[1:-1], default=0.0), float(burst[1:-1].max(initial=0.0)), layer, tile)
 
-    outputs = operand is Operand.OUTPUTS
+    outputs = operand is OUTPUTS
     ways = (inner, outer) if outputs else (outer, inner)
     read, write = (burst_rate(meter, operand, *way) for way in ((outer, inner), (inner, outer)))
     return BurstPricing(

@@ -24,9 +24,10 @@ from codesign.hardware.sections import Buffering
 from codesign.mapping.bursts import Density, density_of
 from codesign.mapping.layer_cost import Energy, LayerCost, Traffic
 from codesign.mapping.mapping import ENGINE, LayerCounts, Mapping, Residence, Transfer
-from codesign.vocabulary import Operand
+from codesign.vocabulary import OPERANDS, OUTPUTS, Operand
 from codesign.workload.loop_nest import LoopNest
 
+_STOPPING = {Buffering.SINGLE: (1, 2), Buffering.EITHER: (1,)}  # copies of a tile
 Costs = tuple[float, ...]
 Vector = NDArray[np.float64]
 
@@ -55,7 +56,7 @@ class Meter:
     @cached_property
     def levels(self) -> dict[Operand, tuple[str, ...]]:
         """Memories each operand passes through, innermost first, its home last."""
-        return {operand: self.profile.hierarchy(self.engine, operand) for operand in Operand}
+        return {operand: self.profile.hierarchy(self.engine, operand) for operand in OPERANDS}
 
     @cached_property
     def ranks(self) -> dict[str, int]:
@@ -90,7 +91,7 @@ class Meter:
 
         Outputs move at accumulator width to and from the lanes, and while partial.
         """
-        wide = operand is Operand.OUTPUTS and (partial or ENGINE in (source, destination))
+        wide = operand is OUTPUTS and (partial or ENGINE in (source, destination))
         return (self.profile.precision.accumulators_bits if wide else self.profile.stored_bits(operand, memory)) / 8
 
     def hop(
@@ -153,7 +154,7 @@ class Meter:
         bursts: float | None = None,
     ) -> float:
         """Lane cycles per element of the first tile in (or the last out): 0 where refills stop the lanes anyway."""
-        inwards = operand is Operand.OUTPUTS and self.ranks[source] > self.ranks[destination]
+        inwards = operand is OUTPUTS and self.ranks[source] > self.ranks[destination]
         if ENGINE in (source, destination) or inwards or not self.profile.conventions.fill_and_drain:
             return 0.0
         if stops_lanes:
@@ -169,7 +170,7 @@ class Meter:
         """
         if not self.profile.conventions.fill_and_drain:
             return {}
-        ways = {(name, operand is Operand.OUTPUTS) for operand, levels in self.levels.items() for name in levels[1:]}
+        ways = {(name, operand is OUTPUTS) for operand, levels in self.levels.items() for name in levels[1:]}
         return {
             name: level.latency_cycles * sum((name, way) in ways for way in (False, True))
             for name, level in self.profile.memories.items()
@@ -194,8 +195,7 @@ class Meter:
 
 def stops_the_lanes(profile: HardwareProfile, memory: str, copies: int) -> bool:
     """Whether refills of a tile held in so many copies stop the lanes."""
-    buffering = profile.memories[memory].buffering
-    return buffering is Buffering.SINGLE or (buffering is Buffering.EITHER and copies == 1)
+    return copies in _STOPPING.get(profile.memories[memory].buffering, ())
 
 
 def port_of(profile: HardwareProfile, memory: str, *, reading: bool) -> tuple[str, float]:
@@ -288,7 +288,7 @@ def _fill_cycles(meter: Meter, counts: LayerCounts, moves: Iterable[_Move]) -> f
     for transfer, bursts, stops_lanes in moves:
         if ENGINE in (transfer.source, transfer.destination):
             continue
-        held_in = transfer.source if transfer.operand is Operand.OUTPUTS else transfer.destination
+        held_in = transfer.source if transfer.operand is OUTPUTS else transfer.destination
         if (transfer.operand, held_in) not in tiles:
             continue  # partial sums on their way back in from off chip: nothing starts or ends with them
         cycles += tiles[transfer.operand, held_in] * meter.fill(

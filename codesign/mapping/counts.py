@@ -10,7 +10,20 @@ from operator import attrgetter
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.mapping import ENGINE, Allocation, LayerCounts, Mapping, Transfer
 from codesign.mapping.window import windows_of
-from codesign.vocabulary import DIMENSIONS, POSITION, REDUCTION, RELEVANT, Dimension, Operand
+from codesign.vocabulary import (
+    DIMENSIONS,
+    INPUTS,
+    IRRELEVANT_AXES,
+    OPERANDS,
+    OUTPUTS,
+    POSITION,
+    REDUCTION,
+    RELEVANT,
+    RELEVANT_AXES,
+    WEIGHTS,
+    Dimension,
+    Operand,
+)
 from codesign.workload.loop_nest import LoopNest
 
 Tile = tuple[int, ...]
@@ -19,10 +32,6 @@ Tile = tuple[int, ...]
 OY, OX, FY, FX = (POSITION[dimension] for dimension in (Dimension.OY, Dimension.OX, Dimension.FY, Dimension.FX))
 CHANNELS = tuple(POSITION[dimension] for dimension in (Dimension.B, Dimension.G, Dimension.C))
 REDUCED = tuple(POSITION[dimension] for dimension in REDUCTION)
-RELEVANT_AXES = {operand: tuple(POSITION[dimension] for dimension in RELEVANT[operand]) for operand in Operand}
-IRRELEVANT_AXES = {
-    operand: tuple(axis for axis in range(len(DIMENSIONS)) if axis not in RELEVANT_AXES[operand]) for operand in Operand
-}
 _TRANSFER_ORDER = attrgetter("operand", "source", "destination", "elements", "partial")
 _ALLOCATION_ORDER = attrgetter("operand", "memory", "elements")
 
@@ -36,14 +45,14 @@ def counts_of(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> Lay
     transfers: list[Transfer] = []
     allocations: list[Allocation] = []
     lanes = mapping.covered[-1]
-    for operand in Operand:
+    for operand in OPERANDS:
         levels = profile.hierarchy(mapping.engine, operand)
         stored = stored_nest(nest, operand, lanes, profile)
         tiles = [mapping.tile(stored, _position(mapping, operand, level)) for level in levels[:-1]]
         for level, tile in zip(levels, tiles, strict=False):
             allocations.append(Allocation(operand, level, tile_elements(stored, operand, tile)))
         visits = engine_reads(stored, operand, lanes)
-        if operand is Operand.OUTPUTS:
+        if operand is OUTPUTS:
             unread = 0 if profile.conventions.first_partial_sums_are_read else nest.elements(operand)
             transfers.extend(_output_transfers(nest, levels, tiles, visits, unread))
         else:
@@ -66,7 +75,7 @@ def stored_nest(nest: LoopNest, operand: Operand, lanes: Tile, profile: Hardware
 
 def stored_sizes(operand: Operand, sizes: Tile, lanes: Tile, profile: HardwareProfile) -> Tile:
     """Sizes of a tile, or of the layer, as memories hold them: of weights in whole tiles of the lanes, multiples."""
-    if operand is not Operand.WEIGHTS or not profile.conventions.whole_weight_tiles:
+    if operand is not WEIGHTS or not profile.conventions.whole_weight_tiles:
         return sizes
     return tuple(
         -(-size // lane) * lane if dimension in RELEVANT[operand] else size
@@ -76,7 +85,7 @@ def stored_sizes(operand: Operand, sizes: Tile, lanes: Tile, profile: HardwarePr
 
 def tile_elements(nest: LoopNest, operand: Operand, tile: Tile) -> int:
     """Elements a tile takes on chip; inputs as the hull of their windows, zeros of the padding included."""
-    if operand is not Operand.INPUTS:
+    if operand is not INPUTS:
         return _product(tile, RELEVANT_AXES[operand])
     rows, columns = windows_of(nest)
     return _product(tile, CHANNELS) * rows.hull(tile[OY], tile[FY]) * columns.hull(tile[OX], tile[FX])
@@ -110,7 +119,7 @@ def _input_transfers(
 def _refilled(nest: LoopNest, operand: Operand, tile: Tile, *, zeros: bool) -> int:
     """Elements copied into such a tile over the whole layer."""
     repeats = _tiles(nest.sizes, tile, IRRELEVANT_AXES[operand])
-    if operand is Operand.WEIGHTS:
+    if operand is WEIGHTS:
         return repeats * nest.elements(operand)
     rows, columns = windows_of(nest)
     moved = rows.moved(tile[OY], tile[FY], zeros=zeros) * columns.moved(tile[OX], tile[FX], zeros=zeros)
@@ -120,7 +129,7 @@ def _refilled(nest: LoopNest, operand: Operand, tile: Tile, *, zeros: bool) -> i
 def engine_reads(nest: LoopNest, operand: Operand, lanes: Tile) -> int:
     """Elements of one operand the lanes use, each counted once a step, summed over all steps."""
     steps = _tiles(nest.sizes, lanes, IRRELEVANT_AXES[operand])
-    if operand is not Operand.INPUTS:
+    if operand is not INPUTS:
         return steps * _product(nest.sizes, RELEVANT_AXES[operand])
     rows, columns = windows_of(nest)
     windows = rows.read_by_lanes(lanes[OY], lanes[FY]) * columns.read_by_lanes(lanes[OX], lanes[FX])
@@ -135,11 +144,11 @@ def _output_transfers(
     With a reduction loop outside a tile, it leaves and returns once for every iteration of those loops; it does not
     return before its first visit, as it starts at zero (`unread` elements).
     """
-    finished = nest.elements(Operand.OUTPUTS)
-    yield Transfer(Operand.OUTPUTS, ENGINE, levels[0], visits)
-    yield Transfer(Operand.OUTPUTS, levels[0], ENGINE, visits - unread)
+    finished = nest.elements(OUTPUTS)
+    yield Transfer(OUTPUTS, ENGINE, levels[0], visits)
+    yield Transfer(OUTPUTS, levels[0], ENGINE, visits - unread)
     for inner, outer, tile in zip(levels, levels[1:], tiles, strict=False):
         rounds = _tiles(nest.sizes, tile, REDUCED)
-        yield Transfer(Operand.OUTPUTS, inner, outer, rounds * finished, partial=rounds > 1)
+        yield Transfer(OUTPUTS, inner, outer, rounds * finished, partial=rounds > 1)
         if rounds > 1:
-            yield Transfer(Operand.OUTPUTS, outer, inner, rounds * finished - unread, partial=True)
+            yield Transfer(OUTPUTS, outer, inner, rounds * finished - unread, partial=True)

@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codesign.mapping.space import tile_sizes
-from codesign.vocabulary import DIMENSIONS, Dimension
+from codesign.vocabulary import DIMENSIONS, POSITION, Dimension
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
 Index = Sequence[Integers]  # per dimension: positions in its list of sizes, arrays that broadcast together
 
 Group = tuple[int, ...]  # neighbouring dimensions, by their place in DIMENSIONS
-KERNEL: Group = (DIMENSIONS.index(Dimension.FY), DIMENSIONS.index(Dimension.FX))
-IMAGE: Group = (DIMENSIONS.index(Dimension.OY), DIMENSIONS.index(Dimension.OX))
+KERNEL: Group = (POSITION[Dimension.FY], POSITION[Dimension.FX])
+IMAGE: Group = (POSITION[Dimension.OY], POSITION[Dimension.OX])
 ORDER = (
     *KERNEL,
-    *(at for at, dimension in enumerate(DIMENSIONS) if at not in KERNEL + IMAGE),
+    *(axis for axis in range(len(DIMENSIONS)) if axis not in KERNEL + IMAGE),
     *IMAGE,
 )  # of dimensions in tile numbers, slowest first: arrays that vary along a long last axis are cheap
 FEW = 4  # trailing places up to which long strided runs beat short contiguous ones
@@ -88,8 +88,11 @@ class Grid:
     @cached_property
     def strides(self) -> tuple[int, ...]:
         """Distance of tile numbers, per dimension."""
-        faster = {axis: ORDER[at + 1 :] for at, axis in enumerate(ORDER)}
-        return tuple(prod(self.shape[other] for other in faster[axis]) for axis in range(len(self.shape)))
+        strides, faster = [0] * len(self.shape), 1
+        for axis in reversed(ORDER):
+            strides[axis] = faster
+            faster *= self.shape[axis]
+        return tuple(strides)
 
     @property
     def count(self) -> int:
@@ -116,10 +119,8 @@ class Grid:
 
     def tile(self, number: int) -> tuple[int, ...]:
         """One tile in steps."""
-        return tuple(
-            int(dimension.sizes[number // stride % size])
-            for dimension, stride, size in zip(self.dimensions, self.strides, self.shape, strict=True)
-        )
+        parts = zip(self.dimensions, self.strides, self.shape, strict=True)
+        return tuple([part.sizes.item(number // stride % size) for part, stride, size in parts])
 
     def grow(self, tiles: Integers, dimension: int) -> tuple[Integers, Integers]:
         """Every tile that follows one of `tiles` in one dimension, and which of them it follows."""

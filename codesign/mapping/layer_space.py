@@ -13,7 +13,7 @@ from codesign.hardware.profile import HardwareProfile
 from codesign.hardware.sections import Buffering
 from codesign.mapping.burst_pricing import BurstPricing, burst_pricing
 from codesign.mapping.cost import Costs, Meter, Vector, mac_energy_pj, plus, stops_the_lanes
-from codesign.mapping.counts import CHANNELS, FX, FY, IRRELEVANT_AXES, OX, OY, RELEVANT_AXES, engine_reads, stored_nest
+from codesign.mapping.counts import CHANNELS, FX, FY, OX, OY, engine_reads, stored_nest
 from codesign.mapping.cuts import Cut, Factor, Holding
 from codesign.mapping.grid import Floats, Grid, lengths
 from codesign.mapping.mapping import ENGINE
@@ -21,7 +21,18 @@ from codesign.mapping.placements import Placement
 from codesign.mapping.space import SpatialChoice, storage_bits
 from codesign.mapping.stages import Stairs, stairs
 from codesign.mapping.window import Window, moved_table, windows_of
-from codesign.vocabulary import DIMENSIONS, POSITION, Dimension, Operand
+from codesign.vocabulary import (
+    DIMENSIONS,
+    INPUTS,
+    IRRELEVANT_AXES,
+    OPERANDS,
+    OUTPUTS,
+    POSITION,
+    RELEVANT_AXES,
+    WEIGHTS,
+    Dimension,
+    Operand,
+)
 from codesign.workload.loop_nest import LoopNest
 
 COPIES = {
@@ -52,20 +63,31 @@ class EngineLayer:
     @cached_property
     def elements(self) -> dict[Operand, int]:
         """Of whole tensors."""
-        return {operand: self.nest.elements(operand) for operand in Operand}
+        return {operand: self.nest.elements(operand) for operand in OPERANDS}
 
     @cached_property
     def unread_outputs(self) -> int:
         """Outputs whose first visit starts at zero without reading it."""
         read = self.meter.profile.conventions.first_partial_sums_are_read
-        return 0 if read else self.elements[Operand.OUTPUTS]
+        return 0 if read else self.elements[OUTPUTS]
 
     @cached_property
-    def fixed(self) -> tuple[int, float]:
-        """Cycles of the engine's pipeline and first waits, and the energy of the MACs."""
-        engine = self.meter.profile.engines[self.meter.engine]
-        energy_pj = mac_energy_pj(self.nest.loop_macs, self.meter.profile, self.meter.engine)
-        return engine.pipeline_depth_cycles + sum(self.meter.first_waits.values()), energy_pj
+    def fixed(self) -> Costs:
+        """Costs besides those of steps and elements: the engine's pipeline, first waits, the energy of the MACs."""
+        profile, engine = self.meter.profile, self.meter.engine
+        lanes = profile.engines[engine].pipeline_depth_cycles + sum(self.meter.first_waits.values())
+        return float(lanes), *self.meter.zero[1:-1], mac_energy_pj(self.nest.loop_macs, profile, engine)
+
+    @cached_property
+    def lane_hops(self) -> tuple[Costs, Costs, Costs, Costs]:
+        """Costs of an element: weights and inputs into the lanes, outputs out of them and back in."""
+        hop, (weights, inputs, outputs) = self.meter.hop, [levels[0] for levels in self.meter.levels.values()]
+        return (
+            hop(WEIGHTS, weights, ENGINE),
+            hop(INPUTS, inputs, ENGINE),
+            hop(OUTPUTS, ENGINE, outputs),
+            hop(OUTPUTS, outputs, ENGINE),
+        )
 
     @cached_property
     def crossings(self) -> tuple[tuple[int, Costs], ...]:
@@ -77,9 +99,9 @@ class EngineLayer:
         found = []
         for operand, levels in self.meter.levels.items():
             used = self.channels * rows.touched * columns.touched
-            count = used if operand is Operand.INPUTS else self.elements[operand]
+            count = used if operand is INPUTS else self.elements[operand]
             for inner, outer in zip(levels, levels[1:], strict=False):
-                way = (inner, outer) if operand is Operand.OUTPUTS else (outer, inner)
+                way = (inner, outer) if operand is OUTPUTS else (outer, inner)
                 found.append((count, self.meter.hop(operand, *way)))
         return tuple(found)
 
@@ -123,7 +145,7 @@ class LayerSpace:
     @cached_property
     def cuts(self) -> tuple[tuple[Cut, ...], ...]:
         """Cuts by operand (weights, inputs, outputs), innermost memory first."""
-        return tuple(self._cuts_of(operand) for operand in Operand)
+        return tuple(self._cuts_of(operand) for operand in OPERANDS)
 
     @cached_property
     def all_cuts(self) -> tuple[Cut, ...]:
@@ -201,18 +223,14 @@ class LayerSpace:
 
     @cached_property
     def _constant(self) -> Costs:
-        waits, energy_pj = self.layer.fixed
+        total = self.layer.fixed
         compute = prod(self.choice.steps) * self.profile.cycles_per_step(self.engine)
-        total: Costs = (float(compute + waits), *self.meter.zero[1:-1], energy_pj)
-        hop, levels = self.meter.hop, self.meter.levels
-        for operand in (Operand.WEIGHTS, Operand.INPUTS):
-            total = plus(total, hop(operand, levels[operand][0], ENGINE), self._lane_reads(operand))
-        accumulators, visits = levels[Operand.OUTPUTS][0], self._lane_reads(Operand.OUTPUTS)
-        total = plus(total, hop(Operand.OUTPUTS, ENGINE, accumulators), visits)
-        return plus(total, hop(Operand.OUTPUTS, accumulators, ENGINE), visits - self.layer.unread_outputs)
-
-    def _lane_reads(self, operand: Operand) -> int:
-        return engine_reads(self._stored(operand), operand, self.choice.lanes)
+        total = (total[0] + compute, *total[1:])
+        weights, inputs, visits = [engine_reads(self._stored(each), each, self.choice.lanes) for each in OPERANDS]
+        counts = weights, inputs, visits, visits - self.layer.unread_outputs
+        for count, costs in zip(counts, self.layer.lane_hops, strict=True):
+            total = plus(total, costs, count)
+        return total
 
     def _cuts_of(self, operand: Operand) -> tuple[Cut, ...]:
         levels = self.meter.levels[operand]
@@ -248,7 +266,7 @@ class LayerSpace:
             refills=self._tiles(range(len(DIMENSIONS))),
             bytes_per_element=width,
             partial_bytes=partial_width,
-            finished=float(self.layer.elements[Operand.OUTPUTS]),
+            finished=float(self.layer.elements[OUTPUTS]),
             unread=float(self.layer.unread_outputs),
             last=tuple([size - 1 for size in self.grid.shape]),
             inside=self._inside(operand, inner),
@@ -272,7 +290,7 @@ class LayerSpace:
         rows, columns = self.layer.windows
         windows = ((OY, FY) if rows.taps > 1 else ()) + ((OX, FX) if columns.taps > 1 else ())
         longer_runs = () if bursts is None else bursts.axes
-        return IRRELEVANT_AXES[operand] + longer_runs + (windows if operand is Operand.INPUTS else ())
+        return IRRELEVANT_AXES[operand] + longer_runs + (windows if operand is INPUTS else ())
 
     def _holding(self, operand: Operand, inner: str, outer: str, copies: int, bursts: BurstPricing | None) -> Holding:
         stops = stops_the_lanes(self.profile, inner, copies) and bursts is None
@@ -288,7 +306,7 @@ class LayerSpace:
         def fill(source: str, destination: str, partial: bool) -> float:
             return self.meter.fill(operand, source, destination, partial=partial, stops_lanes=stops)
 
-        if operand is not Operand.OUTPUTS:
+        if operand is not OUTPUTS:
             rates = np.asarray([hop(outer, inner, False), *per_burst, lanes])
             return Holding(copies, rates, (fill(outer, inner, False), 0.0), overhead, wait)
         back = hop(outer, inner, True)
@@ -303,7 +321,7 @@ class LayerSpace:
 
     def _moved(self, operand: Operand, stored: LoopNest, from_off_chip: bool) -> tuple[Factor, ...]:
         repeats = self._tiles(IRRELEVANT_AXES[operand])
-        if operand is not Operand.INPUTS:
+        if operand is not INPUTS:
             return (((), np.asarray(float(stored.elements(operand)))), *repeats)
         zeros = self.profile.conventions.padding_is_data or not from_off_chip
         rows, columns = self.layer.windows
@@ -321,7 +339,7 @@ class LayerSpace:
         return tuple(map(int, self.sizes[axis].tolist()))
 
     def _elements(self, operand: Operand, sizes: tuple[Floats, ...]) -> tuple[Factor, ...]:
-        if operand is not Operand.INPUTS:
+        if operand is not INPUTS:
             return tuple([((axis,), sizes[axis]) for axis in RELEVANT_AXES[operand]])
         rows, columns = self.layer.windows
         return (

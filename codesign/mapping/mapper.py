@@ -48,7 +48,7 @@ from codesign.mapping.sweep import TOLERANCE, Best, Sweep
 from codesign.mapping.tuning import quick_lines, tuned_tables, useful
 from codesign.mapping.weighing import weighing
 from codesign.mapping.window import windows_of
-from codesign.vocabulary import DIMENSIONS, REDUCTION, Dimension, Operand
+from codesign.vocabulary import DIMENSIONS, OPERANDS, OUTPUTS, REDUCTION, Dimension
 from codesign.workload.loop_nest import LoopNest
 
 LABEL_LIMIT = 100_000
@@ -280,10 +280,9 @@ def _mapping(best: Best) -> Mapping:
     inside: list[tuple[Cut, int, int]] = []
     tile: tuple[int, ...] = (1,) * len(DIMENSIONS)
     for cut, copies, grown in _chain(best, space, full):
-        for index, dimension in enumerate(DIMENSIONS):
-            extent = loop_extent(full[index], tile[index], grown[index]) if grown[index] > tile[index] else 1
-            if extent > 1:
-                inner_first.append(TemporalLoop(dimension, extent))
+        for dimension, steps, inner, outer in zip(DIMENSIONS, full, tile, grown, strict=True):
+            if outer > inner:
+                inner_first.append(TemporalLoop(dimension, loop_extent(steps, inner, outer)))
         tile = grown
         if cut is not None:
             inside.append((cut, copies, len(inner_first)))
@@ -291,7 +290,7 @@ def _mapping(best: Best) -> Mapping:
         Residence(cut.operand, cut.memory, len(inner_first) - loops, _buffers(space.profile, cut, copies))
         for cut, copies, loops in inside
     ]
-    ranked = sorted(residences, key=lambda part: list(Operand).index(part.operand))
+    ranked = sorted(residences, key=lambda part: OPERANDS.index(part.operand))
     return Mapping(space.engine, space.choice.loops, tuple(reversed(inner_first)), tuple(ranked))
 
 
@@ -337,12 +336,12 @@ def residence_bytes(
 
 def _arrives_partial(mapping: Mapping, profile: HardwareProfile, part: Residence) -> bool:
     """True when outputs reach this memory before their reduction is complete."""
-    if part.operand is not Operand.OUTPUTS:
+    if part.operand is not OUTPUTS:
         return False
-    levels = profile.hierarchy(mapping.engine, Operand.OUTPUTS)
+    levels = profile.hierarchy(mapping.engine, OUTPUTS)
     if part.memory == levels[0]:
         return False
-    inner = mapping.residence(Operand.OUTPUTS, levels[levels.index(part.memory) - 1])
+    inner = mapping.residence(OUTPUTS, levels[levels.index(part.memory) - 1])
     if inner is None:
         raise ValueError(f"the mapping has no residence of outputs inside {part.memory}")
     return any(loop.extent > 1 and loop.dimension in REDUCTION for loop in mapping.loops[: inner.position])

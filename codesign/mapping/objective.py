@@ -22,13 +22,9 @@ class Objective(StrEnum):
 
     def values(self, latency: Amount, energy: Amount) -> tuple[Amount, Amount]:
         """Objective and tie-breaker, from cycles and pJ."""
-        match self:
-            case Objective.LATENCY:
-                return latency, energy
-            case Objective.ENERGY:
-                return energy, latency
-            case Objective.EDP:
-                return latency * energy, latency
+        if self is _EDP:
+            return latency * energy, latency
+        return (latency, energy) if self is _LATENCY else (energy, latency)
 
     def of(self, latency_cycles: float, energy_pj: float) -> float:
         """The objective of one mapping."""
@@ -37,7 +33,10 @@ class Objective(StrEnum):
     @property
     def has_ties(self) -> bool:
         """Whether many mappings share its best value."""
-        return self is not Objective.EDP
+        return self is not _EDP
+
+
+_LATENCY, _EDP = Objective.LATENCY, Objective.EDP  # looking a member up takes longer than using it
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from codesign.hardware.profile import HardwareProfile
 from codesign.hardware.sections import Axis, Buffering, Engine
 from codesign.mapping.counts import stored_sizes, tile_elements
 from codesign.mapping.mapping import SpatialLoop, extents_of
-from codesign.vocabulary import POSITION, Operand
+from codesign.vocabulary import OUTPUTS, POSITION, Operand
 from codesign.workload.loop_nest import LoopNest
 
 Tile = tuple[int, ...]
@@ -127,7 +127,7 @@ def _options(size: int, lanes: int, full: bool) -> Tile:
 
 def storage_bits(profile: HardwareProfile, engine: str, operand: Operand, memory: str, *, partial: bool) -> float:
     """Width of one element in a memory: outputs at accumulator width in their innermost memory and while partial."""
-    if operand is Operand.OUTPUTS and (partial or profile.hierarchy(engine, operand)[0] == memory):
+    if operand is OUTPUTS and (partial or profile.hierarchy(engine, operand)[0] == memory):
         return profile.precision.accumulators_bits
     return profile.stored_bits(operand, memory)
 

@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
-from codesign.vocabulary import DIMENSIONS, MAC_KINDS, MATRIX_PRODUCTS, RELEVANT, Dimension, Operand, OperationKind
+from codesign.vocabulary import (
+    DIMENSIONS,
+    INPUTS,
+    MAC_KINDS,
+    MATRIX_PRODUCTS,
+    OUTPUTS,
+    RELEVANT_AXES,
+    Dimension,
+    Operand,
+    OperationKind,
+)
 
 
 @dataclass(frozen=True)
@@ -88,11 +98,11 @@ class LoopNest:
 
     def elements(self, operand: Operand) -> int:
         """Elements of one operand's whole tensor (inputs: all real elements, touched or not)."""
-        if operand is Operand.INPUTS:
+        if operand is INPUTS:
             if not self.has_macs:
                 return self.input_elements
             batch, groups, _, channels = self.sizes[:4]
             return batch * groups * channels * self.input_rows * self.input_columns
         if not self.has_macs:
-            return self.output_elements if operand is Operand.OUTPUTS else 0
-        return prod(self.size(dimension) for dimension in RELEVANT[operand])
+            return self.output_elements if operand is OUTPUTS else 0
+        return prod([self.sizes[axis] for axis in RELEVANT_AXES[operand]])
