@@ -43,7 +43,6 @@ class _End(NamedTuple):
     port: str
     bytes_per_cycle: float
     pj_per_byte: float
-    burst_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,6 @@ class Meter:
             (name, reading): _End(
                 *port_of(self.profile, name, reading=reading),
                 level.read_pj_per_byte if reading else level.write_pj_per_byte,
-                level.burst_bytes,
             )
             for name, level in self.profile.memories.items()
             for reading in (True, False)
@@ -86,11 +84,23 @@ class Meter:
         """No cost at all."""
         return (0.0,) * (len(self.ports) + 2)
 
-    def bytes_moved(self, operand: Operand, source: str, destination: str, memory: str, *, partial: bool) -> float:
-        """Bytes one element is at one end of its way, as this memory stores it.
+    def bytes_moved(
+        self,
+        operand: Operand,
+        source: str,
+        destination: str,
+        memory: str,
+        *,
+        partial: bool,
+        bursts: float | None = None,
+    ) -> float:
+        """Bytes one element is at one end of its way: as this memory stores it, or of the bursts it moves.
 
         Outputs move at accumulator width to and from the lanes, and while partial.
         """
+        burst_bytes = self.profile.memories[memory].burst_bytes
+        if bursts is not None and burst_bytes is not None:
+            return bursts * burst_bytes
         wide = operand is OUTPUTS and (partial or ENGINE in (source, destination))
         return (self.profile.precision.accumulators_bits if wide else self.profile.stored_bits(operand, memory)) / 8
 
@@ -132,9 +142,7 @@ class Meter:
             if memory == ENGINE:
                 continue
             end = self._ends[memory, reading]
-            size = self.bytes_moved(operand, source, destination, memory, partial=partial)
-            if bursts is not None and end.burst_bytes is not None:
-                size = bursts * end.burst_bytes
+            size = self.bytes_moved(operand, source, destination, memory, partial=partial, bursts=bursts)
             costs[-1] += size * end.pj_per_byte
             if end.port:
                 costs[1 + self.ports.index(end.port)] += size / end.bytes_per_cycle
@@ -387,26 +395,16 @@ def memory_energies(traffic: Iterable[Traffic], profile: HardwareProfile) -> tup
 
 
 def _traffic(meter: Meter, moves: Iterable[_Move]) -> tuple[Traffic, ...]:
-    read: dict[tuple[str, Operand], float] = {}
-    written: dict[tuple[str, Operand], float] = {}
-    for transfer, bursts, _ in moves:
-        _add(read, meter, transfer, transfer.source, bursts)
-        _add(written, meter, transfer, transfer.destination, bursts)
-    keys = sorted({*read, *written}, key=lambda key: (meter.ranks[key[0]], key[1]))
+    sizes: dict[tuple[int, Operand, str], list[float]] = {}  # by rank, operand and memory: read, written
+    for (operand, source, destination, elements, partial), bursts, _ in moves:
+        density = None if bursts is None else bursts.layer
+        for way, memory in enumerate((source, destination)):
+            if memory != ENGINE:
+                size = meter.bytes_moved(operand, source, destination, memory, partial=partial, bursts=density)
+                sizes.setdefault((meter.ranks[memory], operand, memory), [0.0, 0.0])[way] += elements * size
     return tuple(
-        Traffic(memory, operand, *(ceil(round(way.get((memory, operand), 0.0), 6)) for way in (read, written)))
-        for memory, operand in keys
+        [
+            Traffic(memory, operand, ceil(round(read, 6)), ceil(round(written, 6)))
+            for (_, operand, memory), (read, written) in sorted(sizes.items())
+        ]
     )
-
-
-def _add(
-    into: dict[tuple[str, Operand], float], meter: Meter, transfer: Transfer, memory: str, bursts: Density | None
-) -> None:
-    if memory == ENGINE:
-        return
-    size = meter.bytes_moved(transfer.operand, transfer.source, transfer.destination, memory, partial=transfer.partial)
-    burst_bytes = meter.profile.memories[memory].burst_bytes
-    if bursts is not None and burst_bytes is not None:
-        size = bursts.layer * burst_bytes
-    key = (memory, transfer.operand)
-    into[key] = into.get(key, 0.0) + transfer.elements * size

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import prod
-from operator import attrgetter
 
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.mapping import ENGINE, Allocation, LayerCounts, Mapping, Transfer
@@ -32,8 +31,6 @@ Tile = tuple[int, ...]
 OY, OX, FY, FX = (POSITION[dimension] for dimension in (Dimension.OY, Dimension.OX, Dimension.FY, Dimension.FX))
 CHANNELS = tuple(POSITION[dimension] for dimension in (Dimension.B, Dimension.G, Dimension.C))
 REDUCED = tuple(POSITION[dimension] for dimension in REDUCTION)
-_TRANSFER_ORDER = attrgetter("operand", "source", "destination", "elements", "partial")
-_ALLOCATION_ORDER = attrgetter("operand", "memory", "elements")
 
 
 def counts_of(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> LayerCounts:
@@ -62,8 +59,8 @@ def counts_of(nest: LoopNest, mapping: Mapping, profile: HardwareProfile) -> Lay
     return LayerCounts(
         macs_useful=nest.loop_macs,
         macs_issued=_tiles(nest.sizes, lanes, range(len(DIMENSIONS))) * prod(lanes),
-        transfers=tuple(sorted(transfers, key=_TRANSFER_ORDER)),
-        allocations=tuple(sorted(allocations, key=_ALLOCATION_ORDER)),
+        transfers=tuple(sorted(transfers)),
+        allocations=tuple(sorted(allocations)),
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from codesign.vocabulary import DIMENSIONS, POSITION, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
@@ -98,8 +99,7 @@ class Mapping:
         return None
 
 
-@dataclass(frozen=True, order=True)
-class Transfer:
+class Transfer(NamedTuple):
     """Elements of one operand moved from one memory to the next over the whole layer (padding zeros not counted).
 
     partial: outputs whose reduction is not complete; they move at accumulator width.
@@ -115,8 +115,7 @@ class Transfer:
     partial: bool = False
 
 
-@dataclass(frozen=True, order=True)
-class Allocation:
+class Allocation(NamedTuple):
     """Elements one operand's tile takes in one on-chip memory (zeros of the padding included)."""
 
     operand: Operand

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,7 @@ from codesign.workload.loop_nest import LoopNest
 Integers = NDArray[np.intp]
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """One axis of a convolution: input position = output * stride + tap * dilation - pad.
 
     outputs, taps: sizes of the two loops. size: real input positions. input_dilation: distance between real positions
