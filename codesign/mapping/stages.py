@@ -99,7 +99,7 @@ class Stairs:
             done = stage.placed[operand]
             if done == count or (operand == OUTPUTS and not all(stage.placed[other] for other in self.together)):
                 continue
-            placed = tuple(before + (other == operand) for other, before in enumerate(stage.placed))
+            placed = (*stage.placed[:operand], done + 1, *stage.placed[operand + 1 :])
             if operand != OUTPUTS:
                 yield operand, False, Stage(placed, stage.partial), None
             elif done + 1 == count:
