@@ -86,12 +86,13 @@ def spatial_choices(nest: LoopNest, engine: Engine) -> tuple[SpatialChoice, ...]
 
 def _axis_loops(name: str, axis: Axis, left: Tile) -> Iterator[tuple[SpatialLoop, ...]]:
     """Maximal choices for one axis, given what earlier ones leave of each dimension."""
-    for factors in _axis_factors(axis, left):
+    for factors in axis_factors(axis, left):
         pairs = zip(axis.unrolls, factors, strict=True)
         yield tuple([SpatialLoop(name, dimension, factor) for dimension, factor in pairs if factor > 1])
 
 
-def _axis_factors(axis: Axis, left: Tile) -> tuple[Tile, ...]:
+def axis_factors(axis: Axis, left: Tile) -> tuple[Tile, ...]:
+    """Maximal choices of a factor for each dimension an axis unrolls, given what is left of all."""
     if axis.fixed:
         return ((axis.size,),)
     if not axis.unrolls:  # constraints left it none
