@@ -141,7 +141,7 @@ class _Way(NamedTuple):
     tiles.
     """
 
-    tables: Tables
+    sweep: Sweep
     width: int
     dive: bool = False
     near: float = np.inf
@@ -205,30 +205,33 @@ class _Search:
             space = space.coarse
         if self.lines is None:
             self.lines = quick_lines(space, self.objective)
-            weighed = weighing(space, self.lines).merged(merged)
-            tables = Tables(weighed)
-            yield _Way(tables, COARSE, dive=True, near=NEAR if merged else np.inf)
+            tables = Tables(weighing(space, self.lines).merged(merged))
+            sweep = self._over(tables)
+            yield _Way(sweep, COARSE, dive=True, near=NEAR if merged else np.inf)
             if merged and self.best.first > NEAR * self.floor(space)[0]:
-                yield _Way(Tables(weighing(space.coarse, self.lines)), COARSE, dive=True, proves=False)
-                yield _Way(tables, NARROW)
-            if self.objective is not Objective.LATENCY:
+                yield _Way(self._over(Tables(weighing(space.coarse, self.lines))), COARSE, dive=True, proves=False)
+                yield _Way(sweep, NARROW)
+            if self.objective is Objective.LATENCY:
+                self.lines = self.lines.only(useful(self.lines, tables.root()))
+            else:
                 coarse = space.coarse if merged else space
                 groups = (KERNEL, IMAGE) if coarse.grid.count > TUNING_GRID else merged
                 tuned = tuned_tables(coarse, groups)
                 self.lines = tuned.lines
-                tables = Tables(weighing(space, self.lines).merged(merged)) if merged else tuned
-            else:
-                self.lines = self.lines.only(useful(self.lines, tables.root()))
+                sweep = self._over(Tables(weighing(space, self.lines).merged(merged)) if merged else tuned)
         else:
             weighed = weighing(space, self.lines).merged(merged)
-            yield _Way(Tables(weighed.merged((KERNEL, IMAGE))), AT_A_GLANCE)
-            tables = Tables(weighed)
-        yield _Way(tables, NARROW)
-        yield _Way(tables, self.limit)
+            yield _Way(self._over(Tables(weighed.merged((KERNEL, IMAGE)))), AT_A_GLANCE)
+            sweep = self._over(Tables(weighed))
+        yield _Way(sweep, NARROW)
+        yield _Way(sweep, self.limit)
+
+    def _over(self, tables: Tables) -> Sweep:
+        return Sweep(tables, self.objective, self.best)
 
     def _sweep(self, way: _Way) -> tuple[bool, float]:
-        """Whether nothing that may be better was dropped, and the least bound of what was."""
-        sweep = Sweep(way.tables, self.objective, self.best, min(way.width, self.limit))
+        """Whether nothing that may be better was left out, and the least bound of what was."""
+        sweep, priced, lost = way.sweep, way.sweep.evaluations, np.inf
         if way.dive:
             sweep.dive()
             if self.objective is Objective.LATENCY and self.best.first <= VERY_NEAR * sweep.floor and sweep.hopeful:
@@ -236,11 +239,12 @@ class _Search:
         if sweep.hopeful:
             far = way.near < np.inf and self.best.first > way.near * sweep.floor
             if way.width == AT_A_GLANCE or far:
-                sweep.lost = sweep.floor
+                lost = sweep.floor
             else:
-                sweep.run()
-        self.evaluations += sweep.evaluations
-        return way.proves and self._settled(sweep.lost), sweep.lost
+                sweep.run(min(way.width, self.limit))
+                lost = sweep.lost
+        self.evaluations += sweep.evaluations - priced
+        return way.proves and self._settled(lost), lost
 
     def _settled(self, lost: float) -> bool:
         """Whether nothing dropped at such a bound is better, or as good and better in the tie-breaker."""

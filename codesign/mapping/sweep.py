@@ -95,14 +95,14 @@ class _Ahead(NamedTuple):
 class Sweep:
     """One pass over all stages of one choice of lanes.
 
-    width: labels kept per stage. lost: the least bound of those dropped beyond it. evaluations: cuts priced.
+    left: by stage, the labels there was no room for, and the least bound of them. evaluations: cuts priced.
     """
 
     tables: Tables
     objective: AnyObjective
     best: Best
-    width: int
-    lost: float = np.inf
+    left: dict[int, tuple[Labels, float]] = field(default_factory=dict)
+    begun: bool = False
     evaluations: int = 0
     diving: bool = False
     together: bool = True
@@ -169,16 +169,22 @@ class Sweep:
     def _start(self) -> Labels:
         return Labels(np.zeros(1, dtype=np.intp), self.space.start, np.full(1, -1))
 
-    def run(self) -> None:
-        """Improve `best` as far as the width allows."""
-        self.pool[0] = [self._start()]
+    def run(self, width: int) -> None:
+        """Improve `best` as far as so many labels a stage allow; the next run goes on with those there was no room for."""
+        self.pool = {stage: [labels] for stage, (labels, _) in self.left.items()} if self.begun else {0: [self._start()]}
+        self.begun, self.left = True, {}
         for stage in range(self.space.stairs.last):
             parts = self.pool.pop(stage, [])
             if parts:
-                labels = self._kept(stage, Labels.together(parts))
+                labels = self._kept(stage, Labels.together(parts), width)
                 for step in self.space.stairs.steps[stage]:
                     for row in range(0, len(labels), ROWS_AT_ONCE):
                         self._place(stage, step, labels.pick(np.arange(row, min(row + ROWS_AT_ONCE, len(labels)))))
+
+    @property
+    def lost(self) -> float:
+        """The least bound of the labels there was no room for."""
+        return min((bound for _, bound in self.left.values()), default=np.inf)
 
     def _bounds(self, stage: int, labels: Labels) -> tuple[Floats, Floats]:
         values = self.tables.values(stage, labels.tiles, labels.state)
@@ -199,15 +205,15 @@ class Sweep:
         """The rows a dive follows, the most promising first."""
         return np.lexsort(self._guesses(stage, labels)[::-1])[:FEW_ROWS]
 
-    def _kept(self, stage: int, labels: Labels) -> Labels:
+    def _kept(self, stage: int, labels: Labels, width: int) -> Labels:
         labels = labels.pick(self._promising(stage, labels)) if len(labels) > MANY_ROWS else labels
         labels = labels.pick(labels.undominated())
-        if len(labels) <= self.width:
+        if len(labels) <= width:
             return labels
         first, second = self._bounds(stage, labels)
         order = np.lexsort((second, first))
-        self.lost = min(self.lost, float(first[order[self.width]]))
-        return labels.pick(order[: self.width])
+        self.left[stage] = labels.pick(order[width:]), float(first[order[width]])
+        return labels.pick(order[:width])
 
     def _place(self, stage: int, step: Step, labels: Labels) -> None:
         grid, cut = self.space.grid, self.space.all_cuts[step.cut]
