@@ -206,17 +206,17 @@ class _Search:
         if self.lines is None:
             self.lines = quick_lines(space, self.objective)
             tables = Tables(weighing(space, self.lines).merged(merged))
+            self.lines = self.lines.only(useful(self.lines, tables.root()))
             sweep = self._over(tables)
             yield _Way(sweep, COARSE, dive=True, near=NEAR if merged else np.inf)
             if merged and self.best.first > NEAR * self.floor(space)[0]:
-                yield _Way(self._over(Tables(weighing(space.coarse, self.lines))), COARSE, dive=True, proves=False)
+                coarse = Tables(weighing(space.coarse, tables.lines))
+                yield _Way(self._over(coarse), COARSE, dive=True, proves=False)
                 yield _Way(sweep, NARROW)
-            if self.objective is Objective.LATENCY:
-                self.lines = self.lines.only(useful(self.lines, tables.root()))
-            else:
-                coarse = space.coarse if merged else space
-                groups = (KERNEL, IMAGE) if coarse.grid.count > TUNING_GRID else merged
-                tuned = tuned_tables(coarse, groups)
+            if self.objective is not Objective.LATENCY:
+                grid = space.coarse if merged else space
+                groups = (KERNEL, IMAGE) if grid.grid.count > TUNING_GRID else merged
+                tuned = tuned_tables(grid, groups)
                 self.lines = tuned.lines
                 sweep = self._over(Tables(weighing(space, self.lines).merged(merged)) if merged else tuned)
         else:

@@ -171,7 +171,9 @@ class Sweep:
 
     def run(self, width: int) -> None:
         """Improve `best` as far as so many labels a stage allow; the next run goes on with those there was no room for."""
-        self.pool = {stage: [labels] for stage, (labels, _) in self.left.items()} if self.begun else {0: [self._start()]}
+        self.pool = (
+            {stage: [labels] for stage, (labels, _) in self.left.items()} if self.begun else {0: [self._start()]}
+        )
         self.begun, self.left = True, {}
         for stage in range(self.space.stairs.last):
             parts = self.pool.pop(stage, [])

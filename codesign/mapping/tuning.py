@@ -19,7 +19,7 @@ LANE_SHARES = (0.25, 0.5, 0.75)
 FILL_SHARES = (0.8, 0.98, 1.0)  # of the lanes; the rest is traffic off chip
 A_HAIR = 0.001  # of lane cycles beside the busiest port: of mappings that keep it equally busy, one that fills little
 PORTS_TRIED = 2
-NEARLY = 0.99  # of the best bound of latency
+NEARLY = 0.97  # of the best bound of latency
 NEGLIGIBLE = 1e-30  # cycles or pJ no weight is scaled by
 
 
