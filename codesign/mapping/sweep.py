@@ -138,7 +138,7 @@ class Sweep:
                 for first, second, stage, labels in found:
                     count += 1
                     further = self.space.stairs.steps[stage]
-                    worse = int(log(max(first / hoped, 1.0)) / MUCH_WORSE)
+                    worse = int(log(first / hoped) / MUCH_WORSE) if first > hoped > 0 else 0
                     heappush(ahead, _Ahead(worse, here.depth - 1, first, second, count, stage, labels, further))
                 if self.arrived or any(first <= roofs[0] and second <= roofs[1] for first, second, _, _ in found):
                     break
@@ -170,10 +170,9 @@ class Sweep:
         return Labels(np.zeros(1, dtype=np.intp), self.space.start, np.full(1, -1))
 
     def run(self, width: int) -> None:
-        """Improve `best` as far as so many labels a stage allow; the next run goes on with those there was no room for."""
-        self.pool = (
-            {stage: [labels] for stage, (labels, _) in self.left.items()} if self.begun else {0: [self._start()]}
-        )
+        """Improve `best` as far as so many labels a stage allow; the next run goes on with those left over."""
+        left = {stage: [labels] for stage, (labels, _) in self.left.items()}
+        self.pool = left if self.begun else {0: [self._start()]}
         self.begun, self.left = True, {}
         for stage in range(self.space.stairs.last):
             parts = self.pool.pop(stage, [])
