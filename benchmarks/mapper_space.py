@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codesign.hardware.profile import HardwareProfile
-from codesign.mapping.cost import Meter
 from codesign.mapping.cuts import Cut
 from codesign.mapping.grid import Floats, Followers, Integers
 from codesign.mapping.layer_space import EngineLayer, LayerSpace
 from codesign.mapping.mapping import Mapping, Residence, TemporalLoop
+from codesign.mapping.meter import Meter
 from codesign.mapping.space import loop_extent, spatial_choices
 from codesign.vocabulary import DIMENSIONS, Operand
 from codesign.workload.loop_nest import LoopNest

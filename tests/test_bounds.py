@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.bounds import Tables
-from codesign.mapping.cost import Meter
 from codesign.mapping.grid import IMAGE, KERNEL
 from codesign.mapping.layer_space import EngineLayer, LayerSpace
 from codesign.mapping.merging import Merged
+from codesign.mapping.meter import Meter
 from codesign.mapping.space import spatial_choices
 from codesign.mapping.stages import Stage, stairs
 from codesign.mapping.tuning import candidates

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from codesign.errors import DoesNotFitError
 from codesign.hardware.profile import HardwareProfile
-from codesign.mapping.cost import Meter, evaluate
+from codesign.mapping.cost import evaluate
 from codesign.mapping.counts import counts_of
 from codesign.mapping.losses import losses_of
 from codesign.mapping.mapper import map_layer
 from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLoop
+from codesign.mapping.meter import Meter
 from codesign.mapping.objective import Objective
 from codesign.mapping.streaming import vector_cost
 from codesign.planning.changes import ChangeKind, engine_changes

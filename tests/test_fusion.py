@@ -17,7 +17,7 @@ from codesign.hardware.loading import load_profile
 from codesign.hardware.profile import HardwareProfile
 from codesign.hardware.sections import Port, Ports
 from codesign.lowering.layers import schedule_layers
-from codesign.mapping.cost import port_of
+from codesign.mapping.meter import port_of
 from codesign.mapping.objective import Objective
 from codesign.planning.fusion import fuse
 from codesign.planning.placement import Placer, as_units_run

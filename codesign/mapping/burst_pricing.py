@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from codesign.mapping.bursts import CHANNEL, Runs, runs_of
-from codesign.mapping.cost import Meter, Vector, stops_the_lanes
 from codesign.mapping.grid import Floats, Index
+from codesign.mapping.meter import Meter, Vector, stops_the_lanes
 from codesign.vocabulary import DIMENSIONS, OUTPUTS, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
 

@@ -12,11 +12,12 @@ import numpy as np
 from codesign.hardware.profile import HardwareProfile
 from codesign.hardware.sections import Buffering
 from codesign.mapping.burst_pricing import BurstPricing, burst_pricing
-from codesign.mapping.cost import Costs, Meter, Vector, mac_energy_pj, plus, stops_the_lanes
+from codesign.mapping.cost import mac_energy_pj
 from codesign.mapping.counts import CHANNELS, FX, FY, OX, OY, engine_reads, stored_nest
 from codesign.mapping.cuts import Cut, Factor, Holding
 from codesign.mapping.grid import Floats, Grid, lengths
 from codesign.mapping.mapping import ENGINE
+from codesign.mapping.meter import Costs, Meter, Vector, plus, stops_the_lanes
 from codesign.mapping.placements import Placement
 from codesign.mapping.space import SpatialChoice, storage_bits
 from codesign.mapping.stages import Stairs, stairs

@@ -19,9 +19,10 @@ from enum import StrEnum
 from math import ceil, floor, log, prod
 
 from codesign.hardware.profile import HardwareProfile
-from codesign.mapping.cost import Meter, evaluate, refill_overhead_cycles, refill_waits
+from codesign.mapping.cost import evaluate, refill_overhead_cycles, refill_waits
 from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.mapping import ENGINE, LayerCounts, Mapping, SpatialLoop, Transfer
+from codesign.mapping.meter import Meter
 from codesign.mapping.streaming import HOST
 from codesign.vocabulary import DIMENSIONS, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest

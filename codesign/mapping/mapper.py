@@ -33,7 +33,7 @@ from codesign.errors import DoesNotFitError
 from codesign.hardware.profile import HardwareProfile
 from codesign.hardware.sections import Buffering
 from codesign.mapping.bounds import Tables
-from codesign.mapping.cost import Meter, layer_cost
+from codesign.mapping.cost import layer_cost
 from codesign.mapping.counts import counts_of
 from codesign.mapping.cuts import Cut
 from codesign.mapping.fitting import problems_of_fit
@@ -42,6 +42,7 @@ from codesign.mapping.layer_cost import LayerCost
 from codesign.mapping.layer_space import EngineLayer, LayerSpace
 from codesign.mapping.lines import Lines
 from codesign.mapping.mapping import Mapping, Residence, SpatialLoop, TemporalLoop
+from codesign.mapping.meter import Meter
 from codesign.mapping.objective import AnyObjective, Objective
 from codesign.mapping.space import SpatialChoice, loop_extent, spatial_choices, steps_of, tile_bytes
 from codesign.mapping.sweep import TOLERANCE, Best, Sweep

@@ -14,8 +14,9 @@ from math import ceil
 
 from codesign.hardware.profile import HardwareProfile
 from codesign.hardware.sections import VectorUnit
-from codesign.mapping.cost import memory_energies, port_of
+from codesign.mapping.cost import memory_energies
 from codesign.mapping.layer_cost import Energy, LayerCost, Traffic
+from codesign.mapping.meter import port_of
 from codesign.vocabulary import Operand, OperationKind
 from codesign.workload.layer import Layer
 

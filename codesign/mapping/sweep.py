@@ -93,7 +93,7 @@ class _Ahead(NamedTuple):
 
 @dataclass
 class Sweep:
-    """One pass over all stages of one choice of lanes.
+    """All chains of one choice of lanes, as far as they are followed.
 
     left: by stage, the labels there was no room for, and the least bound of them. evaluations: cuts priced.
     """

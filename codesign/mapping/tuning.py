@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from codesign.mapping.bounds import Tables
-from codesign.mapping.cost import Vector
 from codesign.mapping.grid import Floats, Group
 from codesign.mapping.layer_space import LayerSpace
 from codesign.mapping.lines import Lines
+from codesign.mapping.meter import Vector
 from codesign.mapping.objective import AnyObjective, Objective
 from codesign.mapping.weighing import weighing
 
