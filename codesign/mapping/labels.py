@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from codesign.mapping.cuts import Cut, Holding
 from codesign.mapping.grid import Floats, Integers
 
-NEIGHBOURS = 12  # labels of the same tile each one is compared with
+NEIGHBOURS = 4  # labels of the same tile each one is compared with
 
 
 @dataclass(eq=False, slots=True)
