@@ -115,11 +115,11 @@ def another_tile(mapping: Mapping) -> Mapping:
 
 
 def moved_cache(mapping: Mapping) -> Mapping:
-    """The inputs' tile in sram is refilled in every iteration of the outermost loop."""
+    """The inputs' tile in sram is refilled in every iteration of the three outermost loops: K, FX and FY."""
 
     def move(residence: Residence) -> Residence:
         inputs = residence.operand is Operand.INPUTS and residence.memory == "sram"
-        return replace(residence, position=residence.position + 1) if inputs else residence
+        return replace(residence, position=residence.position + 3) if inputs else residence
 
     return replace(mapping, residences=tuple(map(move, mapping.residences)))
 
