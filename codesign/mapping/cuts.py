@@ -120,10 +120,6 @@ class Cut:
         """Which tiles hold the whole reduction."""
         return self._at_last(index, REDUCED)
 
-    def whole(self, index: Index) -> NDArray[np.bool_]:
-        """Which tiles are the whole layer."""
-        return self._at_last(index, range(len(self.last)))
-
     def _at_last(self, index: Index, axes: Sequence[int]) -> NDArray[np.bool_]:
         found = np.ones(1, dtype=np.bool_)
         for axis in axes:
