@@ -14,7 +14,7 @@ import numpy as np
 from codesign.mapping.bursts import CHANNEL, Runs, runs_of
 from codesign.mapping.grid import Floats, Index
 from codesign.mapping.meter import Meter, Vector, stops_the_lanes
-from codesign.vocabulary import DIMENSIONS, OUTPUTS, Dimension, Operand
+from codesign.vocabulary import OUTPUTS, POSITION, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
 
 
@@ -93,7 +93,7 @@ def burst_pricing(
     whole_runs, partial_runs = (runs_of(nest, profile, operand, outer, partial=partial) for partial in (False, True))
     if whole_runs is None or partial_runs is None:
         return None
-    axes = DIMENSIONS.index(Dimension.G), DIMENSIONS.index(CHANNEL[operand])
+    axes = POSITION[Dimension.G], POSITION[CHANNEL[operand]]
 
     def pace(source: str, destination: str, runs: Runs, *, partial: bool) -> Pace:
         layer, tile = (

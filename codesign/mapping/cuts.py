@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codesign.mapping.burst_pricing import BurstPricing
+from codesign.mapping.counts import REDUCED
 from codesign.mapping.grid import Floats, Index
-from codesign.vocabulary import DIMENSIONS, Dimension, Operand
-
-REDUCED = tuple(DIMENSIONS.index(dimension) for dimension in (Dimension.C, Dimension.FY, Dimension.FX))
+from codesign.vocabulary import Operand
 
 Factor = tuple[tuple[int, ...], Floats]  # dimensions, and a table over their sizes
 

@@ -17,14 +17,10 @@ from math import prod
 from codesign.errors import Problem
 from codesign.hardware.profile import HardwareProfile
 from codesign.mapping.space import SpatialChoice, spatial_choices, tile_bytes
-from codesign.vocabulary import DIMENSIONS, RELEVANT, Dimension, Operand
+from codesign.vocabulary import IRRELEVANT_AXES, POSITION, Dimension, Operand
 from codesign.workload.loop_nest import LoopNest
 
-GROUPS = (DIMENSIONS.index(Dimension.G),)  # every operand depends on them
-FREE_OF = {
-    operand: tuple(at for at, dimension in enumerate(DIMENSIONS) if dimension not in RELEVANT[operand])
-    for operand in Operand
-}
+GROUPS = (POSITION[Dimension.G],)  # every operand depends on them
 
 
 @dataclass(frozen=True)
@@ -121,7 +117,7 @@ def _ways(nest: LoopNest, profile: HardwareProfile, engine: str) -> Iterator[tup
     """What all memories hold in every way to take least room."""
     for choice in spatial_choices(nest, profile.engines[engine]):
         known: dict[object, int] = {}
-        for order in permutations(FREE_OF[operand] for operand in Operand):
+        for order in permutations(IRRELEVANT_AXES[operand] for operand in Operand):
             skeleton = Skeleton(nest, profile, engine, choice, (GROUPS, *order), known)
             for rooms in skeleton.rooms():
                 yield skeleton.needs(rooms)
@@ -174,7 +170,7 @@ class Skeleton:
         """What the engine says of tiles: a stationary operand stays until all its uses are done, groups run alone."""
         if innermost < 1 and self.profile.engines[self.engine].group_by_group and self._steps(GROUPS) > 1:
             return False
-        uses = FREE_OF[operand]
+        uses = IRRELEVANT_AXES[operand]
         stationary = self.profile.engines[self.engine].stationary is operand
         return not stationary or self.order.index(uses) >= innermost or self._steps(uses) == 1
 
@@ -210,7 +206,7 @@ class Skeleton:
 
     def _unfinished(self, position: int) -> bool:
         """Whether outputs leave a tile at a position before their reduction is complete."""
-        reduction = FREE_OF[Operand.OUTPUTS]
+        reduction = IRRELEVANT_AXES[Operand.OUTPUTS]
         return self.order.index(reduction) < position and self._steps(reduction) > 1
 
     def _steps(self, group: tuple[int, ...]) -> int:

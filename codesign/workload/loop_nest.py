@@ -12,11 +12,11 @@ from functools import cached_property
 from math import prod
 
 from codesign.vocabulary import (
-    DIMENSIONS,
     INPUTS,
     MAC_KINDS,
     MATRIX_PRODUCTS,
     OUTPUTS,
+    POSITION,
     RELEVANT_AXES,
     Dimension,
     Operand,
@@ -52,7 +52,7 @@ class LoopNest:
 
     def size(self, dimension: Dimension) -> int:
         """Extent of one dimension."""
-        return self.sizes[DIMENSIONS.index(dimension)]
+        return self.sizes[POSITION[dimension]]
 
     def as_matrix_product(self) -> LoopNest:
         """The same MACs as a product of two matrices for every group: im2col.
